@@ -1,0 +1,100 @@
+"""What is to be logged, as data: deciding what to log needs no server and can be asserted as a list.
+
+Only `experiments.tracking` turns records into MLflow calls.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Param:
+    """One setting of the run, under `key`; written only where the run does not have the key yet."""
+
+    key: str
+    value: str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One tag of the run."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Several metrics of one step, written in one call."""
+
+    values: Mapping[str, float]
+    step: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG at `path` inside the run's files, the same path in every run."""
+
+    path: str
+    image: UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class KeyedPicture:
+    """A picture for MLflow's image grid: rows are keys, columns are runs, the slider is `step`."""
+
+    key: str
+    image: UInt8[np.ndarray, "h w 3"]
+    step: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text file (JSON, HTML, TOML, ...) at `path`."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table at `path`, written as the path's ending says: `.parquet` or `.csv`."""
+
+    path: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Named arrays at `path`, a compressed `.npz`."""
+
+    path: str
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """The data set the run used, with the digest that tells it from any other."""
+
+    name: str
+    digest: str
+    source: str
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The trained network, with one batch of its input `(n, 3, h, w)` and output `(n, classes)`, both float32."""
+
+    module: nn.Module
+    example_input: np.ndarray
+    example_output: np.ndarray
+    step: int
+
+
+Record = Param | Tag | Metrics | Picture | KeyedPicture | Text | Table | Arrays | DatasetUse | Model
