@@ -1,0 +1,65 @@
+# Every target sets up what it needs. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test test-fast check lock check-conda-yaml benchmark clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+UV := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate \
+      --no-emit-index-url --no-emit-find-links --quiet
+# What `mlflow run` starts must find the project's Python first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## the environment in .venv with exactly the locked versions (several GB), and MLflow's store
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "camparison needs Python 3.11, found: $(PYTHON). Give another with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --no-deps --requirement requirements.txt
+	$(BIN)/python -m experiments.tracking prepare
+	@touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	$(BIN)/python -m pip install --no-deps --requirement requirements-dev.txt
+	@touch $@
+
+demo: .venv/ready ## the main job: train baseline and Cutout on the built-in data, compare them, say where to look
+	$(BIN)/mlflow run . --env-manager=local -e compare -P dataset=scenes
+
+ui: .venv/ready ## the MLflow UI on http://127.0.0.1:5000
+	$(BIN)/python -m experiments.tracking ui
+
+test: check ## format, lint, types and all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: .venv/ready-dev ## the tests that start no server, no browser and no `mlflow run`
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+check: .venv/ready-dev ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lock: .venv/ready-dev ## choose versions anew: requirements.txt, requirements-dev.txt and conda.yaml
+	$(UV) --output-file requirements.txt
+	$(UV) --extra dev --no-emit-package opencv-python --output-file requirements-dev.txt
+	@{ sed '/^# pip:/,$$d' conda.yaml; echo '# pip: written by `make lock` from requirements.txt'; \
+	  echo '  - pip:'; sed "s/^/      - \"/; s/$$/\"/" requirements.txt; } > conda.yaml.new && mv conda.yaml.new conda.yaml
+
+check-conda-yaml: .venv/ready-dev ## build the environment of conda.yaml afresh and train in it (downloads gigabytes)
+	rm -rf .cache/conda-yaml && mkdir -p .cache/conda-yaml
+	git archive HEAD | tar -x -C .cache/conda-yaml
+	cd .cache/conda-yaml && MLFLOW_ENV_ROOT=$(CURDIR)/.cache/conda-yaml/envs $(CURDIR)/$(BIN)/mlflow run . --env-manager=uv \
+	  -P dataset=scenes -P train_images=500 -P epochs=1
+	rm -rf .cache/conda-yaml
+
+benchmark: .venv/ready ## seconds and CPU seconds of each phase of a run, and the share of tracking
+	$(BIN)/python -m benchmarks.phases
+
+clean: ## remove the environment and caches; runs, pictures and data stay
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

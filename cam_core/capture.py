@@ -1,0 +1,198 @@
+"""One forward and one backward pass: what several layers put out, and how the explained logits depend on it."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What every gradient method is computed from: per layer the activations and their gradients, and the logits.
+
+    `activations[name]` and `gradients[name]` have the shape `(n, c, h, w)` of that layer's output; the gradient is that
+    of each image's own explained logit. All are float32, detached, on the model's device, in the order asked for.
+    """
+
+    activations: dict[str, Float32[Tensor, "n _ _ _"]]
+    gradients: dict[str, Float32[Tensor, "n _ _ _"]]
+    logits: Float32[Tensor, "n k"]
+
+
+def capture(
+    model: nn.Module,
+    images: Float[Tensor, "n channels height width"],
+    layers: Sequence[str],
+    classes: Int[Tensor, " n"],
+) -> Evidence:
+    """The evidence of `layers` (dotted module names) for the logit `classes[i]` of each image `i`.
+
+    Takes one forward pass and one `torch.autograd.grad` over all layers; only where the network changes a layer's
+    output in place afterwards is the forward pass repeated, with copies. The model runs in eval mode and is afterwards
+    as it was, also after an exception: parameters, their `.grad` and `requires_grad`, buffers, modes of all modules,
+    hooks and random state. Frozen parameters, `no_grad`, `inference_mode`, autocast and compiled models are all fine;
+    under autocast the passes run in its precision and the evidence is float32. `images` and `classes` may be on any
+    device.
+
+    Raises ValueError for images that are no float batch, classes of another number or out of range, layers that are
+    unknown, never run, run twice, put out no `(n, c, h, w)` map or do not lead to the logits, and non-finite values.
+    """
+    check_inputs(images, layers, classes)
+    modules = find_layers(model, layers)
+    device = device_of(model, images)
+    with _undisturbed(model, device):
+        # Copies, for tensors made in inference_mode cannot take part in a backward pass.
+        logits, outputs = _run(model, images.detach().to(device).clone().requires_grad_(), modules)
+        _check_logits(logits, classes)
+        chosen = logits.gather(1, classes.to(device, torch.int64, copy=True)[:, None]).sum()
+        gradients = _gradients(chosen, outputs)
+    evidence = Evidence(
+        {name: output.detach().float() for name, output in outputs.items()},
+        {name: gradient.float() for name, gradient in gradients.items()},
+        logits.detach().float(),
+    )
+    _check_finite(evidence)
+    return evidence
+
+
+def check_inputs(images: Tensor, layers: Sequence[str], classes: Tensor) -> None:
+    """Nothing; raises ValueError where images, layers and classes cannot belong to one call."""
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be a float tensor (n, channels, height, width), got {images.dtype} {tuple(images.shape)}"
+            + ("; for one image use image[None]" if images.ndim == 3 else "")
+        )
+    if len(images) == 0:
+        raise ValueError("images is an empty batch; give at least one image")
+    if classes.shape != images.shape[:1] or classes.is_floating_point():
+        raise ValueError(
+            f"classes must be {len(images)} whole numbers, one per image, got {classes.dtype} {tuple(classes.shape)}"
+        )
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers must name at least one layer and none twice, got {list(layers)}")
+
+
+def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules of these dotted names; ValueError names the closest known one."""
+    known = {name.replace("_orig_mod.", ""): module for name, module in _plain(model).named_modules() if name}
+    for name in layers:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ";"
+            top = ", ".join(child for child, _ in _plain(model).named_children())
+            raise ValueError(f"layer {name!r} is not in the model{hint} It has {top} and what is inside them (a.b)")
+    return {name: known[name] for name in layers}
+
+
+def device_of(model: nn.Module, images: Tensor) -> torch.device:
+    """Where the model's parameters are; for a model without any, where the images are."""
+    first = next(model.parameters(), None)
+    return images.device if first is None else first.device
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The module inside a `torch.compile` wrapper, or the model itself."""
+    inner = getattr(model, "_orig_mod", model)
+    assert isinstance(inner, nn.Module)
+    return inner
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Gradients on, all in eval mode, compiled code run as plain Python; modes and random state restored at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad(), _without_compiled_code():
+        try:
+            # Not model.eval(): some models do more there than set the flag.
+            for module, _ in modes:
+                module.training = False
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+
+def _without_compiled_code() -> AbstractContextManager[object]:
+    """A context in which compiled modules run as plain Python, for hooks do not fire in compiled code."""
+    # Importing dynamo takes seconds; where nothing has, nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _run(model: nn.Module, images: Tensor, modules: Mapping[str, nn.Module]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The logits and the layers' outputs, in the order of `modules`, as they were when each layer returned."""
+    logits, outputs, versions = _forward(model, images, modules, copied=False)
+    if any(output._version != versions[name] for name, output in outputs.items()):
+        logits, outputs, _ = _forward(model, images, modules, copied=True)
+    for name in modules:
+        if name not in outputs:
+            raise ValueError(f"layer {name!r} takes no part in the forward pass; choose one that does")
+    return logits, {name: outputs[name] for name in modules}
+
+
+def _forward(
+    model: nn.Module, images: Tensor, modules: Mapping[str, nn.Module], *, copied: bool
+) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
+    """The logits, each layer's output and its version then; `copied` keeps the outputs out of the network's reach."""
+    outputs: dict[str, Tensor] = {}
+    versions: dict[str, int] = {}
+
+    def keep(name: str, module: nn.Module, args: object, output: object) -> Tensor | None:
+        if name in outputs:
+            raise ValueError(f"layer {name!r} runs more than once in one forward pass; choose a module that runs once")
+        if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != len(images):
+            raise ValueError(f"layer {name!r} puts out {_shape(output)}, not a map (n, c, h, w); choose another layer")
+        outputs[name] = output.clone() if copied else output
+        versions[name] = output._version
+        return outputs[name].clone() if copied else None
+
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(keep, name)))
+        # A copy, for some models change their input in place, and here it is a leaf and may be needed again.
+        logits = model(images.clone())
+    return logits, outputs, versions
+
+
+def _gradients(chosen: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of the scalar `chosen` at all layers, from one backward pass."""
+    connected = [output for output in outputs.values() if output.requires_grad]
+    found: Sequence[Tensor | None] = []
+    if chosen.requires_grad and connected:
+        found = torch.autograd.grad(chosen, connected, allow_unused=True)
+    by_output = {id(output): gradient for output, gradient in zip(connected, found, strict=False)}
+    gradients = {name: by_output.get(id(output)) for name, output in outputs.items()}
+    for name, gradient in gradients.items():
+        if gradient is None:
+            raise ValueError(f"the logits do not depend on layer {name!r} (detached, or in a branch that is not used)")
+    return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+
+
+def _check_logits(logits: object, classes: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(classes):
+        raise ValueError(f"the model must return logits ({len(classes)}, classes), got {_shape(logits)}")
+    count = logits.shape[1]
+    outside = classes[(classes < 0) | (classes >= count)]
+    if len(outside):
+        raise ValueError(f"classes holds {int(outside[0])}, but the model has {count} classes: 0 to {count - 1}")
+
+
+def _check_finite(evidence: Evidence) -> None:
+    for kind, values in (("activations", evidence.activations), ("gradients", evidence.gradients)):
+        for name, value in values.items():
+            if not value.isfinite().all():
+                broken = int((~value.isfinite().flatten(1).all(1)).sum())
+                raise ValueError(
+                    f"the {kind} of layer {name!r} hold NaN or infinity for {broken} of {len(value)} images; "
+                    "check the images, the weights and the precision"
+                )
+
+
+def _shape(output: object) -> str:
+    return f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

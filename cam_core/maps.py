@@ -1,0 +1,39 @@
+"""From a method's raw map to what is drawn and measured: resize first, normalise after, no epsilon anywhere."""
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def resize(maps: Float[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n height width"]:
+    """The maps at `size` = (height, width), bilinear with `align_corners=False` (as OpenCV's INTER_LINEAR)."""
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def normalise(maps: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
+    """Each non-negative map divided by its own maximum, in [0, 1]; an all-zero map stays zero.
+
+    The minimum is not subtracted: 0 keeps meaning "no evidence", and shares of a map's mass keep their value.
+    """
+    top = maps.amax((-2, -1), keepdim=True)
+    return torch.where(top > 0, maps / top, 0.0)
+
+
+def relative_to_mean(maps: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
+    """Each non-negative map divided by its own mean: 1 = as a uniform map; from 0 to h*w; an all-zero map stays zero.
+
+    The scale of all pictures: equal colours mean equal shares of the map, in every picture of every model.
+    """
+    # By way of [0, 1], where the mean of a live map cannot underflow.
+    scaled = normalise(maps)
+    mean = scaled.mean((-2, -1), keepdim=True)
+    return torch.where(mean > 0, scaled / mean, 0.0)
+
+
+def finish(
+    raw: Float32[Tensor, "n h w"], size: tuple[int, int]
+) -> tuple[Float32[Tensor, "n height width"], Float32[Tensor, " n"]]:
+    """A method's signed maps made ready: ReLU, resized, normalised; and the maximum of each before that division."""
+    positive = resize(raw.relu(), size)
+    return normalise(positive), positive.amax((1, 2))

@@ -1,0 +1,137 @@
+"""What happens to a training image, declared with albumentations.
+
+Geometry and holes are two pipelines with random streams of their own: with one seed, a variant with Cutout and one
+without see the same crops and flips.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+# Without it every import asks the package index for a newer version, for up to two seconds.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from experiments.config import TrainSettings
+
+T = TypeVar("T", bound=A.BasicTransform)
+_GEOMETRY, _HOLES, _ORDER = range(3)  # random streams of one epoch
+
+
+def strict(transform: type[T], **arguments: Any) -> T:
+    """`transform(**arguments)`, refusing arguments that albumentations would only warn about and then ignore.
+
+    `CoarseDropout(max_holes=1, max_height=16)`, as many recipes have it, would otherwise train with tiny default holes.
+
+    Raises:
+        ValueError: naming the arguments that this version of the transform does not know.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"Argument\(s\)")
+        try:
+            return transform(**arguments)
+        except UserWarning as warning:
+            raise ValueError(f"{warning}; see the signature of albumentations {A.__version__}") from None
+
+
+class Cutout(A.CoarseDropout):  # type: ignore[misc]
+    """Square holes, centre anywhere in the image, clipped at the border (DeVries & Taylor 2017, arXiv 1708.04552).
+
+    A hole of side s covers the rows from centre - s // 2 on. Because of the clipping, a 16-pixel hole erases 19 % of a
+    32x32 image on average, where albumentations' CoarseDropout, which keeps the whole hole inside, erases 25 %.
+    """
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """The holes `(n, 4)` as x1, y1, x2, y2 in pixels, and the seed of a random fill."""
+        height, width = params["shape"][:2]
+        holes = [self._hole(height, width) for _ in range(self.py_random.randint(*self.num_holes_range))]
+        return {"holes": np.array(holes, np.int32), "seed": self.py_random.randint(0, 2**32 - 1)}
+
+    def _hole(self, height: int, width: int) -> tuple[int, int, int, int]:
+        side = self.py_random.randint(*self.hole_height_range)
+        top, left = self.py_random.randrange(height) - side // 2, self.py_random.randrange(width) - side // 2
+        return max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+
+
+def geometry(settings: TrainSettings, side: int) -> A.Compose:
+    """Random crop of the padded image and horizontal flip, as the settings say; keeps the size `side`."""
+    steps: list[A.BasicTransform] = []
+    if settings.crop_padding:
+        steps += [strict(A.Pad, padding=settings.crop_padding), strict(A.RandomCrop, height=side, width=side)]
+    if settings.hflip:
+        steps += [strict(A.HorizontalFlip, p=settings.hflip)]
+    return A.Compose(steps)
+
+
+def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
+    """Cutout or CoarseDropout as the settings say, or nothing where `cutout` is false; `mean` is in [0, 1]."""
+    if not settings.cutout:
+        return A.Compose([])
+    fills = {
+        "mean": tuple(float(value) for value in np.rint(mean * 255)),
+        "black": 0,
+        "random": "random_uniform",
+        "noise": "random",
+    }
+    transform = {"published": Cutout, "inside": A.CoarseDropout}[settings.cutout_placement]
+    hole = strict(
+        transform,
+        num_holes_range=(settings.cutout_holes, settings.cutout_holes),
+        hole_height_range=settings.cutout_sizes,
+        hole_width_range=settings.cutout_sizes,
+        fill=fills[settings.cutout_fill],
+        p=settings.cutout_p,
+    )
+    return A.Compose([hole])
+
+
+class Augmentation:
+    """The training images of each epoch, augmented: the same for the same seed and epoch, whatever came before."""
+
+    def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
+        self._seed = settings.seed
+        self._batch_size = settings.batch_size
+        self._geometry = geometry(settings, side)
+        self._holes = holes(settings, mean)
+
+    def __str__(self) -> str:
+        return " | ".join(str(step) for pipeline in (self._geometry, self._holes) for step in pipeline.transforms)
+
+    def batches(
+        self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
+    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
+        """Shuffled batches of one epoch, images in [0, 1]; a last batch of one image is left out (batch statistics)."""
+        self._start(epoch)
+        order = np.random.default_rng((self._seed, epoch, _ORDER)).permutation(len(images))
+        for start in range(0, len(order), self._batch_size):
+            chosen = order[start : start + self._batch_size]
+            if len(chosen) > 1:
+                yield to_tensor(self._apply(images[chosen])), torch.from_numpy(labels[chosen])
+
+    def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+        """`images` as a training would see them, in their order, for a picture."""
+        self._start(epoch=0)
+        return self._apply(images)
+
+    def steps(self, n: int) -> int:
+        """Batches in an epoch of `n` images."""
+        return n // self._batch_size + (n % self._batch_size > 1)
+
+    def _start(self, epoch: int) -> None:
+        for stream, pipeline in ((_GEOMETRY, self._geometry), (_HOLES, self._holes)):
+            seed = np.random.SeedSequence((self._seed, epoch, stream)).generate_state(1)[0]
+            pipeline.set_random_seed(int(seed))
+
+    def _apply(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+        return np.stack([self._holes(image=self._geometry(image=image)["image"])["image"] for image in images])
+
+
+def to_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    """The images as float32 in [0, 1], channels first."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(255)

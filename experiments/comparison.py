@@ -1,0 +1,295 @@
+"""Several variants, one or more seeds each: what is missing is trained, then everything is laid side by side."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table as Columns
+
+from cam_core import relative_to_mean
+from experiments import gallery, report, tracking, variant, views
+from experiments.config import CompareSettings, SettingsError, Training
+from experiments.data import Dataset
+from experiments.evaluation import Predictions
+from experiments.probes import SPLIT, Probes, probes
+from experiments.progress import Printer, shown
+from experiments.records import Metrics, Param, Picture, Record, Table, Text
+from experiments.statistics import paired_difference, sentence
+from experiments.tracking import FinishedRun
+from experiments.variant import Prepared
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of each run that the table shows: its metric (`last` is the last layer) and how it is written."""
+
+    metric: str
+    heading: str
+    format: str
+    meaning: str
+
+    def of(self, run: FinishedRun) -> float:
+        """The run's value, NaN where its data set has no such number."""
+        return run.metrics.get(self.metric.replace("last", last_layer(run)), math.nan)
+
+    def written(self, mean: float, deviation: float) -> str:
+        """The mean, with the standard deviation over seeds where there are two or more."""
+        text = self.format.format(mean)
+        return text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
+
+
+MEASURES = (
+    Measure("test/accuracy", "test accuracy", "{:.2%}", "share of the test images classified correctly"),
+    Measure("val/accuracy", "val accuracy", "{:.2%}", "the same on the validation images"),
+    Measure(
+        "shift/background_gap",
+        "background gap",
+        "{:.1%}",
+        "accuracy on the own class's background minus that on another's, same objects; 0 = background does not matter",
+    ),
+    Measure(
+        "cam/last/focus",
+        "focus index",
+        "{:.3f}",
+        "where the last layer's map lies: 0 = as a uniform map, 1 = as the object itself at that resolution",
+    ),
+    Measure("cam/last/energy", "map on object", "{:.1%}", "share of the last layer's map inside the object's mask"),
+    Measure(
+        "cam/last/coverage",
+        "map area",
+        "{:.1%}",
+        "share of the image where the last layer's map reaches half of its maximum; a size, not a quality",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run of a comparison: which variant and seed it is."""
+
+    variant: str
+    seed: int
+    run: FinishedRun
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The finished runs, what they were judged on, and the tables made of them."""
+
+    members: tuple[Member, ...]
+    dataset: Dataset
+    probes: Probes
+    runs: pd.DataFrame
+    summary: pd.DataFrame
+    sentences: tuple[str, ...]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names, the one that the others are compared with first."""
+        return tuple(dict.fromkeys(member.variant for member in self.members))
+
+    def first_seed(self) -> dict[str, FinishedRun]:
+        """Of each variant the run with the lowest seed: those whose pictures are shown."""
+        lowest = min(member.seed for member in self.members)
+        return {member.variant: member.run for member in self.members if member.seed == lowest}
+
+
+def compare(settings: CompareSettings, given: Mapping[str, object], trainings: Sequence[Training]) -> Comparison:
+    """Trains what has no finished run yet, logs the comparison to a run of its own, and prints where to look.
+
+    Raises:
+        SettingsError: where two variants are the same training under two names.
+    """
+    dataset = variant.load_dataset(trainings[0].settings, Printer())
+    prepared = [
+        variant.prepare(training.settings, training.given, name=training.name, dataset=dataset)
+        for training in trainings
+    ]
+    _refuse_same(trainings, prepared)
+    name = comparison_name(settings, trainings, dataset)
+    with tracking.open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
+        run.log(
+            Param(option, str(given.get(option, settings.default_text(option))))
+            for option in type(settings).model_fields
+        )
+        members = train_missing(trainings, prepared, run.id)
+        result = summarise(members, dataset)
+        link = write_view(result, run.experiment_id, name)
+        run.log(iter_records(result, name, link))
+    print_result(result, link, tracking.readable_path(run.artifact_uri, "report.html"))
+    return result
+
+
+def comparison_name(settings: CompareSettings, trainings: Sequence[Training], dataset: Dataset) -> str:
+    """What the comparison's run and view are called: what was compared, on what, for how long."""
+    names = " vs ".join(dict.fromkeys(training.variant for training in trainings))
+    epochs = "-".join(str(n) for n in sorted({trainings[0].settings.epochs, trainings[-1].settings.epochs}))
+    seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else f"seed {settings.seed}"
+    return f"{names}: {dataset.name}, {settings.recipe}, {epochs} epochs, {seeds}"
+
+
+def _refuse_same(trainings: Sequence[Training], prepared: Sequence[Prepared]) -> None:
+    seen: dict[str, str] = {}
+    for training, ready in zip(trainings, prepared, strict=True):
+        twin = seen.setdefault(ready.fingerprint, training.name)
+        if twin != training.name:
+            raise SettingsError([f"variants: {twin!r} and {training.name!r} are the same training; change or drop one"])
+
+
+def train_missing(
+    trainings: Sequence[Training], prepared: Sequence[Prepared], parent_run_id: str
+) -> tuple[Member, ...]:
+    """A finished run for each training: one with the same fingerprint where there is one, else a new child run."""
+    found = [tracking.completed_run(ready.fingerprint) for ready in prepared]
+    missing = [ready for ready, run in zip(prepared, found, strict=True) if run is None]
+    members = []
+    with shown(sum(variant.work(ready) for ready in missing)) as reporter:
+        reporter.say(f"{len(missing)} of {len(prepared)} runs to train, {len(prepared) - len(missing)} finished before")
+        for training, ready, run in zip(trainings, prepared, found, strict=True):
+            done = run or variant.train(ready, reporter, parent_run_id=parent_run_id)
+            members.append(Member(training.variant, training.settings.seed, done, reused=run is not None))
+    return tuple(members)
+
+
+def summarise(members: tuple[Member, ...], dataset: Dataset) -> Comparison:
+    """The tables and sentences that follow from the finished runs."""
+    rows = [
+        {"variant": member.variant, "seed": member.seed, "run": member.run.id, "reused": member.reused}
+        | {measure.metric: measure.of(member.run) for measure in MEASURES}
+        for member in members
+    ]
+    runs = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    values = runs.drop(columns=["seed", "run", "reused"]).groupby("variant", sort=False)
+    summary = values.agg(["mean", "std", "count"])
+    first, *others = summary.index
+    accuracy = {name: runs.loc[runs.variant == name, "test/accuracy"].tolist() for name in summary.index}
+    sentences = [sentence(name, first, paired_difference(accuracy[name], accuracy[first])) for name in others]
+    return Comparison(members, dataset, probes(dataset), runs, summary, tuple(sentences))
+
+
+def last_layer(run: FinishedRun) -> str:
+    """The deepest layer that the run explained."""
+    layers: list[str] = run.read_json("config.json")["layers"]
+    return layers[-1]
+
+
+def iter_records(result: Comparison, name: str, link: str) -> Iterator[Record]:
+    """Everything the comparison leaves in its MLflow run."""
+    for variant_name, row in result.summary.iterrows():
+        for measure in shown_measures(result):
+            yield Metrics({f"{measure.metric}/{variant_name}": float(row[measure.metric, "mean"])}, 0)
+    yield Table("runs.csv", result.runs)
+    yield Table("summary.csv", flat(result.summary))
+    pictures = dict(iter_pictures(result))
+    for path, picture in pictures.items():
+        yield Picture(path, picture)
+    page = report.html(name, result, table_rows(result), shown_measures(result), pictures, tracking.ui_address(link))
+    yield Text("report.html", page)
+
+
+def shown_measures(result: Comparison) -> list[Measure]:
+    """The measures that this data set has."""
+    return [measure for measure in MEASURES if measure.metric in result.runs]
+
+
+def table_rows(result: Comparison) -> list[dict[str, str]]:
+    """A row per variant, written out for people."""
+    return [
+        {"variant": str(name), "seeds": str(int(row["test/accuracy", "count"]))}
+        | {m.heading: m.written(row[m.metric, "mean"], row[m.metric, "std"]) for m in shown_measures(result)}
+        for name, row in result.summary.iterrows()
+    ]
+
+
+def flat(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with one row of column names."""
+    table = summary.copy()
+    table.columns = [f"{metric} {statistic}" for metric, statistic in summary.columns]
+    return table.reset_index()
+
+
+def iter_pictures(result: Comparison) -> Iterator[tuple[str, gallery.Picture]]:
+    """Path and picture: the maps side by side at the last layer and at each layer all variants have, and the curves."""
+    arrays = {name: run.read_arrays("maps.npz") for name, run in result.first_seed().items()}
+    said = {name: verdicts_of(result, run) for name, run in result.first_seed().items()}
+    last = {name: maps["maps"][-1] for name, maps in arrays.items()}
+    yield "side_by_side.png", _sheet(result, last, said, "the last layer")
+    layers = [[str(layer) for layer in maps["layers"]] for maps in arrays.values()]
+    for layer in layers[0]:
+        if all(layer in others for others in layers):
+            at_layer = {name: maps["maps"][list(maps["layers"]).index(layer)] for name, maps in arrays.items()}
+            yield f"side_by_side/{layer}.png", _sheet(result, at_layer, said, layer)
+    yield (
+        "curves.png",
+        gallery.curves_of_runs(_histories(result), "Training (dotted) and validation (solid), first seed"),
+    )
+
+
+def _sheet(
+    result: Comparison,
+    maps: Mapping[str, np.ndarray],
+    said: Mapping[str, list[gallery.Verdict]],
+    where: str,
+) -> gallery.Picture:
+    chosen, masks = result.probes, result.dataset.splits[SPLIT].masks
+    drawn = {name: relative_to_mean(torch.from_numpy(values)).numpy() for name, values in maps.items()}
+    own_masks = None if masks is None else masks[chosen.indices]
+    seed = min(member.seed for member in result.members)
+    labels = [result.dataset.classes[label] for label in chosen.labels]
+    return gallery.side_by_side(chosen.images, drawn, said, own_masks, labels, f"Maps at {where}, seed {seed}")
+
+
+def verdicts_of(result: Comparison, run: FinishedRun) -> list[gallery.Verdict]:
+    """What the finished run said of each probe image."""
+    table, classes = run.read_table("predictions.parquet"), result.dataset.classes
+    probabilities = table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
+    with np.errstate(divide="ignore"):  # a probability may be 0
+        predictions = Predictions(np.log(probabilities), table["label"].to_numpy(np.int64))
+    return gallery.verdicts(predictions, result.probes.indices, classes)
+
+
+def _histories(result: Comparison) -> dict[str, pd.DataFrame]:
+    keys = [f"{split}/{measure}" for split in ("train", "val") for measure in ("loss", "accuracy")]
+    return {
+        name: pd.DataFrame({key: dict(run.metric_history(key)) for key in keys})
+        for name, run in result.first_seed().items()
+    }
+
+
+def write_view(result: Comparison, experiment_id: str, name: str) -> str:
+    """Saves the view of the first seed's runs in MLflow and returns the link's last part."""
+    runs = result.first_seed()
+    step = max(int(run.metric_history("test/accuracy")[-1][0]) for run in runs.values())
+    view = views.comparison_view(
+        name,
+        [run.id for run in runs.values()],
+        list(result.probes.keys),
+        step,
+        curves=["train/loss", "val/loss", "val/accuracy"],
+        bars=[m.metric.replace("last", last_layer(next(iter(runs.values())))) for m in shown_measures(result)],
+        columns=["metrics.`test/accuracy`", "metrics.`val/accuracy`", "params.`resolved.cutout`"],
+    )
+    return tracking.write_view(experiment_id, view)
+
+
+def print_result(result: Comparison, link: str, report_path: str) -> None:
+    """The table, the sentences and where to look, on the terminal."""
+    console = Console(soft_wrap=True)
+    rows = table_rows(result)
+    table = Columns(title=f"{result.dataset.name}: mean ± standard deviation over seeds")
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)
+    for text in result.sentences:
+        console.print(text, highlight=False)
+    console.print(
+        f"\nside by side in MLflow (start it with `make ui`):\n  {tracking.ui_address(link)}", highlight=False
+    )
+    console.print(f"report:\n  {report_path}", highlight=False)

@@ -1,0 +1,494 @@
+"""Typed, strict settings of every entry point, and the command line made from them.
+
+Options are spelled exactly like the `-P` names of `MLproject`. This module imports neither torch nor mlflow, so that
+`--help` answers at once.
+"""
+
+import argparse
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args
+
+import annotated_types
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from experiments.recipes import RECIPES, RecipeName
+
+AUTO = "auto"
+S = TypeVar("S", bound="Settings")  # beartype, which checks types under pytest, does not take typing.Self here
+
+
+class SettingsError(ValueError):
+    """Every problem found in the settings, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class _ByRecipe:
+    """Marks an option whose value comes from the recipe unless given by hand."""
+
+
+BY_RECIPE = _ByRecipe()
+
+
+def _size_range(text: str) -> str:
+    """`text` unchanged where it is pixels ("16") or a range of pixels ("8-20")."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not match or int(match[1]) < 1 or int(match[2] or match[1]) < int(match[1]):
+        raise ValueError("must be pixels such as 16, or a range such as 8-20, at least 1")
+    return text
+
+
+def _epoch_list(text: str) -> str:
+    """`text` unchanged where it is `none` or rising epochs such as "60,120,160"."""
+    if text == "none":
+        return text
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts) or [int(p) for p in parts] != sorted({int(p) for p in parts}):
+        raise ValueError("must be none, or rising epochs such as 60,120,160")
+    return text
+
+
+def _dataset_name(text: str) -> str:
+    """`text` unchanged where it names a data set."""
+    known = ("auto", "cifar10", "scenes")
+    if text in known or (text.startswith("folder:") and len(text) > len("folder:")):
+        return text
+    raise ValueError(f"must be auto, cifar10, scenes or folder:PATH{did_you_mean(text, known)}")
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A suggestion such as `; did you mean 'cutout'?`, empty where nothing in `known` is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class Settings(BaseModel):
+    """The options of one entry point, read only; unknown options are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: ClassVar[str]
+
+    @classmethod
+    def of(cls: type[S], **given: object) -> S:
+        """The settings that follow from `given`: what is not given, or `auto`, is as the recipe or the default says.
+
+        Raises:
+            SettingsError: with every problem, one line each.
+        """
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        problems = [
+            f"unknown option {name!r}{did_you_mean(name, list(cls.model_fields))}"
+            for name in given.keys() - known.keys()
+        ]
+        values = cls._recipe_values(given) | {k: v for k, v in known.items() if not cls._left_to_recipe(k, v)}
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            sentences = [_sentence(cls, detail) for detail in error.errors()]
+            raise SettingsError([*problems, *dict.fromkeys(sentences)]) from None
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    @classmethod
+    def from_argv(cls: type[S], argv: Sequence[str] | None = None) -> S:
+        """The settings given on the command line; prints every problem, one line each, and exits with 2."""
+        given = cls.given(argv)
+        try:
+            settings = cls.of(**given)
+            if problems := settings.without_effect(given):
+                raise SettingsError(problems)
+        except SettingsError as error:
+            fail(cls.command, error.problems)
+        return settings
+
+    @classmethod
+    def given(cls, argv: Sequence[str] | None = None) -> dict[str, str]:
+        """The options of the command line as typed, `auto` ones left out; unknown ones are kept for `of` to refuse."""
+        parser = _parser(cls)
+        known, rest = parser.parse_known_args(argv)
+        given = {name: value for name, value in vars(known).items() if value != AUTO}
+        return given | {word.removeprefix("--").split("=")[0]: "" for word in rest if word.startswith("-")}
+
+    @classmethod
+    def default_text(cls, name: str) -> str:
+        """The default as it is spelled on the command line and in `MLproject`."""
+        field = cls.model_fields[name]
+        return AUTO if BY_RECIPE in field.metadata else _spelled(field.default)
+
+    def as_params(self) -> dict[str, str]:
+        """Every option with its value, spelled as on the command line."""
+        return {name: _spelled(getattr(self, name)) for name in type(self).model_fields}
+
+    def without_effect(self, given: Mapping[str, object]) -> list[str]:
+        """One line for each option in `given` that the others make meaningless: a slip that would go unnoticed."""
+        return []
+
+    @classmethod
+    def _left_to_recipe(cls, name: str, value: object) -> bool:
+        return value == AUTO and BY_RECIPE in cls.model_fields[name].metadata
+
+    @classmethod
+    def _recipe_values(cls, given: Mapping[str, object]) -> dict[str, object]:
+        recipe = RECIPES.get(given.get("recipe", cls.model_fields["recipe"].default))  # type: ignore[call-overload]
+        # An unknown recipe is reported by its own field; the other options are still checked against some recipe.
+        return dict((recipe or RECIPES["fast"]).values)
+
+
+def _spelled(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class TrainSettings(Settings):
+    """Train one variant, explain it with Grad-CAM and log everything to MLflow."""
+
+    command: ClassVar[str] = "python -m experiments.train"
+
+    recipe: RecipeName = Field("fast", description="named settings to start from; a value given by hand wins over it")
+    seed: int = Field(0, ge=0, lt=2**31, description="of everything random in the training")
+
+    # Data
+    dataset: Annotated[str, AfterValidator(_dataset_name)] = Field(
+        "auto",
+        description="cifar10, scenes (built in) or folder:PATH; auto: cifar10 where it can be had, else scenes",
+    )
+    data_dir: str = Field(
+        "data", min_length=1, description="folder for data sets (CIFAR10_ROOT, where set, wins for CIFAR-10)"
+    )
+    background_bias: float = Field(
+        0.5, ge=0, le=1, description="scenes: probability that a class's own texture lies behind it"
+    )
+    image_size: Annotated[int, Field(ge=16, le=256)] | Literal["auto"] = Field(
+        "auto", description="side of the images, pixels; auto: 32"
+    )
+    train_images: Annotated[int, Field(ge=1)] | Literal["all"] = Field("all", description="train on this many images")
+
+    # Network
+    model: Annotated[Literal["fastnet", "resnet18"], BY_RECIPE] = Field(description="network")
+    dropout: Annotated[float, BY_RECIPE] = Field(
+        ge=0, lt=1, description="share of features dropped before the classifier"
+    )
+
+    # Optimisation
+    epochs: Annotated[int, BY_RECIPE] = Field(ge=1, le=10_000, description="passes over the training images")
+    batch_size: Annotated[int, BY_RECIPE] = Field(ge=2, le=65_536, description="images per step")
+    lr: Annotated[float, BY_RECIPE] = Field(
+        gt=0, le=100, description="peak learning rate of SGD, per step at this batch size"
+    )
+    momentum: Annotated[float, BY_RECIPE] = Field(ge=0, lt=1, description="momentum of SGD")
+    nesterov: Annotated[bool, BY_RECIPE] = Field(description="Nesterov momentum")
+    weight_decay: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="weight decay of SGD")
+    schedule: Annotated[Literal["constant", "step", "onecycle", "cosine"], BY_RECIPE] = Field(
+        description="how the learning rate moves"
+    )
+    lr_warmup: Annotated[float, BY_RECIPE] = Field(
+        ge=0, lt=1, description="onecycle: share of the training until the peak"
+    )
+    lr_steps: Annotated[str, BeforeValidator(str), AfterValidator(_epoch_list), BY_RECIPE] = Field(
+        description="step: epochs at whose end the rate is multiplied by lr_gamma, such as 60,120,160, or none"
+    )
+    lr_gamma: Annotated[float, BY_RECIPE] = Field(gt=0, le=1, description="step: factor at each of lr_steps")
+    label_smoothing: Annotated[float, BY_RECIPE] = Field(
+        ge=0, lt=1, description="share of the target spread over all classes"
+    )
+    l1: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="weight of the sum of |parameters| in the loss")
+    l2_norm: Annotated[float, BY_RECIPE] = Field(
+        ge=0,
+        le=1,
+        description="weight of the parameters' 2-norm (not squared) in the loss; weight_decay is the usual form",
+    )
+    track_test: Annotated[bool, BY_RECIPE] = Field(
+        description="evaluate the test images after every epoch, for the curves only"
+    )
+
+    # Augmentation
+    hflip: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability of a horizontal flip")
+    crop_padding: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=64, description="pad by this many pixels, then crop at random; 0: off"
+    )
+    cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
+    cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="holes per image")
+    cutout_size: Annotated[str, BeforeValidator(str), AfterValidator(_size_range), BY_RECIPE] = Field(
+        description="side of a hole, pixels, or a range such as 8-20"
+    )
+    cutout_p: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image gets its holes")
+    cutout_fill: Annotated[Literal["mean", "black", "random", "noise"], BY_RECIPE] = Field(
+        description="mean: of the training images (zero after normalisation); random: a colour a hole; noise: per pixel"
+    )
+    cutout_placement: Annotated[Literal["published", "inside"], BY_RECIPE] = Field(
+        description="published: centre anywhere, clipped at the border; inside: whole hole in the image (CoarseDropout)"
+    )
+
+    # Pictures
+    cam_method: Literal["gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "elementwise"] = Field(
+        "gradcam", description="class activation map of the pictures"
+    )
+    gallery_size: int = Field(10, ge=1, le=25, description="images in each gallery")
+
+    # Machine
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto: cuda, else mps, else cpu")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware has it, else fp32"
+    )
+    channels_last: Literal["auto", "true", "false"] = Field(
+        "auto", description="memory format of images and weights; auto: true on cpu and cuda"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the network; needs a C++ compiler, pays in long runs on a GPU"
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="CPU threads; auto: all cores"
+    )
+
+    def without_effect(self, given: Mapping[str, object]) -> list[str]:
+        idle = [] if self.cutout else [(n, "cutout is false", "cutout=true") for n in given if n.startswith("cutout_")]
+        if self.schedule != "step":
+            idle += [
+                (n, f"schedule is {self.schedule}", "schedule=step") for n in ("lr_steps", "lr_gamma") if n in given
+            ]
+        return [f"{n}={given[n]}: has no effect while {why}; add {cure} or leave {n} out" for n, why, cure in idle]
+
+    @property
+    def cutout_sizes(self) -> tuple[int, int]:
+        """Smallest and largest side of a hole, pixels."""
+        low, _, high = self.cutout_size.partition("-")
+        return int(low), int(high or low)
+
+    @property
+    def lr_step_epochs(self) -> tuple[int, ...]:
+        """The epochs of `lr_steps`."""
+        return () if self.lr_steps == "none" else tuple(int(part) for part in self.lr_steps.split(","))
+
+
+VARIANTS: dict[str, dict[str, object]] = {"baseline": {"cutout": False}, "cutout": {"cutout": True}}
+
+
+class CompareSettings(TrainSettings):
+    """Train what is missing of several variants, then compare them side by side.
+
+    Every option of a training may be given too and then holds for all variants.
+    """
+
+    command: ClassVar[str] = "python -m experiments.compare"
+
+    variants: str = Field(
+        "baseline,cutout",
+        description="two to ten, separated by ; or ,: baseline, cutout, or 'name: option=value option=value'",
+    )
+    seeds: int = Field(
+        1, ge=1, le=100, description="seeds per variant, counted from seed; 3 or more for a statement about the method"
+    )
+
+    def without_effect(self, given: Mapping[str, object]) -> list[str]:
+        """Nothing: what is idle in one variant may matter in another."""
+        return []
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A name and the options that make it differ from the others."""
+
+    name: str
+    options: Mapping[str, object]
+
+
+def parse_variants(text: str) -> list[Variant]:
+    """The variants named in `text`, the first being the one the others are compared with.
+
+    `"baseline,cutout"` or `"baseline; cutout; mixed: cutout=true cutout_holes=2"`.
+
+    Raises:
+        SettingsError: unknown or repeated names, malformed options, fewer than two or more than ten variants.
+    """
+    separator = ";" if ";" in text or ":" in text else ","
+    variants, problems = [], []
+    for part in filter(None, (part.strip() for part in text.split(separator))):
+        name, colon, options = (piece.strip() for piece in part.partition(":"))
+        if not re.fullmatch(r"[A-Za-z0-9_+.-]+", name):
+            problems.append(
+                f"variants: {name!r} is no name; use letters, digits, _ + . -, then a colon and the options"
+            )
+        elif colon:
+            words = options.split()
+            problems += [f"variants: {word!r} of {name!r} is not option=value" for word in words if "=" not in word]
+            variants.append(Variant(name, dict(word.split("=", 1) for word in words if "=" in word)))
+        elif name in VARIANTS:
+            variants.append(Variant(name, VARIANTS[name]))
+        else:
+            known = ", ".join(VARIANTS)
+            problems.append(
+                f"variants: unknown variant {name!r}{did_you_mean(name, list(VARIANTS))} Named variants: {known}"
+            )
+    names = [variant.name for variant in variants]
+    problems += [f"variants: {name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    if not problems and not 2 <= len(variants) <= 10:
+        problems.append(f"variants: {text!r} names {len(variants)}; a comparison takes two to ten")
+    if problems:
+        raise SettingsError(problems)
+    return variants
+
+
+# Options that all variants of a comparison must share, or they would not be judged on the same images.
+SHARED = ("dataset", "data_dir", "background_bias", "image_size", "train_images", "seed", "cam_method")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a comparison: a variant with one seed."""
+
+    variant: str
+    settings: TrainSettings
+    given: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        """What its run is called."""
+        return f"{self.variant}, seed {self.settings.seed}"
+
+
+def plan(settings: CompareSettings, given: Mapping[str, object]) -> list[Training]:
+    """Every training that the comparison needs, variant by variant, seed by seed.
+
+    Raises:
+        SettingsError: with the problems of all variants; also where a variant changes what all must share.
+    """
+    common = {name: value for name, value in given.items() if name in TrainSettings.model_fields}
+    problems, trainings = [], []
+    for variant in parse_variants(settings.variants):
+        shared = [name for name in variant.options if name in SHARED]
+        problems += [f"variants: {variant.name}: {name} must be the same in all variants" for name in shared]
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            options = common | dict(variant.options) | {"seed": seed}
+            try:
+                trainings.append(Training(variant.name, TrainSettings.of(**options), options))
+            except SettingsError as error:
+                problems += [f"variants: {variant.name}: {problem}" for problem in error.problems]
+    if problems:
+        raise SettingsError(list(dict.fromkeys(problems)))
+    return trainings
+
+
+# The command line
+
+
+def fail(command: str, problems: Sequence[str]) -> NoReturn:
+    """Print the problems, one line each, and exit with 2."""
+    for problem in problems:
+        print(f"{command}: {problem}", file=sys.stderr)
+    print(f"{command}: nothing was started; '{command} --help' lists every option", file=sys.stderr)
+    raise SystemExit(2)
+
+
+# The first option of each group in the help text.
+_GROUPS = {
+    "dataset": "data",
+    "model": "network",
+    "epochs": "optimisation",
+    "hflip": "augmentation of the training images",
+    "cam_method": "pictures",
+    "device": "machine",
+}
+
+
+def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=cls.command,
+        usage="%(prog)s [--option value ...]",
+        description=inspect.cleandoc(cls.__doc__ or ""),
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=110),
+        epilog="auto, where a recipe is named in brackets: as the recipe says.\n\nrecipes:\n" + _recipes_help(),
+    )
+    group: argparse._ArgumentGroup = parser.add_argument_group("what to run")
+    for name, field in sorted(
+        cls.model_fields.items(),
+        key=lambda item: item[0] not in cls.model_fields.keys() - TrainSettings.model_fields.keys(),
+    ):
+        if name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[name])
+        group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="", help=_help(cls, name, field))
+    return parser
+
+
+def _recipes_help() -> str:
+    return "\n".join(
+        f"  {name:<12} {recipe.summary}\n{'':15}source: {recipe.source}; reported: {recipe.reported}"
+        for name, recipe in RECIPES.items()
+    )
+
+
+def _help(cls: type[Settings], name: str, field: FieldInfo) -> str:
+    allowed = _allowed(field)
+    text = f"{field.description}{f'; {allowed}' if allowed else ''} (default: {_default_help(cls, name)})"
+    return text.replace("%", "%%")
+
+
+def _default_help(cls: type[Settings], name: str) -> str:
+    if BY_RECIPE not in cls.model_fields[name].metadata:
+        return cls.default_text(name)
+    return ", ".join(f"{recipe}: {_spelled(RECIPES[recipe].values[name])}" for recipe in RECIPES)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """The values a field takes, in words: choices, a range, or nothing where any text will do."""
+    kinds = list(_flat(field.annotation))
+    words = [kind for kind in kinds if isinstance(kind, str)]
+    if len(words) == len(kinds):
+        return "one of " + ", ".join(words)
+    if bool in kinds:
+        return "true or false"
+    number = "a whole number" if int in kinds else "a number" if float in kinds else ""
+    text = ", ".join(filter(None, (number, *_bounds([*field.metadata, *kinds]))))
+    return " or ".join((text, *words)) if text else ""
+
+
+def _flat(annotation: object) -> Iterator[object]:
+    """The types, literal values and constraints that an annotation is made of."""
+    parts = get_args(annotation)
+    if not parts:
+        yield from annotation.metadata if isinstance(annotation, FieldInfo) else (annotation,)
+    for part in parts:
+        yield from _flat(part)
+
+
+def _bounds(constraints: Iterable[object]) -> Iterator[str]:
+    for kind, phrase in _PHRASES.items():
+        for constraint in constraints:
+            if isinstance(constraint, kind):
+                yield phrase.format(_number(getattr(constraint, kind.__name__.lower())))
+
+
+_PHRASES = {
+    annotated_types.Ge: "{} or more",
+    annotated_types.Gt: "above {}",
+    annotated_types.Le: "up to {}",
+    annotated_types.Lt: "below {}",
+}
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
+    """One line: the option, the value given, what is allowed, and a near miss where there is one."""
+    name = str(detail["loc"][0]) if detail["loc"] else "settings"
+    value = detail["input"]
+    if detail["type"] == "value_error":
+        return f"{name}={value}: {detail['ctx']['error']}"
+    field = cls.model_fields[name]
+    choices = [kind for kind in get_args(field.annotation) if isinstance(kind, str)]
+    hint = did_you_mean(str(value), choices) if isinstance(value, str) else ""
+    allowed = _allowed(field) or detail["msg"]
+    return f"{name}={value}: must be {allowed}{hint}"

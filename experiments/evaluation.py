@@ -1,0 +1,85 @@
+"""What a network predicts, and how good that is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import nn
+
+from experiments.augment import to_tensor
+
+CHUNK = 500  # images per forward pass
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits `(n, classes)` and true labels `(n,)` of the same images in the same order."""
+
+    logits: Float32[np.ndarray, "n classes"]
+    labels: Int64[np.ndarray, "n"]
+
+    @property
+    def probabilities(self) -> Float32[np.ndarray, "n classes"]:
+        """Softmax of the logits."""
+        return torch.from_numpy(self.logits).softmax(1).numpy()
+
+    @property
+    def classes(self) -> Int64[np.ndarray, "n"]:
+        """The predicted class, the first of equals."""
+        return self.logits.argmax(1).astype(np.int64)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Which images are classified correctly, bool `(n,)`."""
+        return self.classes == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct predictions, in [0, 1]."""
+        return float(self.right.mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy in nats, without label smoothing."""
+        return float(nn.functional.cross_entropy(torch.from_numpy(self.logits), torch.from_numpy(self.labels)))
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switches every module to evaluation and back to what it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict(
+    model: nn.Module, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], device: str
+) -> Predictions:
+    """The model's predictions in float32, in chunks; the model is left as it was."""
+    chunks = []
+    with eval_mode(model), torch.inference_mode():
+        for start in range(0, len(images), CHUNK):
+            batch = to_tensor(images[start : start + CHUNK]).to(device, memory_format=torch.channels_last)
+            chunks.append(model(batch).float().cpu())
+    return Predictions(torch.cat(chunks).numpy(), labels)
+
+
+def confusion_matrix(predictions: Predictions, classes: int) -> Int64[np.ndarray, "k k"]:
+    """Counts: rows are true classes, columns are predicted ones."""
+    cells = predictions.labels * classes + predictions.classes
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def prediction_table(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per image: `index`, `label`, `prediction`, and the probability of each class as `p_<class>`."""
+    table = pd.DataFrame({"label": predictions.labels, "prediction": predictions.classes})
+    probabilities = pd.DataFrame(predictions.probabilities, columns=[f"p_{name}" for name in classes])
+    return pd.concat([table, probabilities], axis=1).rename_axis("index").reset_index()

@@ -1,0 +1,202 @@
+"""The pictures: each function takes arrays and returns one picture, uint8 `(height, width, 3)`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cam_core import Tile, colour_bar, energy_inside, grid, overlay
+from experiments.evaluation import Predictions
+
+Picture = UInt8[np.ndarray, "height width 3"]
+Images = UInt8[np.ndarray, "n h w 3"]
+NO_EVIDENCE = "no positive evidence"  # a dead map: nothing at this layer raised the score
+MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
+TILE = 128  # side of a small image in a sheet, pixels
+EXPLAINED = "Colour: the map divided by its mean, 1 = no preference. Class explained: the true one."
+METHOD_NAMES = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "xgradcam": "XGradCAM",
+    "layercam": "LayerCAM",
+    "elementwise": "element-wise",
+}
+# Okabe & Ito 2008: told apart with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#882255", "#999999")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a network said of an image, for a caption, and whether that is right."""
+
+    caption: str
+    verdict: Literal["right", "wrong"]
+
+    def tile(self, image: UInt8[np.ndarray, "h w 3"], note: str = "") -> Tile:
+        """The image with the verdict below it, and the note below that."""
+        return Tile(image, f"{self.caption}\n{note}".strip(), self.verdict)
+
+
+def verdicts(predictions: Predictions, indices: Iterable[int], classes: Sequence[str]) -> list[Verdict]:
+    """The predicted class of each image and its probability."""
+    probabilities, predicted, right = predictions.probabilities, predictions.classes, predictions.right
+    return [
+        Verdict(f"{classes[predicted[i]]} {probabilities[i, predicted[i]]:.0%}", "right" if right[i] else "wrong")
+        for i in indices
+    ]
+
+
+def notes(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"] | None = None) -> list[str]:
+    """What is to be said of each map: its share on the object where there are masks, or that it is dead."""
+    alive = [bool(map_.any()) for map_ in maps]
+    if masks is None:
+        return ["" if live else NO_EVIDENCE for live in alive]
+    shares = energy_inside(torch.from_numpy(maps), torch.from_numpy(masks)).tolist()
+    return [f"{share:.0%} on object" if live else NO_EVIDENCE for live, share in zip(alive, shares, strict=True)]
+
+
+def augmented(images: Images) -> Picture:
+    """Training images as the network sees them."""
+    tiles = [Tile(image) for image in images]
+    return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title="Augmented training images", tile_size=TILE)
+
+
+def gallery(
+    images: Images, chosen: Int64[np.ndarray, "m"], predictions: Predictions, classes: Sequence[str], title: str
+) -> Picture:
+    """The chosen images with true class, predicted class and probability, five in a row."""
+    tiles = [
+        said.tile(images[i], f"true: {classes[predictions.labels[i]]}")
+        for i, said in zip(chosen, verdicts(predictions, chosen, classes), strict=True)
+    ]
+    return grid([tiles[i : i + 5] for i in range(0, len(tiles), 5)], title=title, tile_size=TILE)
+
+
+def layer_sheet(
+    images: Images,
+    maps: Float32[np.ndarray, "layers n h w"],
+    layers: Sequence[str],
+    labels: Int64[np.ndarray, "n"],
+    said: Sequence[Verdict],
+    classes: Sequence[str],
+    title: str,
+) -> Picture:
+    """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean."""
+    captions = [notes(layer_maps) for layer_maps in maps]
+    rows = [
+        [
+            said[i].tile(image),
+            *(Tile(overlay(image, layer[i]), caption[i]) for layer, caption in zip(maps, captions, strict=True)),
+        ]
+        for i, image in enumerate(images)
+    ]
+    return grid(
+        rows,
+        row_labels=[classes[label] for label in labels],
+        column_labels=["image", *layers],
+        title=title,
+        footer=EXPLAINED,
+        bar=colour_bar(2 * TILE),
+        tile_size=TILE,
+    )
+
+
+def side_by_side(
+    images: Images,
+    variants: Mapping[str, Float32[np.ndarray, "n h w"]],
+    said: Mapping[str, Sequence[Verdict]],
+    masks: Bool[np.ndarray, "n h w"] | None,
+    row_labels: Sequence[str],
+    title: str,
+) -> Picture:
+    """Rows are the same images, columns the original and each variant's map; `variants` are relative to their mean."""
+    columns = [
+        [
+            verdict.tile(overlay(image, map_), note)
+            for image, map_, verdict, note in zip(images, maps, said[name], notes(maps, masks), strict=True)
+        ]
+        for name, maps in variants.items()
+    ]
+    rows = [[Tile(image), *(column[i] for column in columns)] for i, image in enumerate(images)]
+    return grid(
+        rows,
+        row_labels=row_labels,
+        column_labels=["image", *variants],
+        title=title,
+        footer=EXPLAINED,
+        bar=colour_bar(2 * TILE),
+        tile_size=TILE,
+    )
+
+
+def keyed(
+    images: Images,
+    maps: Float32[np.ndarray, "n h w"],
+    said: Sequence[Verdict],
+    masks: Bool[np.ndarray, "n h w"] | None,
+) -> list[Picture]:
+    """Cells of MLflow's image grid: the map over the image, the prediction below; `maps` are relative to their mean."""
+    return [
+        grid([[verdict.tile(overlay(image, map_), note)]], tile_size=256)
+        for image, map_, verdict, note in zip(images, maps, said, notes(maps, masks), strict=True)
+    ]
+
+
+def curves(history: pd.DataFrame, title: str) -> Picture:
+    """Loss and accuracy per epoch; `history` is indexed by epoch, its columns are metric names such as `val/loss`."""
+    return curves_of_runs({"": history}, title)
+
+
+def curves_of_runs(histories: Mapping[str, pd.DataFrame], title: str) -> Picture:
+    """Loss and accuracy per epoch of several runs: a colour per run, a line style per split."""
+    styles = {"train": ":", "val": "-", "test": "--"}
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
+            for split, style in styles.items():
+                if f"{split}/{measure}" in history:
+                    values = history[f"{split}/{measure}"].dropna()
+                    line_colour = colour if name else COLOURS[list(styles).index(split)]
+                    marker = "o" if len(values) == 1 else None
+                    label = f"{name} {split}".strip()
+                    axes.plot(values.index, values, style, color=line_colour, marker=marker, label=label)
+        axes.set(xlabel="epoch", ylabel=measure)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    return drawn(figure)
+
+
+def confusion(matrix: Int64[np.ndarray, "k k"], classes: Sequence[str]) -> Picture:
+    """Counts per true (row) and predicted (column) class, coloured by the share of the row."""
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = min(3.2 + 0.55 * len(classes), 24)
+    figure = Figure(figsize=(side, side * 0.9), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test images: predicted against true class")
+    for (row, column), count in np.ndenumerate(matrix):
+        if count and len(classes) <= MOST_WRITTEN:
+            shade = "black" if share[row, column] > 0.5 else "white"
+            axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=9)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return drawn(figure)
+
+
+def drawn(figure: Figure) -> Picture:
+    """The figure's pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

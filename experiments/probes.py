@@ -1,0 +1,45 @@
+"""Which images every run explains: the same in every run of a data set."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from experiments.data import Dataset
+
+PROBES = 10  # what MLflow's image grid shows without scrolling far
+SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Test images, their place in the test split, their true labels, and the key of each in MLflow's image grid."""
+
+    indices: Int64[np.ndarray, "n"]
+    images: UInt8[np.ndarray, "n h w 3"]
+    labels: Int64[np.ndarray, "n"]
+    keys: tuple[str, ...]
+
+
+def probes(dataset: Dataset) -> Probes:
+    """The first test image of each class, then the second of each, until there are enough."""
+    split = dataset.splits[SPLIT]
+    rank = np.zeros(len(split), np.int64)  # how many images of its class come before
+    for label in range(len(dataset.classes)):
+        members = split.labels == label
+        rank[members] = np.arange(members.sum())
+    indices = np.lexsort((np.arange(len(split)), split.labels, rank))[:PROBES]
+    labels = split.labels[indices]
+    keys = tuple(picture_key(int(i), dataset.classes[label]) for i, label in zip(indices, labels, strict=True))
+    return Probes(indices, split.images[indices], labels, keys)
+
+
+def picture_key(index: int, name: str) -> str:
+    """The key `gradcam/<split>_<index>_<class>`, in the letters that MLflow allows."""
+    return f"gradcam/{SPLIT}_{index:05d}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
+
+
+def spread(n: int, sample: int) -> Int64[np.ndarray, "m"]:
+    """At most `sample` indices, evenly spread over `n`: a fixed sample that meets every class of a sorted data set."""
+    return np.unique(np.linspace(0, n - 1, min(n, sample)).round().astype(np.int64))

@@ -1,0 +1,81 @@
+"""A progress bar that tells the time left, and plain lines where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
+
+
+class Reporter:
+    """What long work tells about itself. This one keeps silent."""
+
+    def advance(self, steps: int = 1) -> None:
+        """`steps` of the announced total are done."""
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+
+class Printer(Reporter):
+    """Says what it is told; for what comes before there is a bar."""
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+class _Bar(Reporter):
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+
+    def advance(self, steps: int = 1) -> None:
+        self._progress.advance(self._task, steps)
+
+    def stage(self, text: str) -> None:
+        self._progress.update(self._task, description=text)
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Lines(Printer):
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._stage = total, 0, ""
+        self._started = self._last = time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if now - self._last >= LINE_EVERY_S:
+            self._last = now
+            left = (now - self._started) / self._done * max(self._total - self._done, 0)
+            self.say(f"{self._stage}: {self._done / self._total:.0%}, about {left:.0f} s left")
+
+    def stage(self, text: str) -> None:
+        self._stage = text
+
+
+@contextmanager
+def shown(total: int) -> Iterator[Reporter]:
+    """A reporter for work of `total` steps: a bar on a terminal, otherwise a line every few seconds."""
+    if not sys.stdout.isatty():
+        yield _Lines(total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console()) as progress:
+        yield _Bar(progress, total)

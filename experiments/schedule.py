@@ -1,0 +1,27 @@
+"""The learning rate as a pure function of progress."""
+
+import math
+from collections.abc import Sequence
+
+
+def constant(progress: float) -> float:
+    """1, whatever the progress."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 at progress 0 to 0 at progress 1 (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def onecycle(progress: float, warmup: float) -> float:
+    """Cosine from 1/25 up to 1 at `warmup`, then down to 1/250,000 (Smith & Topin 2019; as PyTorch's OneCycleLR)."""
+    start, end = 1 / 25, 1 / 25e4
+    if progress < warmup:
+        return start + (1 - start) * (1 - cosine(progress / warmup))
+    return end + (1 - end) * cosine((progress - warmup) / (1 - warmup))
+
+
+def step(epoch: int, milestones: Sequence[int], gamma: float) -> float:
+    """`gamma` to the power of how many of the `milestones` lie at or before `epoch`, the first epoch being 0."""
+    return gamma ** sum(milestone <= epoch for milestone in milestones)

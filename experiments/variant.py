@@ -1,0 +1,356 @@
+"""One variant from data to a finished MLflow run: prepared, trained, evaluated, explained, logged."""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Int64
+
+import cam_core
+from cam_core import METHODS, Cams, cams, cams_of_methods, relative_to_mean
+from experiments import data, evaluation, focus, gallery, tracking
+from experiments.augment import Augmentation, to_tensor
+from experiments.config import SettingsError, TrainSettings
+from experiments.data import Dataset
+from experiments.evaluation import Predictions, predict
+from experiments.models import MODELS, Network
+from experiments.probes import SPLIT, Probes, probes
+from experiments.progress import Reporter
+from experiments.records import (
+    Arrays,
+    DatasetUse,
+    KeyedPicture,
+    Metrics,
+    Model,
+    Param,
+    Picture,
+    Record,
+    Table,
+    Text,
+)
+from experiments.training import Machine, build_model, fit, resolve_machine
+
+EXPLAINING = 0.1  # share of the work after the training, for the progress bar
+
+# The code that decides a result. A run made by other code is not the same run.
+_CODE = ("augment", "data", "evaluation", "focus", "models", "probes", "scenes", "schedule", "training")
+
+# Options that change where or how fast something is computed, or that the data set's digest stands for.
+_NOT_IDENTITY = {
+    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images"),
+    *("device", "precision", "channels_last", "compile", "threads"),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a training needs, checked; nothing has been trained or logged yet."""
+
+    name: str
+    settings: TrainSettings
+    given: Mapping[str, object]
+    dataset: Dataset
+    machine: Machine
+    mean: Float32[np.ndarray, "3"]
+    std: Float32[np.ndarray, "3"]
+    augmentation: Augmentation
+    fingerprint: str
+    clock: "Clock"
+
+
+@dataclass
+class Clock:
+    """Wall and CPU seconds of each phase."""
+
+    wall: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measuring(self, phase: str) -> Iterator[None]:
+        """Adds the time spent inside to `phase`."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall[phase] = self.wall.get(phase, 0.0) + time.perf_counter() - wall
+        self.cpu[phase] = self.cpu.get(phase, 0.0) + time.process_time() - cpu
+
+    def metrics(self) -> dict[str, float]:
+        """Named as they are logged: `time/<phase>_s` and `time/<phase>_cpu_s`."""
+        return {f"time/{phase}_s": seconds for phase, seconds in self.wall.items()} | {
+            f"time/{phase}_cpu_s": seconds for phase, seconds in self.cpu.items()
+        }
+
+
+def prepare(
+    settings: TrainSettings,
+    given: Mapping[str, object],
+    *,
+    name: str | None = None,
+    dataset: Dataset | None = None,
+    reporter: Reporter | None = None,
+) -> Prepared:
+    """Loads the data set (unless it is passed) and resolves what was left to the machine.
+
+    Raises:
+        SettingsError, data.DataError: when the training cannot be started as asked.
+    """
+    clock = Clock()
+    machine = resolve_machine(settings)
+    torch.set_num_threads(machine.threads)
+    with clock.measuring("data"):
+        if dataset is None:
+            dataset = load_dataset(settings, reporter or Reporter())
+        mean, std = data.channel_statistics(dataset.splits["train"].images)
+    side = dataset.splits["train"].images.shape[1]
+    if settings.cutout and settings.cutout_sizes[1] > side:
+        raise SettingsError([f"cutout_size={settings.cutout_size}: must be at most the images' side of {side} pixels"])
+    return Prepared(
+        name=name or default_name(settings),
+        settings=settings,
+        given=given,
+        dataset=dataset,
+        machine=machine,
+        mean=mean,
+        std=std,
+        augmentation=Augmentation(settings, side, mean),
+        fingerprint=fingerprint(settings, dataset, machine),
+        clock=clock,
+    )
+
+
+def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
+    """The data set that the settings name; says which one `auto` became."""
+    name = data.resolve_name(settings.dataset, settings.data_dir)
+    dataset = data.load(
+        name,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        background_bias=settings.background_bias,
+        train_images=settings.train_images,
+        progress=reporter.say,
+    )
+    sizes = ", ".join(f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test"))
+    reporter.say(f"data set {dataset.name}: {sizes} images ({dataset.source})")
+    return dataset
+
+
+def default_name(settings: TrainSettings) -> str:
+    """What the run is called in MLflow unless it has a name."""
+    variant = f"cutout {settings.cutout_size} px" if settings.cutout else "baseline"
+    return f"{variant}, seed {settings.seed}"
+
+
+def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
+    """20 hex digits that are the same exactly where settings, data, number format and code decide the same result.
+
+    Options without effect (holes of a variant without Cutout, steps of another schedule) are left out.
+    """
+    idle = {name for name in type(settings).model_fields if name.startswith("cutout_") and not settings.cutout}
+    idle |= set() if settings.schedule == "step" else {"lr_steps", "lr_gamma"}
+    idle |= set() if settings.schedule == "onecycle" else {"lr_warmup"}
+    options = {name: value for name, value in settings.as_params().items() if name not in idle | _NOT_IDENTITY}
+    here = Path(__file__).parent
+    sources = [here / f"{module}.py" for module in _CODE] + sorted(Path(cam_core.__file__).parent.glob("*.py"))
+    code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    identity = [options, dataset.digest, machine.device, machine.precision, code]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def work(prepared: Prepared) -> int:
+    """Steps of the progress bar: the training steps and a share for what follows them."""
+    return _training_steps(prepared) + _explaining_steps(prepared)
+
+
+def _training_steps(prepared: Prepared) -> int:
+    return prepared.settings.epochs * prepared.augmentation.steps(len(prepared.dataset.splits["train"]))
+
+
+def _explaining_steps(prepared: Prepared) -> int:
+    return max(1, round(EXPLAINING * _training_steps(prepared)))
+
+
+def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None = None) -> tracking.FinishedRun:
+    """Trains, evaluates and explains the variant in an MLflow run of its own, and returns that run.
+
+    Raises:
+        TrainingDiverged: when the loss is no longer finite; the run is then marked as failed.
+    """
+    settings, dataset, clock = prepared.settings, prepared.dataset, prepared.clock
+    tags = {
+        "camparison.fingerprint": prepared.fingerprint,
+        "camparison.dataset": dataset.name,
+        "camparison.variant": prepared.name,
+    }
+    with tracking.open_run(kind="train", name=prepared.name, tags=tags, parent_run_id=parent_run_id) as run:
+
+        def log(records: Sequence[Record]) -> None:
+            with clock.measuring("tracking"):
+                run.log(records)
+
+        reporter.stage(prepared.name)
+        log(list(iter_settings(prepared)))
+        model = build_model(settings, len(dataset.classes), prepared.mean, prepared.std)
+        history = {}
+        results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance)
+        while True:
+            with clock.measuring("train"):
+                result = next(results, None)
+            if result is None:
+                break
+            history[result.epoch] = result.metrics
+            log([Metrics(result.metrics, result.epoch)])
+        reporter.stage(f"{prepared.name}: explaining")
+        for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
+            log(records)
+        run.log([Metrics(clock.metrics(), settings.epochs)])
+        reporter.advance(_explaining_steps(prepared))
+    return tracking.finished_run(run.id)
+
+
+def headline(run: tracking.FinishedRun) -> str:
+    """What the run achieved and where to look, for the terminal."""
+    link = tracking.ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
+    return (
+        f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}, validation {run.metrics['val/accuracy']:.2%} "
+        f"(one seed)\nrun {run.id}; after `make ui`: {link}"
+    )
+
+
+def iter_settings(prepared: Prepared) -> Iterator[Record]:
+    """What was given, what it became, and the data."""
+    settings, dataset = prepared.settings, prepared.dataset
+    for name in TrainSettings.model_fields:
+        yield Param(name, str(prepared.given.get(name, TrainSettings.default_text(name))))
+    resolved = settings.as_params() | {key: str(value).lower() for key, value in asdict(prepared.machine).items()}
+    resolved |= {"dataset": dataset.name, "augmentation": str(prepared.augmentation)}
+    for name, value in resolved.items():
+        yield Param(f"resolved.{name}", value)
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    yield DatasetUse(dataset.name, dataset.digest, dataset.source, sizes)
+    yield Text("config.json", json.dumps(_config(prepared, sizes), indent=2))
+    examples = prepared.augmentation.examples(dataset.splits["train"].images[:16])
+    yield Picture("augmented.png", gallery.augmented(examples))
+
+
+def _config(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, object]:
+    dataset = prepared.dataset
+    return {
+        "name": prepared.name,
+        "fingerprint": prepared.fingerprint,
+        "given": {name: str(value) for name, value in prepared.given.items()},
+        "settings": prepared.settings.model_dump(),
+        "machine": asdict(prepared.machine),
+        "layers": list(MODELS[prepared.settings.model].cam_layers),
+        "dataset": {"name": dataset.name, "digest": dataset.digest, "source": dataset.source}
+        | {"classes": list(dataset.classes), "sizes": dict(sizes)},
+        "software": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> Iterator[list[Record]]:
+    """What the trained network does and where it looks, in portions; the time each takes goes to the clock."""
+    clock, dataset, settings = prepared.clock, prepared.dataset, prepared.settings
+    split, epoch = dataset.splits[SPLIT], int(history.index[-1])
+    with clock.measuring("evaluate"):
+        predictions = predict(model, split.images, split.labels, prepared.machine.device)
+        evaluated = list(iter_evaluation(prepared, model, predictions, epoch))
+    yield evaluated
+    with clock.measuring("cam"):
+        chosen = probes(dataset)
+        maps = cams_of_methods(
+            model, to_tensor(chosen.images), model.cam_layers, torch.from_numpy(chosen.labels), methods=tuple(METHODS)
+        )
+        table = focus.measure(model, model.cam_layers, split, predictions, settings.cam_method, prepared.machine.device)
+    yield [Metrics(focus.summary(table), epoch), Table("cam_measures.parquet", table)]
+    with clock.measuring("pictures"):
+        pictures = [
+            *iter_probe_records(prepared, chosen, maps, predictions, epoch),
+            *iter_galleries(prepared, model, predictions),
+            Picture("curves.png", gallery.curves(history, prepared.name)),
+        ]
+    yield pictures
+    yield [Model(model, to_tensor(split.images[:2]).numpy(), predictions.logits[:2], epoch)]
+
+
+def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions, epoch: int) -> Iterator[Record]:
+    """Accuracy on the test images, every prediction, confusions; on the scenes also what the background does."""
+    dataset = prepared.dataset
+    if not prepared.settings.track_test:  # otherwise the last epoch has logged them
+        yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
+    yield Table("predictions.parquet", evaluation.prediction_table(predictions, dataset.classes))
+    counts = evaluation.confusion_matrix(predictions, len(dataset.classes))
+    yield Picture("confusion.png", gallery.confusion(counts, dataset.classes))
+    accuracy = {
+        name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device).accuracy
+        for name in ("own", "other", "background_only", "object_only")
+        if name in dataset.splits
+    }
+    if accuracy:
+        gap = {"shift/background_gap": accuracy["own"] - accuracy["other"]}
+        yield Metrics({f"shift/{name}_accuracy": value for name, value in accuracy.items()} | gap, epoch)
+
+
+def iter_probe_records(
+    prepared: Prepared, chosen: Probes, maps: Mapping[str, Cams], predictions: Predictions, epoch: int
+) -> Iterator[Record]:
+    """The pictures and arrays of the images that every run explains."""
+    classes, method = prepared.dataset.classes, prepared.settings.cam_method
+    said = gallery.verdicts(predictions, chosen.indices, classes)
+    own = maps[method]
+    drawn = relative_to_mean(own.maps).cpu().numpy()
+    masks = prepared.dataset.splits[SPLIT].masks
+    own_masks = None if masks is None else masks[chosen.indices]
+    for key, picture in zip(chosen.keys, gallery.keyed(chosen.images, drawn[-1], said, own_masks), strict=True):
+        yield KeyedPicture(key, picture, epoch)
+    title = f"{prepared.name}: {gallery.METHOD_NAMES[method]} of the images that every run explains"
+    yield Picture(
+        "gradcam/probes.png",
+        gallery.layer_sheet(chosen.images, drawn, own.layers, chosen.labels, said, classes, title),
+    )
+    last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in METHODS])
+    title = f"{prepared.name}: CAM methods at {own.layers[-1]}"
+    yield Picture(
+        "gradcam/methods.png",
+        gallery.layer_sheet(
+            chosen.images, last, [gallery.METHOD_NAMES[name] for name in METHODS], chosen.labels, said, classes, title
+        ),
+    )
+    arrays = {"maps": own.maps.cpu().numpy(), "strength": own.strength.cpu().numpy()}
+    yield Arrays(
+        "maps.npz", arrays | {"indices": chosen.indices, "labels": chosen.labels, "layers": np.array(own.layers)}
+    )
+
+
+def iter_galleries(prepared: Prepared, model: Network, predictions: Predictions) -> Iterator[Record]:
+    """Misclassified and correctly classified test images, and where the network looks on them at every layer."""
+    split, classes, size = prepared.dataset.splits[SPLIT], prepared.dataset.classes, prepared.settings.gallery_size
+    for name, chosen in (("misclassified", ~predictions.right), ("correct", predictions.right)):
+        indices = np.flatnonzero(chosen)[:size]
+        if not len(indices):
+            continue
+        title = f"{prepared.name}: {len(indices)} {name} test images, the first of {int(chosen.sum()):,}"
+        yield Picture(f"galleries/{name}.png", gallery.gallery(split.images, indices, predictions, classes, title))
+        yield Picture(f"gradcam/{name}.png", _explained(prepared, model, predictions, indices, title))
+
+
+def _explained(
+    prepared: Prepared, model: Network, predictions: Predictions, indices: Int64[np.ndarray, "m"], title: str
+) -> gallery.Picture:
+    split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
+    found = cams(
+        model,
+        to_tensor(split.images[indices]),
+        model.cam_layers,
+        torch.from_numpy(split.labels[indices]),
+        method=prepared.settings.cam_method,
+    )
+    said = gallery.verdicts(predictions, indices, classes)
+    drawn = relative_to_mean(found.maps).cpu().numpy()
+    return gallery.layer_sheet(split.images[indices], drawn, found.layers, split.labels[indices], said, classes, title)

@@ -1,0 +1,109 @@
+"""What every test starts from: an empty folder of its own, no MLflow settings, no open run."""
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The test's own folder is the current one, programs that it starts find the project, MLflow starts afresh."""
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "CAMPARISON_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
+    yield
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        leftover = mlflow.active_run()
+        mlflow.end_run("KILLED")
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        assert leftover is None, f"the test left run {leftover.info.run_id} open"
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]  # what the test's own MLflow calls have set
+
+
+@pytest.fixture(scope="session")
+def ready_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty, ready mlflow.db. Setting one up takes seconds, so it is done once and copied."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ready-store"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "mlflow.db").exists():
+            folder.mkdir(exist_ok=True)
+            prepare = [sys.executable, "-m", "experiments.tracking", "prepare"]
+            subprocess.run(prepare, cwd=folder, env=clean_environment(), check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def store(ready_store: Path, tmp_path: Path) -> Path:
+    """The test's own folder, with a ready mlflow.db."""
+    shutil.copy(ready_store / "mlflow.db", tmp_path)
+    connection = sqlite3.connect(tmp_path / "mlflow.db")
+    with connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", (f"{tmp_path}/mlruns/0",))
+    connection.close()
+    return tmp_path
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment for a program of ours: no MLflow settings, the project importable from every folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAMPARISON_"))}
+    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(REPOSITORY)}
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path, command: list[str], port: int) -> Iterator[str]:
+    """The address of a real MLflow server that `command` starts in `folder`; it ends with the block, children too."""
+    environment = clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with open(folder / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_for(process, f"http://127.0.0.1:{port}/health", folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server ended: {log.read_text()}"
+        try:
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"no server within two minutes: {log.read_text()}")

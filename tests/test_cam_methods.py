@@ -1,0 +1,183 @@
+"""The methods by hand, by their identities, and against another implementation."""
+
+import warnings
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cam_core import METHODS, cams, capture, normalise, relative_to_mean, resize
+
+# One image, two channels, 1 x 2 positions: small enough for paper.
+A = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])
+G = torch.tensor([[[[1.0, -1.0]], [[0.5, 1.5]]]])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they give on tensors this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        # mean(g) = 0 and 1: 0 * A0 + 1 * A1
+        ("gradcam", [2.0, 0.0]),
+        # S = 4 and 2; relu(g) = (1, 0) and (0.5, 1.5): w0 = 1/(2+4) = 1/6, w1 = 0.5/(2+1) + 1.5/(2+3) = 7/15
+        ("gradcam++", [1 / 6 + 14 / 15, 1 / 2]),
+        # g A = (1, -3) + (1, 0)
+        ("hirescam", [2.0, -3.0]),
+        # w0 = (1 - 3)/4 = -1/2, w1 = (1 + 0)/2 = 1/2
+        ("xgradcam", [-0.5 + 1.0, -1.5]),
+        # relu(g) A = (1, 0) + (1, 0)
+        ("layercam", [2.0, 0.0]),
+        # relu(g A) = (1, 0) + (1, 0)
+        ("elementwise", [2.0, 0.0]),
+    ],
+)
+def test_by_hand(method: str, expected: list[float]) -> None:
+    torch.testing.assert_close(METHODS[method](A, G), torch.tensor([[expected]]))
+
+
+def test_layercam_and_elementwise_differ_where_activations_are_negative() -> None:
+    a, g = torch.tensor([[[[-1.0, 2.0]]]]), torch.tensor([[[[-3.0, 1.0]]]])
+    assert METHODS["layercam"](a, g).tolist() == [[[0.0, 2.0]]]
+    assert METHODS["elementwise"](a, g).tolist() == [[[3.0, 2.0]]]
+
+
+def test_gradcam_plus_plus_is_equation_19_in_double_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(4, 6, 5, 5, generator=generator)
+    g = 1e-3 * torch.randn(4, 6, 5, 5, generator=generator)
+    a64, g64 = a.double(), g.double()
+    alpha = g64**2 / (2 * g64**2 + a64.sum((2, 3), keepdim=True) * g64**3)
+    weights = (alpha * g64.relu()).sum((2, 3), keepdim=True)
+    expected = (weights * a64).sum(1).relu()
+    found = METHODS["gradcam++"](a, g).relu().double()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_degenerate_denominators_give_weight_zero_and_no_nan() -> None:
+    a = torch.tensor([[[[1.0, -1.0]], [[-4.0, 0.0]]]])  # sums 0 and -4
+    g = torch.tensor([[[[1.0, 2.0]], [[0.5, 1.0]]]])
+    # Grad-CAM++: w0 = 1/2 + 2/2; in channel 1 the denominators 2 - 2 and 2 - 4 are not positive.
+    assert METHODS["gradcam++"](a, g).tolist() == [[[1.5, -1.5]]]
+    # XGradCAM: channel 0 has sum 0; w1 = (-2 + 0) / -4
+    assert METHODS["xgradcam"](a, g).tolist() == [[[-2.0, 0.0]]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_gradient_no_map(method: str) -> None:
+    assert METHODS[method](torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).count_nonzero() == 0
+
+
+def test_xgradcam_sums_to_what_hirescam_sums_to() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, g = torch.rand(3, 5, 4, 6, generator=generator), torch.randn(3, 5, 4, 6, generator=generator)
+    torch.testing.assert_close(METHODS["xgradcam"](a, g).sum((1, 2)), METHODS["hirescam"](a, g).sum((1, 2)))
+
+
+class Features(nn.Module):
+    """Convolutions, global average pooling, a linear head: the network of the original CAM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+        self.late = nn.Sequential(nn.Conv2d(6, 7, 3, padding=1, stride=2), nn.ReLU())
+        self.fc = nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.late(self.early(x)).mean((2, 3)))
+
+
+def net_and_batch() -> tuple[Features, Tensor, Tensor]:
+    torch.manual_seed(3)
+    return Features().eval(), torch.randn(5, 3, 10, 12), torch.tensor([0, 3, 1, 2, 2])
+
+
+def test_before_pooling_and_a_linear_head_gradcam_is_cam_and_hirescam() -> None:
+    model, images, classes = net_and_batch()
+    evidence = capture(model, images, ["late"], classes)
+    a, g = evidence.activations["late"], evidence.gradients["late"]
+    original = torch.einsum("nc,nchw->nhw", model.fc.weight.detach()[classes], a) / (a.shape[2] * a.shape[3])
+    for method in ("gradcam", "hirescam", "xgradcam"):
+        torch.testing.assert_close(METHODS[method](a, g), original, atol=1e-6, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Iterator[object]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs, on import
+        yield pytest.importorskip("pytorch_grad_cam")
+
+
+@pytest.mark.parametrize("layer", ["early", "late"])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("gradcam", "GradCAM"),
+        ("hirescam", "HiResCAM"),
+        ("layercam", "LayerCAM"),
+        ("xgradcam", "XGradCAM"),
+        ("elementwise", "GradCAMElementWise"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_parity_with_grad_cam(theirs: object, method: str, name: str, layer: str) -> None:
+    """Their convention is ours up to two things: the minimum is subtracted, and 1e-7 added to the maximum."""
+    model, images, classes = net_and_batch()
+    with torch.no_grad():
+        model.fc.weight *= 1e4  # so that their 1e-7 is small beside every maximum
+    target = __import__("pytorch_grad_cam.utils.model_targets", fromlist=["_"]).ClassifierOutputTarget
+    with getattr(theirs, name)(model, [getattr(model, layer)]) as engine:
+        expected = torch.from_numpy(engine(images, [target(int(c)) for c in classes]))
+    ours = cams(model, images, [layer], classes, method=method).maps[0]
+    converted = normalise(ours - ours.amin((1, 2), keepdim=True))
+    torch.testing.assert_close(converted, expected.float(), atol=1e-5, rtol=0)
+    assert expected.std() > 0.1
+
+
+def test_normalise_by_hand() -> None:
+    maps = torch.tensor([[[0.0, 1.0], [2.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 2.0]]])
+    assert normalise(maps).tolist() == [[[0, 0.25], [0.5, 1]], [[0, 0], [0, 0]], [[0.5, 0.5], [0.5, 1]]]
+    assert relative_to_mean(maps)[0].flatten().tolist() == pytest.approx([0, 4 / 7, 8 / 7, 16 / 7])
+    assert relative_to_mean(maps)[1].count_nonzero() == 0
+    assert torch.equal(relative_to_mean(torch.full((1, 3, 5), 0.3)), torch.ones(1, 3, 5))
+
+
+@settings(deadline=None)
+@given(st.integers(-38, 37), st.integers(0, 2**31))
+def test_normalising_does_not_know_the_scale(exponent: int, seed: int) -> None:
+    maps = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(seed)) + 0.1
+    scaled = maps * 10.0**exponent
+    torch.testing.assert_close(normalise(scaled), normalise(maps), atol=0, rtol=1e-4)
+    torch.testing.assert_close(relative_to_mean(scaled), relative_to_mean(maps), atol=0, rtol=1e-4)
+    torch.testing.assert_close(relative_to_mean(maps).mean((1, 2)), torch.ones(2))
+
+
+def test_resize_is_opencv_s_linear() -> None:
+    maps = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = np.stack([cv2.resize(one.numpy(), (15, 32), interpolation=cv2.INTER_LINEAR) for one in maps])
+    np.testing.assert_allclose(resize(maps, (32, 15)).numpy(), expected, atol=1e-6)
+
+
+def test_the_relu_comes_before_the_resize() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 2, stride=2, bias=False), nn.Flatten(), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.fill_(0.25)
+        model[2].weight.copy_(torch.tensor([[1.0, 1.0]]))
+    image = torch.tensor([[[[2.0, 2.0, -8.0, -8.0]] * 2]])  # activations 2 and -8, gradients 1 and 1
+    result = cams(model, image, ["0"], torch.tensor([0]), method="hirescam")
+    assert result.strength.tolist() == [[2.0]]
+    # bilinear between (2, 0), not between (2, -8): 2, 1.5, 0.5, 0
+    assert result.maps[0, 0].tolist() == [[1.0, 0.75, 0.25, 0.0]] * 2
+    assert result.logits.tolist() == [[-6.0]]

@@ -1,0 +1,149 @@
+"""A comparison trains what is missing, reuses what is done, and says only what the numbers allow."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from experiments import comparison, tracking, variant
+from experiments.comparison import Comparison, compare
+from experiments.config import CompareSettings, SettingsError, plan
+from experiments.data import Dataset
+from experiments.evaluation import Predictions, predict
+from experiments.progress import Reporter
+from tests.toys import toy_dataset
+
+QUICK = {
+    "epochs": "1",
+    "batch_size": "16",
+    "lr": "0.05",
+    "threads": "1",
+    "device": "cpu",
+    "precision": "fp32",
+    "cutout_size": "6",
+    "gallery_size": "3",
+}
+
+
+@pytest.fixture(autouse=True)
+def toys(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real thing on the toy data set: only where the images come from is changed."""
+
+    def load_toys(settings: CompareSettings, reporter: Reporter) -> Dataset:
+        return toy_dataset()
+
+    monkeypatch.setattr(variant, "load_dataset", load_toys)
+    tracking.prepare_store(store)
+
+
+def run(**options: str) -> Comparison:
+    given = QUICK | options
+    settings = CompareSettings.of(**given)
+    return compare(settings, given, plan(settings, given))
+
+
+def test_a_comparison_from_nothing_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(seeds="2")
+    assert [(m.variant, m.seed, m.reused) for m in first.members] == [
+        ("baseline", 0, False),
+        ("baseline", 1, False),
+        ("cutout", 0, False),
+        ("cutout", 1, False),
+    ]
+    said = capsys.readouterr().out
+    assert "4 of 4 runs to train" in said
+    assert "no statement about the method" in said
+    link = re.search(r"http://127\.0\.0\.1:5000/(#/experiments/0/runs\?viewStateShareKey=\S+)", said)
+    assert link
+    report = re.search(r"(/\S+report\.html)", said)
+    assert report
+    check_parent(first)
+    check_report(Path(report[1]).read_text(), first)
+
+    again = run(seeds="2")
+    assert all(member.reused for member in again.members)
+    assert [m.run.id for m in again.members] == [m.run.id for m in first.members]
+    pd.testing.assert_frame_equal(again.runs.drop(columns="reused"), first.runs.drop(columns="reused"))
+
+
+def check_parent(result: Comparison) -> None:
+    """The children hang under the comparison's run, which holds tables and pictures."""
+    client = MlflowClient()
+    child = client.get_run(result.members[0].run.id)
+    parent = client.get_run(child.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["camparison.kind"] == "compare"
+    assert parent.data.tags["camparison.status"] == "completed"
+    files = {
+        file.path for folder in (None, "side_by_side") for file in client.list_artifacts(parent.info.run_id, folder)
+    }
+    assert files >= {
+        "side_by_side.png",
+        "curves.png",
+        "report.html",
+        "runs.csv",
+        "summary.csv",
+        "side_by_side/stem.png",
+    }
+    accuracies = [member.run.metrics["test/accuracy"] for member in result.members if member.variant == "cutout"]
+    assert parent.data.metrics["test/accuracy/cutout"] == pytest.approx(np.mean(accuracies))
+
+
+def check_report(page: str, result: Comparison) -> None:
+    """One file that needs nothing else and shows the numbers of the table."""
+    assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1)", page)
+    assert "<script" not in page
+    for sentence in result.sentences:
+        assert sentence in page
+    for row in comparison.table_rows(result):
+        for value in row.values():
+            assert f"<td>{value}</td>" in page
+    assert page.count('src="data:image/png;base64,') == 2 + 4  # last layer, curves, each of four layers
+
+
+def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
+    result = run(seeds="2")
+    values = [m.run.metrics["test/accuracy"] for m in result.members if m.variant == "cutout"]
+    row = comparison.table_rows(result)[1]
+    assert row["variant"] == "cutout"
+    assert row["seeds"] == "2"
+    assert row["test accuracy"] == f"{np.mean(values):.2%} ± {np.std(values, ddof=1):.2%}"
+    assert "background gap" not in row  # the toy has no such splits
+    assert "focus index" in row  # but it has masks
+
+
+def test_a_run_trained_by_itself_is_reused() -> None:
+    given = QUICK | {"cutout": "true", "seed": "0"}
+    from experiments.config import TrainSettings
+
+    alone = variant.train(variant.prepare(TrainSettings.of(**given), given, dataset=toy_dataset()), Reporter())
+    result = run()
+    assert [(m.variant, m.reused) for m in result.members] == [("baseline", False), ("cutout", True)]
+    assert result.members[1].run.id == alone.id
+
+
+def test_the_same_training_under_two_names_is_refused_before_anything_is_logged() -> None:
+    with pytest.raises(SettingsError, match="'baseline, seed 0' and 'same, seed 0' are the same training"):
+        run(variants="baseline; same: cutout=false")
+    assert not MlflowClient().search_runs(["0"])
+
+
+def test_variants_may_have_other_networks_and_lengths() -> None:
+    result = run(variants="baseline; longer: epochs=2; big: model=resnet18")
+    assert result.variants == ("baseline", "longer", "big")
+    assert [comparison.last_layer(m.run) for m in result.members] == ["layer3", "layer3", "layer4"]
+    # All pictures must stand at one step, or MLflow's grid would leave cells empty.
+    for member in result.members:
+        files = MlflowClient().list_artifacts(member.run.id, "images")
+        assert any("+step+2+" in file.path for file in files)
+
+
+def test_words_of_a_finished_run_are_those_of_its_predictions() -> None:
+    result = run()
+    member = result.members[0]
+    split = toy_dataset().splits["test"]
+    predictions: Predictions = predict(member.run.load_model(), split.images, split.labels, "cpu")
+    said = comparison.verdicts_of(result, member.run)
+    assert [verdict.verdict == "right" for verdict in said] == predictions.right[result.probes.indices].tolist()

@@ -1,0 +1,196 @@
+"""Settings are typed and strict, and say every problem at once."""
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from experiments.config import (
+    BY_RECIPE,
+    SHARED,
+    CompareSettings,
+    SettingsError,
+    TrainSettings,
+    parse_variants,
+    plan,
+)
+from experiments.recipes import RECIPES, RecipeName
+
+BY_RECIPE_NAMES = {name for name, field in TrainSettings.model_fields.items() if BY_RECIPE in field.metadata}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_decides_exactly_the_options_marked_so(recipe: RecipeName) -> None:
+    assert set(RECIPES[recipe].values) == BY_RECIPE_NAMES
+    assert get_args(RecipeName) == tuple(RECIPES)
+
+
+def test_recipes_give_values_of_the_declared_type() -> None:
+    for recipe in RECIPES:
+        settings = TrainSettings.of(recipe=recipe)
+        for name in BY_RECIPE_NAMES:
+            assert getattr(settings, name) == RECIPES[recipe].values[name]
+            assert type(getattr(settings, name)) is type(RECIPES[recipe].values[name]), name
+
+
+def test_a_value_by_hand_wins_over_the_recipe_and_auto_does_not() -> None:
+    settings = TrainSettings.of(recipe="resnet18", epochs="3", lr="auto")
+    assert settings.epochs == 3
+    assert settings.lr == RECIPES["resnet18"].values["lr"]
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "1", "yes"])
+def test_booleans_take_a_value_in_any_case(word: str) -> None:
+    assert TrainSettings.of(cutout=word).cutout is True
+    assert TrainSettings.of(cutout="False").cutout is False
+
+
+def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    bad = ["--epochs", "abc", "--cuttout", "true", "--model", "resnet19", "--cutout_size", "20-8", "--lr", "nan"]
+    with pytest.raises(SystemExit) as ended:
+        TrainSettings.from_argv(bad)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    prefix = "python -m experiments.train: "
+    assert set(lines[:-1]) == {
+        prefix + "unknown option 'cuttout'; did you mean 'cutout'?",
+        prefix + "model=resnet19: must be one of fastnet, resnet18; did you mean 'resnet18'?",
+        prefix + "epochs=abc: must be a whole number, 1 or more, up to 10000",
+        prefix + "lr=nan: must be a number, above 0, up to 100",
+        prefix + "cutout_size=20-8: must be pixels such as 16, or a range such as 8-20, at least 1",
+    }
+    assert "nothing was started" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"epochs": "0"}, "epochs=0: must be a whole number, 1 or more, up to 10000"),
+        ({"epochs": "2.5"}, "epochs=2.5: must be a whole number"),
+        ({"cutout_p": "1.5"}, "cutout_p=1.5: must be a number, 0 or more, up to 1"),
+        ({"lr": "inf"}, "lr=inf: must be a number, above 0, up to 100"),
+        ({"dataset": "cifar"}, "must be auto, cifar10, scenes or folder:PATH; did you mean 'cifar10'"),
+        ({"dataset": "folder:"}, "must be auto, cifar10, scenes or folder:PATH"),
+        ({"recipe": "fst"}, "recipe=fst: must be one of fast, resnet18; did you mean 'fast'"),
+        ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256 or auto"),
+        ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more or all"),
+        ({"lr_steps": "60,30"}, "lr_steps=60,30: must be none, or rising epochs such as 60,120,160"),
+        ({"cutout": "banana"}, "cutout=banana: must be true or false"),
+        ({"seed": "-1"}, "seed=-1: must be a whole number, 0 or more"),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TrainSettings.of(**given)
+    assert len(refused.value.problems) == 1
+    assert problem in refused.value.problems[0]
+
+
+def test_an_option_without_effect_is_refused_rather_than_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        TrainSettings.from_argv(["--cutout_size", "8"])
+    assert "cutout_size=8: has no effect while cutout is false; add cutout=true" in capsys.readouterr().err
+    assert TrainSettings.from_argv(["--cutout_size", "8", "--cutout", "true"]).cutout_sizes == (8, 8)
+
+
+def test_abbreviated_options_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        TrainSettings.from_argv(["--epoch", "3"])
+    assert "unknown option 'epoch'; did you mean 'epochs'?" in capsys.readouterr().err
+
+
+def test_as_params_reads_back_to_the_same_settings() -> None:
+    settings = TrainSettings.of(cutout=True, cutout_size="8-20", lr=0.1, threads=2)
+    assert TrainSettings.of(**settings.as_params()) == settings
+
+
+def test_sizes_and_steps_are_numbers() -> None:
+    settings = TrainSettings.of(cutout_size="8-20", schedule="step", lr_steps="60,120")
+    assert settings.cutout_sizes == (8, 20)
+    assert settings.lr_step_epochs == (60, 120)
+    assert TrainSettings.of().lr_step_epochs == ()
+
+
+@pytest.mark.parametrize("module", ["experiments.train", "experiments.compare"])
+def test_help_needs_none_of_the_packages_that_take_seconds_to_import(module: str) -> None:
+    code = f"""
+import sys
+from {module} import main
+try:
+    main(["--help"])
+except SystemExit as ended:
+    assert ended.code == 0
+heavy = {{"torch", "mlflow", "albumentations", "cv2", "matplotlib", "pandas"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_help_shows_units_ranges_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        TrainSettings.from_argv(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name in TrainSettings.model_fields:
+        assert f"--{name} " in text
+    assert "passes over the training images; a whole number, 1 or more, up to 10000 (default: fast: 6" in text
+    assert "side of a hole, pixels" in text
+    assert "of everything random in the training; a whole number, 0 or more, below 2147483648 (default: 0)" in text
+
+
+# Comparisons
+
+
+def test_variants_are_named_or_spelled_out() -> None:
+    variants = parse_variants("baseline; cutout; mixed: cutout=true cutout_holes=2 lr=0.05")
+    assert [variant.name for variant in variants] == ["baseline", "cutout", "mixed"]
+    assert variants[2].options == {"cutout": "true", "cutout_holes": "2", "lr": "0.05"}
+    assert [variant.name for variant in parse_variants("cutout, baseline")] == ["cutout", "baseline"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("baseline", "names 1; a comparison takes two to ten"),
+        ("baseline,cutot", "unknown variant 'cutot'; did you mean 'cutout'?"),
+        ("baseline,baseline", "'baseline' is named twice"),
+        ("baseline; big: cutout", "'cutout' of 'big' is not option=value"),
+        ("baseline; a/b: cutout=true", "'a/b' is no name"),
+        (";".join(f"v{i}: seed={i}" for i in range(11)), "names 11; a comparison takes two to ten"),
+    ],
+)
+def test_bad_variants_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_variants(text)
+    assert problem in str(refused.value)
+
+
+def test_a_plan_has_every_variant_with_every_seed_and_shared_options() -> None:
+    given = {"epochs": "3", "seeds": "2", "seed": "5", "cutout_size": "8"}
+    trainings = plan(CompareSettings.of(**given), given)
+    assert [training.name for training in trainings] == [
+        "baseline, seed 5",
+        "baseline, seed 6",
+        "cutout, seed 5",
+        "cutout, seed 6",
+    ]
+    assert {training.settings.epochs for training in trainings} == {3}
+    baseline, cutout = trainings[0].settings, trainings[2].settings
+    assert (baseline.cutout, cutout.cutout) == (False, True)
+    differing = {name for name in TrainSettings.model_fields if getattr(baseline, name) != getattr(cutout, name)}
+    assert differing == {"cutout"}
+
+
+def test_a_plan_names_the_variant_whose_option_is_wrong() -> None:
+    given = {"variants": "baseline; odd: lr=-1; other: dataset=scenes cutout_hole=2"}
+    with pytest.raises(SettingsError) as refused:
+        plan(CompareSettings.of(**given), given)
+    assert set(refused.value.problems) == {
+        "variants: odd: lr=-1: must be a number, above 0, up to 100",
+        "variants: other: dataset must be the same in all variants",
+        "variants: other: unknown option 'cutout_hole'; did you mean 'cutout_holes'?",
+    }
+
+
+def test_shared_options_exist() -> None:
+    assert set(SHARED) <= set(TrainSettings.model_fields)

@@ -1,0 +1,55 @@
+"""The learning rate follows its formulas."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import schedule
+from experiments.config import TrainSettings
+from experiments.training import learning_rate
+
+
+def test_cosine_by_hand() -> None:
+    assert schedule.cosine(0.0) == 1
+    assert schedule.cosine(0.5) == pytest.approx(0.5)
+    assert schedule.cosine(1 / 3) == pytest.approx(0.75)  # (1 + cos 60 degrees) / 2
+    assert schedule.cosine(1.0) == 0
+
+
+def test_onecycle_is_that_of_pytorch() -> None:
+    steps, warmup = 50, 0.3
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps, pct_start=warmup)
+    # Theirs counts steps up to steps - 1 and peaks at warmup * steps - 1.
+    peak = warmup * steps - 1
+    for step in range(steps):
+        progress = step / peak * warmup if step <= peak else warmup + (step - peak) / (steps - 1 - peak) * (1 - warmup)
+        assert schedule.onecycle(progress, warmup) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        if step < steps - 1:
+            theirs.step()
+
+
+@given(st.floats(0, 1), st.floats(0, 0.99))
+def test_onecycle_stays_between_its_end_and_its_peak(progress: float, warmup: float) -> None:
+    assert 1 / 25e4 - 1e-12 <= schedule.onecycle(progress, warmup) <= 1 + 1e-12
+
+
+def test_step_multiplies_at_each_milestone() -> None:
+    rates = [schedule.step(epoch, (2, 4), 0.1) for epoch in range(6)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_each_schedule_of_the_settings_scales_the_peak_rate() -> None:
+    def rate(done: float, **given: object) -> float:
+        return learning_rate(TrainSettings.of(lr=0.4, epochs=10, **given), done)
+
+    assert rate(7.3, schedule="constant") == 0.4
+    assert rate(5.0, schedule="cosine") == pytest.approx(0.2)
+    assert rate(2.0, schedule="onecycle", lr_warmup=0.2) == pytest.approx(0.4)
+    assert rate(3.999, schedule="step", lr_steps="4", lr_gamma=0.5) == 0.4
+    assert rate(4.0, schedule="step", lr_steps="4", lr_gamma=0.5) == pytest.approx(0.2)
+    assert math.isclose(rate(10.0, schedule="cosine"), 0.0, abs_tol=1e-12)

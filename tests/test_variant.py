@@ -1,0 +1,143 @@
+"""One variant leaves everything that a comparison and a person need in its run, and can be explained again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.pytorch import load_model
+
+from cam_core import cams
+from experiments import tracking, variant
+from experiments.augment import to_tensor
+from experiments.config import SettingsError, TrainSettings
+from experiments.progress import Reporter
+from experiments.tracking import FinishedRun
+from experiments.training import TrainingDiverged
+from experiments.variant import Prepared, prepare
+from tests.toys import CLASSES, toy_dataset
+
+QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.05, "threads": 1, "device": "cpu", "precision": "fp32"}
+
+
+def ready(**options: object) -> Prepared:
+    given = QUICK | {"gallery_size": 5} | options
+    return prepare(TrainSettings.of(**given), given, dataset=toy_dataset())
+
+
+@pytest.fixture
+def finished(store: Path) -> FinishedRun:
+    tracking.prepare_store(store)
+    return variant.train(ready(), Reporter())
+
+
+def test_a_run_leaves_everything(finished: FinishedRun) -> None:
+    client = MlflowClient()
+    files = {
+        file.path
+        for folder in (None, "galleries", "gradcam")
+        for file in client.list_artifacts(finished.id, folder)
+        if not file.is_dir
+    }
+    assert files >= {
+        "config.json",
+        "augmented.png",
+        "curves.png",
+        "confusion.png",
+        "predictions.parquet",
+        "cam_measures.parquet",
+        "maps.npz",
+        "galleries/correct.png",
+        "gradcam/correct.png",
+        "gradcam/probes.png",
+        "gradcam/methods.png",
+    }
+    assert len(finished.list_keys()) == 10
+    run = client.get_run(finished.id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["camparison.status"] == "completed"
+    assert run.data.tags["camparison.kind"] == "train"
+    assert run.data.params["epochs"] == "2"
+    assert run.data.params["momentum"] == "auto"
+    assert run.data.params["resolved.momentum"] == "0.9"
+    assert run.data.params["resolved.device"] == "cpu"
+    dataset = run.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("toy", toy_dataset().digest)
+
+
+def test_its_numbers_agree_with_its_tables(finished: FinishedRun) -> None:
+    table = finished.read_table("predictions.parquet")
+    labels = toy_dataset().splits["test"].labels
+    assert table["label"].tolist() == labels.tolist()
+    assert finished.metrics["test/accuracy"] == (table["prediction"] == table["label"]).mean()
+    looking = finished.read_table("cam_measures.parquet")
+    at_last = looking[looking["layer"] == "layer3"]
+    assert finished.metrics["cam/layer3/energy"] == pytest.approx(at_last["energy"].mean(), rel=1e-6)
+    assert len(at_last) == len(labels)
+    assert [step for step, _ in finished.metric_history("val/accuracy")] == [1, 2]
+    assert finished.read_json("config.json")["settings"]["epochs"] == 2
+
+
+def test_times_of_all_phases_are_recorded(finished: FinishedRun) -> None:
+    phases = {key.split("/")[1] for key in finished.metrics if key.startswith("time/")}
+    assert phases >= {"data_s", "train_s", "train_cpu_s", "evaluate_s", "cam_s", "pictures_s", "tracking_s"}
+
+
+def test_the_logged_model_predicts_and_is_explained_as_before(finished: FinishedRun) -> None:
+    model = load_model(f"runs:/{finished.id}/model")
+    arrays = finished.read_arrays("maps.npz")
+    split = toy_dataset().splits["test"]
+    images = to_tensor(split.images[arrays["indices"]])
+    found = cams(model, images, model.cam_layers, torch.from_numpy(arrays["labels"]))
+    assert np.allclose(found.maps.numpy(), arrays["maps"], atol=1e-5)
+    probabilities = finished.read_table("predictions.parquet").loc[arrays["indices"], [f"p_{c}" for c in CLASSES]]
+    assert np.allclose(found.logits.softmax(1).numpy(), probabilities, atol=1e-5)
+
+
+def test_a_diverged_training_is_a_failed_run_with_its_reason(store: Path) -> None:
+    tracking.prepare_store(store)
+    lost = ready(lr=100, schedule="constant", momentum=0.99, weight_decay=1.0, epochs=60)
+    with pytest.raises(TrainingDiverged):
+        variant.train(lost, Reporter())
+    run = MlflowClient().search_runs(["0"])[0]
+    assert run.info.status == "FAILED"
+    assert "learning rate 100" in run.data.tags["camparison.error"]
+    assert tracking.completed_run(lost.fingerprint) is None
+
+
+# Fingerprints
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 1}, {"lr": 0.06}, {"epochs": 3}, {"cutout": True}, {"model": "resnet18"}, {"cam_method": "hirescam"}],
+)
+def test_what_decides_the_result_changes_the_fingerprint(options: dict[str, object]) -> None:
+    assert ready(**options).fingerprint != ready().fingerprint
+
+
+@pytest.mark.parametrize(
+    "options", [{"cutout_size": 8}, {"lr_gamma": 0.5}, {"threads": 2}, {"data_dir": "elsewhere"}, {"compile": True}]
+)
+def test_what_does_not_matter_leaves_the_fingerprint(options: dict[str, object]) -> None:
+    assert ready(**options).fingerprint == ready().fingerprint
+
+
+def test_other_data_change_the_fingerprint() -> None:
+    settings = TrainSettings.of(**QUICK)
+    first, second = toy_dataset(), toy_dataset()
+    object.__setattr__(second, "digest", "fedcba9876543210")
+    assert prepare(settings, QUICK, dataset=first).fingerprint != prepare(settings, QUICK, dataset=second).fingerprint
+
+
+def test_a_hole_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(SettingsError, match="cutout_size=20: must be at most the images' side of 16 pixels"):
+        ready(cutout=True, cutout_size=20)
+
+
+def test_config_json_is_json_with_the_settings_as_types(finished: FinishedRun) -> None:
+    config = json.loads(finished.read_text("config.json"))
+    assert TrainSettings(**config["settings"]) == TrainSettings.of(**QUICK, gallery_size=5)
+    assert config["layers"] == ["stem", "layer1", "layer2", "layer3"]
