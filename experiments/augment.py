@@ -13,12 +13,16 @@ from typing import Any, TypeVar
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from experiments.config import TrainSettings
+
+# On images this small OpenCV's threads only get in the way of the network's.
+cv2.setNumThreads(0)
 
 T = TypeVar("T", bound=A.BasicTransform)
 _GEOMETRY, _HOLES, _ORDER = range(3)  # random streams of one epoch
@@ -129,7 +133,10 @@ class Augmentation:
             pipeline.set_random_seed(int(seed))
 
     def _apply(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-        return np.stack([self._holes(image=self._geometry(image=image)["image"])["image"] for image in images])
+        for pipeline in (self._geometry, self._holes):
+            if pipeline.transforms:
+                images = np.stack([pipeline(image=image)["image"] for image in images])
+        return images
 
 
 def to_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

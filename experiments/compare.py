@@ -15,19 +15,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(CompareSettings.command, error.problems)
 
     # Seconds of imports that --help and a refused option can do without.
-    from experiments import comparison, tracking
-    from experiments.data import DataError
-    from experiments.training import TrainingDiverged
+    from experiments import comparison, entry
 
-    try:
-        tracking.prepare_store()
+    with entry.at_work(CompareSettings.command):
         comparison.compare(settings, given, trainings)
-    except (SettingsError, DataError, tracking.TrackingError) as error:
-        fail(CompareSettings.command, str(error).splitlines())
-    except TrainingDiverged as error:
-        raise SystemExit(f"{CompareSettings.command}: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

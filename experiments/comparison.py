@@ -17,7 +17,7 @@ from experiments.data import Dataset
 from experiments.evaluation import Predictions
 from experiments.probes import SPLIT, Probes, probes
 from experiments.progress import Printer, shown
-from experiments.records import Metrics, Param, Picture, Record, Table, Text
+from experiments.records import KeyedPicture, Metrics, Param, Picture, Record, Table, Text
 from experiments.statistics import paired_difference, sentence
 from experiments.tracking import FinishedRun
 from experiments.variant import Prepared
@@ -121,7 +121,7 @@ def compare(settings: CompareSettings, given: Mapping[str, object], trainings: S
         result = summarise(members, dataset)
         link = write_view(result, run.experiment_id, name)
         run.log(iter_records(result, name, link))
-    print_result(result, link, tracking.readable_path(run.artifact_uri, "report.html"))
+    print_result(result, link, tracking.file_address(run, "report.html"))
     return result
 
 
@@ -180,9 +180,9 @@ def last_layer(run: FinishedRun) -> str:
 
 def iter_records(result: Comparison, name: str, link: str) -> Iterator[Record]:
     """Everything the comparison leaves in its MLflow run."""
-    for variant_name, row in result.summary.iterrows():
-        for measure in shown_measures(result):
-            yield Metrics({f"{measure.metric}/{variant_name}": float(row[measure.metric, "mean"])}, 0)
+    for measure in shown_measures(result):
+        means = result.summary[measure.metric, "mean"]
+        yield Metrics({f"{measure.metric}/{variant_name}": float(mean) for variant_name, mean in means.items()}, 0)
     yield Table("runs.csv", result.runs)
     yield Table("summary.csv", flat(result.summary))
     pictures = dict(iter_pictures(result))
@@ -209,7 +209,7 @@ def table_rows(result: Comparison) -> list[dict[str, str]]:
 def flat(summary: pd.DataFrame) -> pd.DataFrame:
     """The summary with one row of column names."""
     table = summary.copy()
-    table.columns = [f"{metric} {statistic}" for metric, statistic in summary.columns]
+    table.columns = [" ".join(names) for names in summary.columns]
     return table.reset_index()
 
 
@@ -263,18 +263,40 @@ def _histories(result: Comparison) -> dict[str, pd.DataFrame]:
 
 def write_view(result: Comparison, experiment_id: str, name: str) -> str:
     """Saves the view of the first seed's runs in MLflow and returns the link's last part."""
-    runs = result.first_seed()
-    step = max(int(run.metric_history("test/accuracy")[-1][0]) for run in runs.values())
+    runs = list(result.first_seed().values())
+    step = max(map(_last_epoch, runs))
+    for run in runs:
+        if _last_epoch(run) < step:  # MLflow's grid shows one step: a shorter training must have its pictures there too
+            tracking.append(run.id, iter_keyed(result, run, step))
+    curves = ["train/loss", "val/loss", "val/accuracy"]
+    bars = sorted(
+        {measure.metric.replace("last", last_layer(run)) for measure in shown_measures(result) for run in runs}
+    )
     view = views.comparison_view(
         name,
-        [run.id for run in runs.values()],
+        [run.id for run in runs],
         list(result.probes.keys),
         step,
-        curves=["train/loss", "val/loss", "val/accuracy"],
-        bars=[m.metric.replace("last", last_layer(next(iter(runs.values())))) for m in shown_measures(result)],
+        curves=curves,
+        bars=bars,
         columns=["metrics.`test/accuracy`", "metrics.`val/accuracy`", "params.`resolved.cutout`"],
+        hidden_metrics=sorted({key for run in runs for key in run.metrics} - {*curves, *bars}),
     )
     return tracking.write_view(experiment_id, view)
+
+
+def _last_epoch(run: FinishedRun) -> int:
+    return run.metric_history("test/accuracy")[-1][0]
+
+
+def iter_keyed(result: Comparison, run: FinishedRun, step: int) -> Iterator[KeyedPicture]:
+    """The run's pictures for MLflow's image grid, as they were at its end, at another step."""
+    chosen, masks = result.probes, result.dataset.splits[SPLIT].masks
+    drawn = relative_to_mean(torch.from_numpy(run.read_arrays("maps.npz")["maps"][-1])).numpy()
+    own_masks = None if masks is None else masks[chosen.indices]
+    pictures = gallery.keyed(chosen.images, drawn, verdicts_of(result, run), own_masks)
+    for key, picture in zip(chosen.keys, pictures, strict=True):
+        yield KeyedPicture(key, picture, step)
 
 
 def print_result(result: Comparison, link: str, report_path: str) -> None:

@@ -1,6 +1,6 @@
 """The pictures: each function takes arrays and returns one picture, uint8 `(height, width, 3)`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +45,7 @@ class Verdict:
         return Tile(image, f"{self.caption}\n{note}".strip(), self.verdict)
 
 
-def verdicts(predictions: Predictions, indices: Iterable[int], classes: Sequence[str]) -> list[Verdict]:
+def verdicts(predictions: Predictions, indices: Int64[np.ndarray, "m"], classes: Sequence[str]) -> list[Verdict]:
     """The predicted class of each image and its probability."""
     probabilities, predicted, right = predictions.probabilities, predictions.classes, predictions.right
     return [

@@ -47,9 +47,9 @@ class FastNet(nn.Module):
     def __init__(self, classes: int, mean: Sequence[float], std: Sequence[float], dropout: float = 0.0) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
-        self.stem = conv_bn_relu(3, 24)
-        self.layer1 = nn.Sequential(conv_bn_relu(24, 48, stride=2), conv_bn_relu(48, 48))
-        self.layer2 = nn.Sequential(conv_bn_relu(48, 128, stride=2), conv_bn_relu(128, 128))
+        self.stem = conv_bn_relu(3, 16)
+        self.layer1 = nn.Sequential(conv_bn_relu(16, 64, stride=2), conv_bn_relu(64, 64))
+        self.layer2 = nn.Sequential(conv_bn_relu(64, 128, stride=2), conv_bn_relu(128, 128))
         self.layer3 = nn.Sequential(conv_bn_relu(128, 128), conv_bn_relu(128, 128))
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(128, classes)

@@ -28,6 +28,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from types import FrameType, MappingProxyType
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlparse
 
 
 def _set_environment() -> None:
@@ -704,6 +705,19 @@ def ui_address(fragment: str = "") -> str:
     uri = mlflow.get_tracking_uri()
     local = os.environ.get("CAMPARISON_UI") or f"http://127.0.0.1:{UI_PORT}"
     return f"{(uri if uri.startswith('http') else local).rstrip('/')}/{fragment}"
+
+
+def file_address(run: Run, path: str) -> str:
+    """Where a person opens a file of the run: its place on this machine, or its page in the server's UI."""
+    place = urlparse(run.artifact_uri)
+    if place.scheme in ("", "file"):
+        return str(Path(unquote(place.path)) / path)
+    return ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}/artifacts/{path}")
+
+
+def append(run_id: str, records: Iterable[Record]) -> None:
+    """Writes more records into a run that may have ended; its status stays."""
+    Run(MlflowClient().get_run(run_id)).log(records)
 
 
 def serve_ui(port: int, root: Path | None = None) -> None:

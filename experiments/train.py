@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.config import SettingsError, TrainSettings, fail
+from experiments.config import TrainSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -11,23 +11,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = TrainSettings.from_argv(argv)
 
     # Seconds of imports that --help and a refused option can do without.
-    from experiments import tracking, variant
-    from experiments.data import DataError
-    from experiments.progress import Printer, shown
-    from experiments.training import TrainingDiverged
+    from experiments import entry, progress, variant
 
-    try:
-        tracking.prepare_store()
-        prepared = variant.prepare(settings, given, reporter=Printer())
-        with shown(variant.work(prepared)) as reporter:
+    with entry.at_work(TrainSettings.command):
+        prepared = variant.prepare(settings, given, reporter=progress.Printer())
+        with progress.shown(variant.work(prepared)) as reporter:
             run = variant.train(prepared, reporter)
         print(variant.headline(run))
-    except (SettingsError, DataError, tracking.TrackingError) as error:
-        fail(TrainSettings.command, str(error).splitlines())
-    except TrainingDiverged as error:
-        raise SystemExit(f"{TrainSettings.command}: {error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def prepare(
 
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
     """The data set that the settings name; says which one `auto` became."""
-    name = data.resolve_name(settings.dataset, settings.data_dir)
+    name = data.resolve_name(settings.dataset, settings.data_dir, reporter.say)
     dataset = data.load(
         name,
         data_dir=settings.data_dir,

@@ -1,0 +1,29 @@
+"""What every entry point does around its work: the store made ready, problems told in a line each, exit codes."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from experiments import tracking
+from experiments.config import SettingsError, fail
+from experiments.data import DataError
+from experiments.store import TrackingError
+from experiments.training import TrainingDiverged
+
+
+@contextmanager
+def at_work(command: str) -> Iterator[None]:
+    """Exit code 2 where nothing could be started, 1 where a training failed, 130 after Ctrl-C."""
+    try:
+        tracking.prepare_store()
+        tracking.sweep_stale()
+        yield
+    except (SettingsError, DataError, TrackingError) as error:
+        fail(command, str(error).splitlines())
+    except TrainingDiverged as error:
+        raise SystemExit(f"{command}: {error}") from None
+    except KeyboardInterrupt:
+        print(
+            f"\n{command}: stopped; finished runs are kept, and the same command carries on from them", file=sys.stderr
+        )
+        raise SystemExit(130) from None

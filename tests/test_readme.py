@@ -1,0 +1,121 @@
+"""What the README tells people to type works, from a fresh copy of the project, as they would type it."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from experiments.config import CompareSettings, TrainSettings, plan
+from experiments.data import load
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"mlflow run \.(?: [^`\n]*)?", README)))
+QUICK = {"dataset": "scenes", "train_images": "100", "epochs": "1", "gallery_size": "2", "threads": "1"}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the drawn scenes, so that not every command draws them again."""
+    folder = tmp_path_factory.mktemp("data")
+    load("scenes", data_dir=str(folder), image_size="auto", background_bias=0.5, train_images="all")
+    return folder
+
+
+@pytest.fixture
+def clone(store: Path) -> Path:
+    """The project as a fresh clone has it, with a ready store."""
+    copy_project(store)
+    return store
+
+
+def copy_project(folder: Path) -> None:
+    for name in ("experiments", "cam_core"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("MLproject", "conda.yaml"):
+        shutil.copy(ROOT / name, folder)
+
+
+def options_of(command: str) -> tuple[str, dict[str, str]]:
+    """The entry point of an `mlflow run` command and its -P options."""
+    words = [word for word in shlex.split(command)[3:] if not word.startswith("--env-manager") and word != "..."]
+    entry, options = "main", {}
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        if flag == "-e":
+            entry = value
+        else:
+            assert flag == "-P"
+            name, _, text = value.partition("=")
+            options[name] = text
+    return entry, options
+
+
+def test_the_readme_shows_every_entry_point() -> None:
+    entries = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+    assert {options_of(command)[0] for command in COMMANDS} == set(entries)
+    for entry in entries:
+        assert f"| `{entry}` |" in README
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_of_every_command_are_accepted(command: str) -> None:
+    entry, options = options_of(command)
+    if entry == "compare":
+        assert plan(CompareSettings.of(**options), options)
+    else:
+        TrainSettings.of(**{"cutout": str(entry == "cutout")} | options)
+
+
+def test_the_option_table_tells_the_true_defaults() -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| [^|]* \| ([^|]*) \|$", README, re.MULTILINE)
+    assert len(rows) > 4
+    for names, defaults in rows:
+        for name, default in zip(re.findall(r"`(\w+)`", names), re.findall(r"`([\w-]+)`", defaults), strict=False):
+            settings = TrainSettings if name in TrainSettings.model_fields else CompareSettings
+            assert default in (settings.default_text(name), str(TrainSettings.of().as_params().get(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs_from_a_fresh_clone(command: str, clone: Path, scenes: Path) -> None:
+    words = [word for word in shlex.split(command) if not word.startswith("--env-manager") and word != "..."]
+    quick = [f"-P{name}={value}" for name, value in (QUICK | {"data_dir": str(scenes)}).items()]
+    mlflow = [str(Path(sys.executable).with_name("mlflow")), *words[1:], "--env-manager=local", *quick]
+    done = run_mlflow(mlflow, clone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = MlflowClient(f"sqlite:///{clone}/mlflow.db").search_runs(["0"])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["camparison.status"] for run in runs} == {"completed"}
+    entry, options = options_of(command)
+    kinds = [run.data.tags["camparison.kind"] for run in runs]
+    if entry == "compare":
+        expected = len(plan(CompareSettings.of(**options), options))
+        assert sorted(kinds) == ["compare"] + ["train"] * expected
+        assert "viewStateShareKey" in done.stdout
+        assert Path(re.search(r"/\S+report\.html", done.stdout)[0]).exists()  # type: ignore[index]
+    else:
+        assert kinds == ["train"]
+        assert "test accuracy" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_misspelt_option_fails_the_run_with_the_nearest_name(clone: Path) -> None:
+    mlflow = [str(Path(sys.executable).with_name("mlflow")), "run", ".", "--env-manager=local", "-P", "cuttout=true"]
+    done = run_mlflow(mlflow, clone)
+    assert done.returncode != 0
+    assert "unknown option 'cuttout'; did you mean 'cutout'?" in done.stderr
+    assert [run.info.status for run in MlflowClient(f"sqlite:///{clone}/mlflow.db").search_runs(["0"])] == ["FAILED"]
+
+
+def run_mlflow(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command as typed with the environment active: its Python first on the path, the project found by folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
