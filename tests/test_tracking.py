@@ -41,10 +41,6 @@ from experiments.records import (
 from experiments.tracking import TrackingError
 from tests.conftest import clean_environment, free_port, mlflow_server
 
-# MLflow 3.17's tables are declared in the manner of SQLAlchemy 2.0; `prepare_store` says nothing of it, but a test that
-# asks MLflow first would.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
 ORANGE = np.full((8, 6, 3), (255, 128, 0), np.uint8)
 
 
