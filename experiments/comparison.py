@@ -303,11 +303,12 @@ def print_result(result: Comparison, link: str, report_path: str) -> None:
     """The table, the sentences and where to look, on the terminal."""
     console = Console(soft_wrap=True)
     rows = table_rows(result)
-    table = Columns(title=f"{result.dataset.name}: mean ± standard deviation over seeds")
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    # A column per variant: a row per variant would be wider than a terminal.
+    table = Columns("", title=f"{result.dataset.name}: mean ± standard deviation over seeds", title_justify="left")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_column(row["variant"], justify="right", overflow="fold")
+    for heading in list(rows[0])[1:]:
+        table.add_row(heading, *(row[heading] for row in rows))
     console.print(table)
     for text in result.sentences:
         console.print(text, highlight=False)

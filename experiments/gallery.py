@@ -19,6 +19,7 @@ Picture = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
 NO_EVIDENCE = "no positive evidence"  # a dead map: nothing at this layer raised the score
 MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
+CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels: so the words stay legible
 TILE = 128  # side of a small image in a sheet, pixels
 EXPLAINED = "Colour: the map divided by its mean, 1 = no preference. Class explained: the true one."
 METHOD_NAMES = {
@@ -145,7 +146,7 @@ def keyed(
 ) -> list[Picture]:
     """Cells of MLflow's image grid: the map over the image, the prediction below; `maps` are relative to their mean."""
     return [
-        grid([[verdict.tile(overlay(image, map_), note)]], tile_size=256)
+        grid([[verdict.tile(overlay(image, map_), note)]], tile_size=CELL)
         for image, map_, verdict, note in zip(images, maps, said, notes(maps, masks), strict=True)
     ]
 

@@ -678,6 +678,8 @@ def write_view(experiment_id: str, view: views.View) -> str:
         ValueError: the view is too long for MLflow.
     """
     client = MlflowClient()
+    for index, run_id in enumerate(view.run_ids):
+        client.set_tag(run_id, views.COLUMN, views.column(index))
     client.set_experiment_tag(experiment_id, view.tag, views.pack(view, int(time.time() * 1000)))
     tags = client.get_experiment(experiment_id).tags
     client.set_experiment_tag(experiment_id, NOTE, _note(experiment_id, tags, newest=view.tag))

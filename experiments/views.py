@@ -9,23 +9,28 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 TAG_PREFIX = "mlflow.sharedViewState."
 KEY_PREFIX = "camparison-"
 MAX_CHARACTERS = 20_000  # what MLflow's stores accept as one experiment tag
 MAX_RUNS_IN_GRID = 10  # the UI draws no more columns
+COLUMN = "camparison.column"  # the tag of a run that says which column it is
 
 Chart = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class View:
-    """A named state of the chart page. Views of one name replace each other."""
+    """A named state of the chart page. Views of one name replace each other.
+
+    The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`.
+    """
 
     name: str
     state: dict[str, Any]
+    run_ids: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> str:
@@ -49,7 +54,7 @@ def comparison_view(
     hidden_metrics: Sequence[str] = (),
     hidden_keys: Sequence[str] = (),
 ) -> View:
-    """A view with one row per picture key and one column per run, the run that started first leftmost.
+    """A view with one row per picture key and one column per run, in the order of `run_ids`.
 
     Below the pictures lie a line chart for each metric in `curves` and a bar chart of the last value of each in `bars`.
     `columns` are those of the runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`".
@@ -69,8 +74,9 @@ def comparison_view(
         name,
         {
             "searchFilter": f"attributes.run_id IN ({quoted})",
-            # The grid's columns run against the table's order: newest first in the table, oldest first in the grid.
-            "orderByKey": "attributes.start_time",
+            # Ordered by start time, the UI would hide child runs behind their parent, pictures and all. The grid's
+            # columns run against the table's order.
+            "orderByKey": f"tags.`{COLUMN}`",
             "orderByAsc": False,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
@@ -85,7 +91,13 @@ def comparison_view(
             "isAccordionReordered": True,
             "hideEmptyCharts": True,
         },
+        tuple(run_ids),
     )
+
+
+def column(index: int) -> str:
+    """The value of the tag `COLUMN` for the run that is to be the column of this index, 0 being leftmost."""
+    return f"{index:03d}"
 
 
 def pack(view: View, now_ms: int) -> str:
