@@ -128,9 +128,10 @@ def compare(settings: CompareSettings, given: Mapping[str, object], trainings: S
 def comparison_name(settings: CompareSettings, trainings: Sequence[Training], dataset: Dataset) -> str:
     """What the comparison's run and view are called: what was compared, on what, for how long."""
     names = " vs ".join(dict.fromkeys(training.variant for training in trainings))
-    epochs = "-".join(str(n) for n in sorted({trainings[0].settings.epochs, trainings[-1].settings.epochs}))
+    recipes = "/".join(dict.fromkeys(training.settings.recipe for training in trainings))
+    epochs = "/".join(str(n) for n in sorted({training.settings.epochs for training in trainings}))
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else f"seed {settings.seed}"
-    return f"{names}: {dataset.name}, {settings.recipe}, {epochs} epochs, {seeds}"
+    return f"{names}: {dataset.name}, {recipes}, {epochs} epochs, {seeds}"
 
 
 def _refuse_same(trainings: Sequence[Training], prepared: Sequence[Prepared]) -> None:
@@ -224,10 +225,8 @@ def iter_pictures(result: Comparison) -> Iterator[tuple[str, gallery.Picture]]:
         if all(layer in others for others in layers):
             at_layer = {name: maps["maps"][list(maps["layers"]).index(layer)] for name, maps in arrays.items()}
             yield f"side_by_side/{layer}.png", _sheet(result, at_layer, said, layer)
-    yield (
-        "curves.png",
-        gallery.curves_of_runs(_histories(result), "Training (dotted) and validation (solid), first seed"),
-    )
+    title = "Training (dotted, on augmented images) and validation (solid), first seed"
+    yield "curves.png", gallery.curves_of_runs(_histories(result), title)
 
 
 def _sheet(
@@ -266,7 +265,8 @@ def write_view(result: Comparison, experiment_id: str, name: str) -> str:
     runs = list(result.first_seed().values())
     step = max(map(_last_epoch, runs))
     for run in runs:
-        if _last_epoch(run) < step:  # MLflow's grid shows one step: a shorter training must have its pictures there too
+        # MLflow's grid shows one step: a shorter training must have its pictures there too.
+        if step not in run.picture_steps():
             tracking.append(run.id, iter_keyed(result, run, step))
     curves = ["train/loss", "val/loss", "val/accuracy"]
     bars = sorted(

@@ -95,7 +95,7 @@ UI_PORT = 5000
 VIEWS_IN_NOTE = 50
 GRID_PIXELS = 256  # MLflow's thumbnails are this long, and enlarged to it with blur
 SETTINGS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
-_KEY_IN_FILE = re.compile(r"images/(?P<key>.+?)\+step\+\d+\+timestamp\+.*\.png$")
+_KEY_IN_FILE = re.compile(r"images/(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\+.*\.png$")
 
 
 # ---------------------------------------------------------------------------------------------------------- the store
@@ -602,9 +602,15 @@ class FinishedRun:
 
     def list_keys(self) -> tuple[str, ...]:
         """The keys of the pictures in MLflow's image grid, sorted."""
+        return tuple(sorted({match["key"].replace("~", "/") for match in self._grid_pictures()}))
+
+    def picture_steps(self) -> set[int]:
+        """The steps at which there are pictures in MLflow's image grid."""
+        return {int(match["step"]) for match in self._grid_pictures()}
+
+    def _grid_pictures(self) -> list[re.Match[str]]:
         files = MlflowClient().list_artifacts(self.id, "images")
-        found = (_KEY_IN_FILE.match(file.path) for file in files)
-        return tuple(sorted({match["key"].replace("~", "/") for match in found if match}))
+        return [match for file in files if (match := _KEY_IN_FILE.match(file.path))]
 
     def load_model(self) -> nn.Module:
         """The network on the CPU, in evaluation mode."""

@@ -23,7 +23,7 @@ Chart = dict[str, Any]
 
 @dataclass(frozen=True)
 class View:
-    """A named state of the chart page. Views of one name replace each other.
+    """A named state of the chart page. Views of one name and the same runs replace each other.
 
     The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`.
     """
@@ -35,7 +35,8 @@ class View:
     @property
     def key(self) -> str:
         """The name that addresses this view in a link: letters, digits and dashes."""
-        return KEY_PREFIX + hashlib.sha256(self.name.encode()).hexdigest()[:16]
+        identity = "\n".join((self.name, *self.run_ids))
+        return KEY_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     @property
     def tag(self) -> str:

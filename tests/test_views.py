@@ -70,10 +70,11 @@ def test_metrics_that_are_not_shown_get_no_section():
     assert [section["uuid"] for section in make_view(curves=[], bars=[]).state["compareRunSections"]] == ["pictures"]
 
 
-def test_the_key_depends_on_the_name_alone():
-    other = views.comparison_view("cutout against baseline", ["c" * 32], ["other"], 0)
-    assert other.key == make_view().key
+def test_the_key_depends_on_the_name_and_the_runs_alone():
+    name = make_view().name
+    assert views.comparison_view(name, RUNS, ["other"], 0).key == make_view().key
     assert views.comparison_view("another", RUNS, KEYS, 4).key != make_view().key
+    assert views.comparison_view(name, ["c" * 32], KEYS, 4).key != make_view().key
 
 
 def test_the_link_carries_nothing_that_would_make_the_ui_ignore_the_view():
