@@ -16,20 +16,28 @@ help: ## this list
 
 setup: .venv/ready ## the environment in .venv with exactly the locked versions (several GB), and MLflow's store
 
+# An environment knows the folder that it was made in: in a project that was moved it is made anew.
+ifneq ($(wildcard .venv/ready),)
+ifneq ($(shell cat .venv/ready),$(CURDIR))
+$(shell rm -rf .venv)
+endif
+endif
+
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 	  echo "camparison needs Python 3.11, found: $(PYTHON). Give another with: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --no-deps --requirement requirements.txt
+	@echo "camparison: installing the locked versions into .venv (several GB, a few minutes, once)"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps --requirement requirements.txt
+	@echo '$(CURDIR)' > $@
 	$(BIN)/python -m experiments.tracking prepare
-	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt
-	$(BIN)/python -m pip install --no-deps --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps --requirement requirements-dev.txt
 	@touch $@
 
 demo: .venv/ready ## the main job: train baseline and Cutout on the built-in data, compare them, say where to look
-	$(BIN)/mlflow run . --env-manager=local -e compare -P dataset=scenes
+	$(BIN)/python -m mlflow run . --env-manager=local -e compare -P dataset=scenes
 
 ui: .venv/ready ## the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/python -m experiments.tracking ui
@@ -54,7 +62,7 @@ lock: .venv/ready-dev ## choose versions anew: requirements.txt, requirements-de
 check-conda-yaml: .venv/ready-dev ## build the environment of conda.yaml afresh and train in it (downloads gigabytes)
 	rm -rf .cache/conda-yaml && mkdir -p .cache/conda-yaml
 	git archive HEAD | tar -x -C .cache/conda-yaml
-	cd .cache/conda-yaml && MLFLOW_ENV_ROOT=$(CURDIR)/.cache/conda-yaml/envs $(CURDIR)/$(BIN)/mlflow run . --env-manager=uv \
+	cd .cache/conda-yaml && MLFLOW_ENV_ROOT=$(CURDIR)/.cache/conda-yaml/envs $(CURDIR)/$(BIN)/python -m mlflow run . --env-manager=uv \
 	  -P dataset=scenes -P train_images=500 -P epochs=1
 	rm -rf .cache/conda-yaml
 

@@ -62,7 +62,12 @@ def capture(
 
 
 def check_inputs(images: Tensor, layers: Sequence[str], classes: Tensor) -> None:
-    """Nothing; raises ValueError where images, layers and classes cannot belong to one call."""
+    """Nothing; raises TypeError for what is no tensor, ValueError where the three do not fit together."""
+    for name, value in (("images", images), ("classes", classes)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name} must be a torch tensor, got {type(value).__name__}; torch.as_tensor({name}) makes one"
+            )
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"images must be a float tensor (n, channels, height, width), got {images.dtype} {tuple(images.shape)}"

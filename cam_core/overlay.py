@@ -35,6 +35,7 @@ MARKS: dict[str, tuple[str, tuple[int, int, int]]] = {
 CAPTION, LABEL, TITLE = 13, 14, 20  # text sizes in pixels
 FRAME, GAP, ROW_GAP, MARGIN = 4, 10, 16, 16
 BAR, TICKS_AT = 112, 25
+GREY = 128  # what lies under the colours of the bar
 NARROWEST_CELL, WIDEST_ROW_LABEL, NARROWEST_TITLE = 104, 150, 320
 
 
@@ -63,7 +64,7 @@ def heat(map_: Float32[np.ndarray, "h w"], *, scale_max: float = SCALE_MAX) -> U
 
 
 def colour_bar(height: int = 200, *, scale_max: float = SCALE_MAX) -> UInt8[np.ndarray, "h w 3"]:
-    """The scale of the colours with a heading and a tick at each whole number, `height` pixels tall, on white."""
+    """The scale of `overlay` over grey, `height` pixels tall, with a heading and a tick at each whole number."""
     heading = _text("map ÷ its mean", BAR, CAPTION, align=0.0)
     text_height = line_height(CAPTION)
     length = height - len(heading) - text_height
@@ -73,7 +74,9 @@ def colour_bar(height: int = 200, *, scale_max: float = SCALE_MAX) -> UInt8[np.n
     page[: len(heading)] = heading
     top = len(heading) + text_height // 2
     ramp = np.linspace(scale_max, 0, length, dtype=np.float32)[:, None]
-    page[top : top + length, : TICKS_AT - 7] = heat(ramp, scale_max=scale_max)
+    page[top : top + length, : TICKS_AT - 7] = overlay(
+        np.full((length, 1, 3), GREY, np.uint8), ramp, scale_max=scale_max
+    )
     for tick in range(int(scale_max) + 1):
         y = top + round((length - 1) * (1 - tick / scale_max))
         page[y, TICKS_AT - 7 : TICKS_AT - 3] = INK
@@ -83,6 +86,8 @@ def colour_bar(height: int = 200, *, scale_max: float = SCALE_MAX) -> UInt8[np.n
 
 
 def _tick(value: int, scale_max: float) -> str:
+    if value == 0:
+        return "0 = image"
     if value == 1:
         return "1 = even"
     return f"{value} or more" if value >= scale_max else str(value)

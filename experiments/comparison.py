@@ -42,26 +42,33 @@ class Measure:
         return text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
 
 
+LONG = 60  # epochs from which nothing is said about the length of the training
+SHORT = (
+    "Cutout pays in long trainings (DeVries and Taylor 2017 train 200 epochs); in a short one (here epochs={epochs}) "
+    "it commonly lowers accuracy. This comparison says nothing about long ones."
+)
+COLUMNS = 4  # variants beside each other on a terminal of 80 columns
+
 MEASURES = (
-    Measure("test/accuracy", "test accuracy", "{:.2%}", "share of the test images classified correctly"),
-    Measure("val/accuracy", "val accuracy", "{:.2%}", "the same on the validation images"),
+    Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly"),
+    Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
     Measure(
         "shift/background_gap",
         "background gap",
-        "{:.1%}",
+        "{:z.1%}",
         "accuracy on the own class's background minus that on another's, same objects; 0 = background does not matter",
     ),
     Measure(
         "cam/last/focus",
         "focus index",
-        "{:.3f}",
+        "{:z.3f}",
         "where the last layer's map lies: 0 = as a uniform map, 1 = as the object itself at that resolution",
     ),
-    Measure("cam/last/energy", "map on object", "{:.1%}", "share of the last layer's map inside the object's mask"),
+    Measure("cam/last/energy", "map on object", "{:z.1%}", "share of the last layer's map inside the object's mask"),
     Measure(
         "cam/last/coverage",
         "map area",
-        "{:.1%}",
+        "{:z.1%}",
         "share of the image where the last layer's map reaches half of its maximum; a size, not a quality",
     ),
 )
@@ -92,6 +99,11 @@ class Comparison:
     def variants(self) -> tuple[str, ...]:
         """The names, the one that the others are compared with first."""
         return tuple(dict.fromkeys(member.variant for member in self.members))
+
+    @property
+    def last_layers(self) -> tuple[str, ...]:
+        """The deepest layer of each variant."""
+        return tuple(last_layer(run) for run in self.first_seed().values())
 
     def first_seed(self) -> dict[str, FinishedRun]:
         """Of each variant the run with the lowest seed: those whose pictures are shown."""
@@ -131,7 +143,8 @@ def comparison_name(settings: CompareSettings, trainings: Sequence[Training], da
     recipes = "/".join(dict.fromkeys(training.settings.recipe for training in trainings))
     epochs = "/".join(str(n) for n in sorted({training.settings.epochs for training in trainings}))
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else f"seed {settings.seed}"
-    return f"{names}: {dataset.name}, {recipes}, {epochs} epochs, {seeds}"
+    plural = "" if epochs == "1" else "s"
+    return f"{names}: {dataset.name}, {recipes}, {epochs} epoch{plural}, {seeds}"
 
 
 def _refuse_same(trainings: Sequence[Training], prepared: Sequence[Prepared]) -> None:
@@ -170,7 +183,17 @@ def summarise(members: tuple[Member, ...], dataset: Dataset) -> Comparison:
     first, *others = summary.index
     accuracy = {name: runs.loc[runs.variant == name, "test/accuracy"].tolist() for name in summary.index}
     sentences = [sentence(name, first, paired_difference(accuracy[name], accuracy[first])) for name in others]
+    sentences += [SHORT.format(epochs=epochs) for epochs in _short_with_cutout(members)]
     return Comparison(members, dataset, probes(dataset), runs, summary, tuple(sentences))
+
+
+def _short_with_cutout(members: Sequence[Member]) -> list[int]:
+    """The length, in epochs, of the shortest training with Cutout, if that is short and others have none."""
+    settings = [member.run.read_json("config.json")["settings"] for member in members]
+    epochs = [options["epochs"] for options in settings if options["cutout"]]
+    if len(epochs) == len(settings) or not epochs or min(epochs) >= LONG:
+        return []
+    return [min(epochs)]
 
 
 def last_layer(run: FinishedRun) -> str:
@@ -219,8 +242,9 @@ def iter_pictures(result: Comparison) -> Iterator[tuple[str, gallery.Picture]]:
     arrays = {name: run.read_arrays("maps.npz") for name, run in result.first_seed().items()}
     said = {name: verdicts_of(result, run) for name, run in result.first_seed().items()}
     last = {name: maps["maps"][-1] for name, maps in arrays.items()}
-    yield "side_by_side.png", _sheet(result, last, said, "the last layer")
     layers = [[str(layer) for layer in maps["layers"]] for maps in arrays.values()]
+    deepest = " / ".join(dict.fromkeys(result.last_layers))
+    yield "side_by_side.png", _sheet(result, last, said, f"{deepest}, the last layer")
     for layer in layers[0]:
         if all(layer in others for others in layers):
             at_layer = {name: maps["maps"][list(maps["layers"]).index(layer)] for name, maps in arrays.items()}
@@ -303,16 +327,23 @@ def print_result(result: Comparison, link: str, report_path: str) -> None:
     """The table, the sentences and where to look, on the terminal."""
     console = Console(soft_wrap=True)
     rows = table_rows(result)
-    # A column per variant: a row per variant would be wider than a terminal.
-    table = Columns("", title=f"{result.dataset.name}: mean ± standard deviation over seeds", title_justify="left")
+    images = len(result.dataset.splits[SPLIT])
+    console.print(
+        f"\n{result.dataset.name}, {images:,} test images; mean ± standard deviation over seeds", highlight=False
+    )
+    for start in range(0, len(rows), COLUMNS):
+        console.print(_columns(rows[start : start + COLUMNS]))
+    for text in result.sentences:
+        console.print(text, highlight=False)
+    console.print(f"\nside by side in MLflow{tracking.ui_hint()}:\n  {tracking.ui_address(link)}", highlight=False)
+    console.print(f"report:\n  {report_path}", highlight=False)
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> Columns:
+    """A column per variant: a row per variant would be wider than a terminal."""
+    table = Columns("")
     for row in rows:
         table.add_column(row["variant"], justify="right", overflow="fold")
     for heading in list(rows[0])[1:]:
         table.add_row(heading, *(row[heading] for row in rows))
-    console.print(table)
-    for text in result.sentences:
-        console.print(text, highlight=False)
-    console.print(
-        f"\nside by side in MLflow (start it with `make ui`):\n  {tracking.ui_address(link)}", highlight=False
-    )
-    console.print(f"report:\n  {report_path}", highlight=False)
+    return table

@@ -8,13 +8,15 @@ import argparse
 import difflib
 import inspect
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args
 
 import annotated_types
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -251,6 +253,21 @@ class TrainSettings(Settings):
         "auto", description="CPU threads; auto: all cores"
     )
 
+    @property
+    def side(self) -> int:
+        """Side of the images, pixels."""
+        return 32 if self.image_size == "auto" else self.image_size
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainSettings":
+        if self.cutout and self.cutout_sizes[1] > self.side:
+            raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
+        if self.schedule == "step" and not self.lr_step_epochs:
+            raise ValueError("schedule=step: needs lr_steps, such as lr_steps=60,120,160")
+        if self.schedule == "step" and self.lr_step_epochs[-1] >= self.epochs:
+            raise ValueError(f"lr_steps={self.lr_steps}: must all lie before the last epoch, epochs={self.epochs}")
+        return self
+
     def without_effect(self, given: Mapping[str, object]) -> list[str]:
         idle = [] if self.cutout else [(n, "cutout is false", "cutout=true") for n in given if n.startswith("cutout_")]
         if self.schedule != "step":
@@ -407,7 +424,7 @@ def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
         usage="%(prog)s [--option value ...]",
         description=inspect.cleandoc(cls.__doc__ or ""),
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=110),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=_width()),
         epilog="auto, where a recipe is named in brackets: as the recipe says.\n\nrecipes:\n" + _recipes_help(),
     )
     group: argparse._ArgumentGroup = parser.add_argument_group("what to run")
@@ -421,11 +438,22 @@ def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
     return parser
 
 
+def _width() -> int:
+    """Columns of the help text: the terminal's, up to what is pleasant to read."""
+    return min(shutil.get_terminal_size().columns - 2, 110)
+
+
 def _recipes_help() -> str:
-    return "\n".join(
-        f"  {name:<12} {recipe.summary}\n{'':15}source: {recipe.source}; reported: {recipe.reported}"
+    lines = [
+        textwrap.fill(
+            f"{name:<12} {recipe.summary}; source: {recipe.source}; reported: {recipe.reported}",
+            _width(),
+            initial_indent="  ",
+            subsequent_indent=" " * 15,
+        )
         for name, recipe in RECIPES.items()
-    )
+    ]
+    return "\n".join(lines)
 
 
 def _help(cls: type[Settings], name: str, field: FieldInfo) -> str:
@@ -486,7 +514,8 @@ def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
     value = detail["input"]
     if detail["type"] == "value_error":
-        return f"{name}={value}: {detail['ctx']['error']}"
+        error = str(detail["ctx"]["error"])
+        return f"{name}={value}: {error}" if detail["loc"] else error
     field = cls.model_fields[name]
     choices = [kind for kind in get_args(field.annotation) if isinstance(kind, str)]
     hint = did_you_mean(str(value), choices) if isinstance(value, str) else ""

@@ -99,15 +99,7 @@ def layer_sheet(
         ]
         for i, image in enumerate(images)
     ]
-    return grid(
-        rows,
-        row_labels=[classes[label] for label in labels],
-        column_labels=["image", *layers],
-        title=title,
-        footer=EXPLAINED,
-        bar=colour_bar(2 * TILE),
-        tile_size=TILE,
-    )
+    return _sheet(rows, [classes[label] for label in labels], layers, title)
 
 
 def side_by_side(
@@ -127,10 +119,15 @@ def side_by_side(
         for name, maps in variants.items()
     ]
     rows = [[Tile(image), *(column[i] for column in columns)] for i, image in enumerate(images)]
+    return _sheet(rows, row_labels, list(variants), title)
+
+
+def _sheet(rows: Sequence[Sequence[Tile]], row_labels: Sequence[str], columns: Sequence[str], title: str) -> Picture:
+    """Images on the left, maps under the names of `columns`, and the one scale of all maps."""
     return grid(
         rows,
         row_labels=row_labels,
-        column_labels=["image", *variants],
+        column_labels=["image", *columns],
         title=title,
         footer=EXPLAINED,
         bar=colour_bar(2 * TILE),
@@ -170,7 +167,9 @@ def curves_of_runs(histories: Mapping[str, pd.DataFrame], title: str) -> Picture
                     label = f"{name} {split}".strip()
                     axes.plot(values.index, values, style, color=line_colour, marker=marker, label=label)
         axes.set(xlabel="epoch", ylabel=measure)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if axes.get_xlim()[1] - axes.get_xlim()[0] < 1:  # one epoch
+            axes.set_xlim(0.5, 1.5)
         axes.grid(alpha=0.3)
     figure.suptitle(title)
     handles, labels = axes.get_legend_handles_labels()

@@ -54,7 +54,7 @@ class _Lines(Printer):
     def advance(self, steps: int = 1) -> None:
         self._done += steps
         now = time.monotonic()
-        if now - self._last >= LINE_EVERY_S:
+        if now - self._last >= LINE_EVERY_S and self._done < self._total:
             self._last = now
             left = (now - self._started) / self._done * max(self._total - self._done, 0)
             self.say(f"{self._stage}: {self._done / self._total:.0%}, about {left:.0f} s left")
@@ -77,5 +77,6 @@ def shown(total: int) -> Iterator[Reporter]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console()) as progress:
+    # The time left follows the mean of ten minutes: a machine busy for a moment does not turn minutes into hours.
+    with Progress(*columns, console=Console(), speed_estimate_period=600) as progress:
         yield _Bar(progress, total)

@@ -29,7 +29,9 @@ def html(
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
-    layers = {path: picture for path, picture in pictures.items() if path.startswith("side_by_side/")}
+    layers = {path.split("/")[1].removesuffix(".png"): picture for path, picture in pictures.items() if "/" in path}
+    if set(result.last_layers) <= layers.keys() and len(set(result.last_layers)) == 1:
+        del layers[result.last_layers[0]]  # shown above
     return template.render(
         title=title,
         result=result,
@@ -38,7 +40,7 @@ def html(
         measures=measures,
         alt=alt_text(result),
         last=data_uri(pictures["side_by_side.png"]),
-        layers={path.split("/")[1].removesuffix(".png"): data_uri(picture) for path, picture in layers.items()},
+        layers={layer: data_uri(picture) for layer, picture in layers.items()},
         curves=data_uri(pictures["curves.png"]),
         link=link,
     )

@@ -49,7 +49,11 @@ def sentence(name: str, baseline: str, difference: Difference, measure: str = "t
             f"no statement about the method, {about}."
         )
     low, high = difference.low * 100, difference.high * 100
+    if low > 0:
+        interval = f"95 % interval {low:.2f} to {high:.2f}, {n} seeds"
+        return f"{name} is better than {baseline} by {points:.2f} points of {measure} ({interval})."
+    if high < 0:
+        interval = f"95 % interval {-high:.2f} to {-low:.2f}, {n} seeds"
+        return f"{name} is worse than {baseline} by {-points:.2f} points of {measure} ({interval})."
     interval = f"95 % interval {low:+.2f} to {high:+.2f}, {n} seeds"
-    if low > 0 or high < 0:
-        return f"{name} is {'better' if low > 0 else 'worse'} than {baseline} by {abs(points):.2f} points ({interval})."
     return f"{name} against {baseline}: no difference in {measure} shown ({points:+.2f} points; {interval})."

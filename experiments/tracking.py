@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -170,7 +171,7 @@ def _check_locations(database: Path | None, root: Path) -> None:
     if home and database == store.database_of(root) and home.resolve() != root:
         raise TrackingError(
             f"the runs in {database} have their files recorded under {home}, but the project is now in {root}: "
-            "`python -m experiments.tracking relocate` records them here, or move the folder back"
+            "`.venv/bin/python -m experiments.tracking relocate` records them here, or move the folder back"
         )
 
 
@@ -715,6 +716,11 @@ def ui_address(fragment: str = "") -> str:
     return f"{(uri if uri.startswith('http') else local).rstrip('/')}/{fragment}"
 
 
+def ui_hint() -> str:
+    """What to do before the UI's address opens, in brackets; nothing where a server has it open."""
+    return "" if mlflow.get_tracking_uri().startswith("http") else " (start it with `make ui`)"
+
+
 def file_address(run: Run, path: str) -> str:
     """Where a person opens a file of the run: its place on this machine, or its page in the server's UI."""
     place = urlparse(run.artifact_uri)
@@ -728,8 +734,8 @@ def append(run_id: str, records: Iterable[Record]) -> None:
     Run(MlflowClient().get_run(run_id)).log(records)
 
 
-def serve_ui(port: int, root: Path | None = None) -> None:
-    """Does not return: becomes the MLflow server of this project's store, on this machine only.
+def serve_ui(port: int, root: Path | None = None) -> int:
+    """Serves MLflow's UI of this project's store, on this machine only, until Ctrl-C; the server's exit code.
 
     Raises:
         TrackingError: the port is taken, or a server keeps the store and has its own UI.
@@ -751,16 +757,33 @@ def serve_ui(port: int, root: Path | None = None) -> None:
         for name, address in _view_links(experiment.experiment_id, experiment.tags):
             print(f"{name}: {ui_address(address)}")
     sys.stdout.flush()
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = (
-        "false"  # job workers: a gigabyte and a half, used by nothing here
-    )
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
-        os.environ.pop(name, None)
+    unset = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job workers: a gigabyte and a half, used by nothing here
+        "PYTHONWARNINGS": "ignore",  # the server's own, of its own packages
+    }
     # Files go where runs without a server put them, also in experiments that are created in the UI.
     files = (root or Path.cwd()).resolve() / "mlruns"
     where = ["--backend-store-uri", uri, "--default-artifact-root", str(files), "--host", "127.0.0.1"]
     server = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, server)
+    return _until_interrupted(server, environment)
+
+
+def _until_interrupted(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit code of `command`; 0 where Ctrl-C ended it. It runs in a session of its own, which ends as a whole.
+
+    Given Ctrl-C itself, MLflow's server would answer with a traceback.
+    """
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        with _terminated_by_signal():
+            return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -777,7 +800,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif given.command == "relocate":
             print(relocate())
         else:
-            serve_ui(given.port)
+            return serve_ui(given.port)
     except TrackingError as error:
         print(error, file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ import cam_core
 from cam_core import METHODS, Cams, cams, cams_of_methods, relative_to_mean
 from experiments import data, evaluation, focus, gallery, tracking
 from experiments.augment import Augmentation, to_tensor
-from experiments.config import SettingsError, TrainSettings
+from experiments.config import TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import Predictions, predict
 from experiments.models import MODELS, Network
@@ -108,9 +108,6 @@ def prepare(
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
         mean, std = data.channel_statistics(dataset.splits["train"].images)
-    side = dataset.splits["train"].images.shape[1]
-    if settings.cutout and settings.cutout_sizes[1] > side:
-        raise SettingsError([f"cutout_size={settings.cutout_size}: must be at most the images' side of {side} pixels"])
     return Prepared(
         name=name or default_name(settings),
         settings=settings,
@@ -119,7 +116,7 @@ def prepare(
         machine=machine,
         mean=mean,
         std=std,
-        augmentation=Augmentation(settings, side, mean),
+        augmentation=Augmentation(settings, settings.side, mean),
         fingerprint=fingerprint(settings, dataset, machine),
         clock=clock,
     )
@@ -219,7 +216,7 @@ def headline(run: tracking.FinishedRun) -> str:
     link = tracking.ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
     return (
         f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}, validation {run.metrics['val/accuracy']:.2%} "
-        f"(one seed)\nrun {run.id}; after `make ui`: {link}"
+        f"(one seed)\nrun {run.id}{tracking.ui_hint()}:\n  {link}"
     )
 
 
@@ -227,9 +224,9 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     """What was given, what it became, and the data."""
     settings, dataset = prepared.settings, prepared.dataset
     for name in TrainSettings.model_fields:
-        yield Param(name, str(prepared.given.get(name, TrainSettings.default_text(name))))
+        yield Param(name, str(prepared.given.get(name, _default(name))))
     resolved = settings.as_params() | {key: str(value).lower() for key, value in asdict(prepared.machine).items()}
-    resolved |= {"dataset": dataset.name, "augmentation": str(prepared.augmentation)}
+    resolved |= {"dataset": dataset.name, "image_size": str(settings.side), "augmentation": str(prepared.augmentation)}
     for name, value in resolved.items():
         yield Param(f"resolved.{name}", value)
     sizes = {name: len(split) for name, split in dataset.splits.items()}
@@ -239,17 +236,21 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield Picture("augmented.png", gallery.augmented(examples))
 
 
+def _default(name: str) -> str:
+    return TrainSettings.default_text(name)
+
+
 def _config(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, object]:
     dataset = prepared.dataset
     return {
         "name": prepared.name,
         "fingerprint": prepared.fingerprint,
-        "given": {name: str(value) for name, value in prepared.given.items()},
+        "given": {name: str(value) for name, value in prepared.given.items() if str(value) != _default(name)},
         "settings": prepared.settings.model_dump(),
         "machine": asdict(prepared.machine),
         "layers": list(MODELS[prepared.settings.model].cam_layers),
         "dataset": {"name": dataset.name, "digest": dataset.digest, "source": dataset.source}
-        | {"classes": list(dataset.classes), "sizes": dict(sizes)},
+        | {"classes": list(dataset.classes), "image_size": prepared.settings.side, "sizes": dict(sizes)},
         "software": {"python": platform.python_version(), "torch": torch.__version__},
     }
 

@@ -23,6 +23,7 @@ QUICK = {
     "threads": "1",
     "device": "cpu",
     "precision": "fp32",
+    "image_size": "16",
     "cutout_size": "6",
     "gallery_size": "3",
 }
@@ -100,7 +101,7 @@ def check_report(page: str, result: Comparison) -> None:
     for row in comparison.table_rows(result):
         for value in row.values():
             assert f"<td>{value}</td>" in page
-    assert page.count('src="data:image/png;base64,') == 2 + 4  # last layer, curves, each of four layers
+    assert page.count('src="data:image/png;base64,') == 2 + 3  # last layer, curves, each of three other layers
 
 
 def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:

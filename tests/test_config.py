@@ -87,6 +87,26 @@ def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], prob
     assert problem in refused.value.problems[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"cutout": True, "cutout_size": "8-40"}, "cutout_size=8-40: must be at most the images' side of 32 pixels"),
+        ({"cutout": True, "image_size": 16, "cutout_size": 20}, "must be at most the images' side of 16 pixels"),
+        ({"schedule": "step"}, "schedule=step: needs lr_steps, such as lr_steps=60,120,160"),
+        (
+            {"schedule": "step", "lr_steps": "2,3", "epochs": 3},
+            "lr_steps=2,3: must all lie before the last epoch, epochs=3",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused(given: dict[str, object], problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TrainSettings.of(**given)
+    assert len(refused.value.problems) == 1
+    assert problem in refused.value.problems[0]
+    assert TrainSettings.of(cutout_size=40).cutout is False  # nothing is cut out
+
+
 def test_an_option_without_effect_is_refused_rather_than_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         TrainSettings.from_argv(["--cutout_size", "8"])
@@ -106,7 +126,7 @@ def test_as_params_reads_back_to_the_same_settings() -> None:
 
 
 def test_sizes_and_steps_are_numbers() -> None:
-    settings = TrainSettings.of(cutout_size="8-20", schedule="step", lr_steps="60,120")
+    settings = TrainSettings.of(cutout_size="8-20", schedule="step", lr_steps="60,120", epochs=200)
     assert settings.cutout_sizes == (8, 20)
     assert settings.lr_step_epochs == (60, 120)
     assert TrainSettings.of().lr_step_epochs == ()

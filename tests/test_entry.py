@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+
+from tests.conftest import free_port
 
 
 def start(*options: str) -> subprocess.Popen[str]:
@@ -55,3 +58,22 @@ def test_data_that_cannot_be_had_are_told_in_a_line_and_leave_no_run(
     assert lines[0].startswith("python -m experiments.train: ")
     assert problem in lines[0]
     assert MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"]) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_ui_without_a_traceback(store: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "experiments.tracking", "ui", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Uvicorn running" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in "".join(said) + rest
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0  # nobody answers any more

@@ -100,15 +100,17 @@ def test_enlarge_repeats_pixels() -> None:
             assert np.array_equal(large[dy::5, dx::5], image)
 
 
-def test_colour_bar_runs_from_the_top_colour_to_black() -> None:
+def test_colour_bar_shows_what_the_overlay_makes_of_a_grey_image() -> None:
     bar = colour_bar(200)
     assert bar.shape[0] == 200
-    column = bar[:, 5].astype(int)
-    (at,) = np.nonzero(np.abs(column - TABLE[255]).max(1) <= 1)
-    (end,) = np.nonzero(column.sum(1) == column[150:].sum(1).min())
-    ramp = column[at[0] : end[-1] + 1]
+    column = bar[:, 5]
+    grey = np.full((1, 1, 3), 128, np.uint8)
+    (ends,) = np.nonzero((column == overlay(grey, flat(SCALE_MAX, 1, 1))[0]).all(1))
+    (starts,) = np.nonzero((column == grey[0]).all(1))
+    ramp = column[ends[0] : starts[-1] + 1]
     assert len(ramp) > 140
-    assert (np.diff(ramp.sum(1)) <= 0).all()
+    for value, colour in zip(np.linspace(SCALE_MAX, 0, len(ramp), dtype=np.float32), ramp, strict=True):
+        assert (overlay(grey, flat(value, 1, 1))[0, 0] == colour).all()
     with pytest.raises(ValueError, match="height must be at least 108 pixels, got 60"):
         colour_bar(60)
 

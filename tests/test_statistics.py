@@ -25,12 +25,22 @@ def test_one_or_two_seeds_get_no_interval_and_no_claim() -> None:
 
 
 def test_sentences_follow_the_interval() -> None:
-    better = paired_difference([0.92, 0.93, 0.94], [0.90, 0.91, 0.92])
-    assert sentence("cutout", "baseline", better).startswith(
-        "cutout is better than baseline by 2.00 points (95 % interval"
+    # Differences 1, 2, 3 points: the interval of the first test.
+    high, low = [0.92, 0.93, 0.94], [0.91, 0.91, 0.91]
+    assert sentence("cutout", "baseline", paired_difference(high, low)) == (
+        "cutout against baseline: no difference in test accuracy shown "
+        "(+2.00 points; 95 % interval -0.48 to +4.48, 3 seeds)."
     )
-    worse = paired_difference([0.90, 0.91, 0.92], [0.92, 0.93, 0.94])
-    assert sentence("cutout", "baseline", worse).startswith("cutout is worse than baseline by 2.00 points")
+    # Differences 5, 6, 7 points.
+    lower = [0.87, 0.87, 0.87]
+    interval = "6.00 points of test accuracy (95 % interval 3.52 to 8.48, 3 seeds)."
+    assert (
+        sentence("cutout", "baseline", paired_difference(high, lower))
+        == f"cutout is better than baseline by {interval}"
+    )
+    assert (
+        sentence("cutout", "baseline", paired_difference(lower, high)) == f"cutout is worse than baseline by {interval}"
+    )
     unclear = paired_difference([0.90, 0.91, 0.95], [0.91, 0.91, 0.92])
     assert "no difference in test accuracy shown" in sentence("cutout", "baseline", unclear)
 

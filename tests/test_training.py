@@ -14,7 +14,16 @@ from tests.toys import CLASSES, toy_dataset
 
 def trained(**options: object) -> tuple[nn.Module, list[EpochResult]]:
     settings = TrainSettings.of(
-        **{"epochs": 3, "batch_size": 16, "lr": 0.05, "device": "cpu", "threads": 1, "precision": "fp32"} | options
+        **{
+            "epochs": 3,
+            "batch_size": 16,
+            "lr": 0.05,
+            "device": "cpu",
+            "threads": 1,
+            "precision": "fp32",
+            "image_size": 16,
+        }
+        | options
     )
     dataset = toy_dataset()
     mean, std = data.channel_statistics(dataset.splits["train"].images)

@@ -12,14 +12,22 @@ from mlflow.pytorch import load_model
 from cam_core import cams
 from experiments import tracking, variant
 from experiments.augment import to_tensor
-from experiments.config import SettingsError, TrainSettings
+from experiments.config import TrainSettings
 from experiments.progress import Reporter
 from experiments.tracking import FinishedRun
 from experiments.training import TrainingDiverged
 from experiments.variant import Prepared, prepare
 from tests.toys import CLASSES, toy_dataset
 
-QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.05, "threads": 1, "device": "cpu", "precision": "fp32"}
+QUICK = {
+    "epochs": 2,
+    "batch_size": 16,
+    "lr": 0.05,
+    "threads": 1,
+    "device": "cpu",
+    "precision": "fp32",
+    "image_size": 16,
+}
 
 
 def ready(**options: object) -> Prepared:
@@ -130,11 +138,6 @@ def test_other_data_change_the_fingerprint() -> None:
     first, second = toy_dataset(), toy_dataset()
     object.__setattr__(second, "digest", "fedcba9876543210")
     assert prepare(settings, QUICK, dataset=first).fingerprint != prepare(settings, QUICK, dataset=second).fingerprint
-
-
-def test_a_hole_larger_than_the_image_is_refused() -> None:
-    with pytest.raises(SettingsError, match="cutout_size=20: must be at most the images' side of 16 pixels"):
-        ready(cutout=True, cutout_size=20)
 
 
 def test_config_json_is_json_with_the_settings_as_types(finished: FinishedRun) -> None:
