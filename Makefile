@@ -19,7 +19,7 @@ setup: .venv/ready ## the environment in .venv with exactly the locked versions 
 # An environment knows the folder that it was made in: in a project that was moved it is made anew.
 ifneq ($(wildcard .venv/ready),)
 ifneq ($(shell cat .venv/ready),$(CURDIR))
-$(shell rm -rf .venv)
+$(shell rm -f .venv/ready .venv/ready-dev)
 endif
 endif
 
