@@ -21,7 +21,10 @@ NO_EVIDENCE = "no positive evidence"  # a dead map: nothing at this layer raised
 MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
 CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels: so the words stay legible
 TILE = 128  # side of a small image in a sheet, pixels
-EXPLAINED = "Colour: the map divided by its mean, 1 = no preference. Class explained: the true one."
+EXPLAINED = (
+    "Left: the true class, the one that is explained. Below a picture: what the network said. "
+    "Colour: the map divided by its mean, 1 = no preference."
+)
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,20 +15,42 @@ from mlflow import MlflowClient
 from tests.conftest import free_port
 
 
-def start(*options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-u", "-m", "experiments.train", *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+@contextmanager
+def started(module: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The running command; whatever happens, it ends with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", module, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ,
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """What the process says up to the first line with the word."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if word in line:
+            break
+    return said
 
 
 @pytest.mark.slow
 def test_ctrl_c_marks_the_run_and_says_that_nothing_is_lost(store: Path) -> None:
-    process = start("--dataset", "scenes", "--epochs", "100", "--threads", "1")
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "%" in line:  # it trains
-            break
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with started("experiments.train", "--dataset", "scenes", "--epochs", "100", "--threads", "1") as process:
+        read_until(process, "%")  # it trains
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped; finished runs are kept" in said
     assert "Traceback" not in said
@@ -50,30 +74,24 @@ def test_data_that_cannot_be_had_are_told_in_a_line_and_leave_no_run(
 ) -> None:
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing answers there: as without a network
-    process = start(*options)
-    _, said = process.communicate(timeout=120)
+    with started("experiments.train", *options) as process:
+        said, _ = process.communicate(timeout=120)
     assert process.returncode == 2
-    lines = said.splitlines()
+    lines = [line for line in said.splitlines() if line.startswith("python -m experiments.train: ")]
     assert len(lines) == 2
-    assert lines[0].startswith("python -m experiments.train: ")
     assert problem in lines[0]
+    assert "Traceback" not in said
     assert MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"]) == []
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_ui_without_a_traceback(store: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "experiments.tracking", "ui", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "Uvicorn running" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=60)
+    with started("experiments.tracking", "ui", "--port", str(port)) as process:
+        said = read_until(process, "Uvicorn running")
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=60)[0]
     assert process.returncode == 0
-    assert "Traceback" not in "".join(said) + rest
+    assert "Traceback" not in said
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0  # nobody answers any more
