@@ -45,7 +45,7 @@ class Measure:
 LONG = 60  # epochs from which nothing is said about the length of the training
 SHORT = (
     "Cutout pays in long trainings (DeVries and Taylor 2017 train 200 epochs); in a short one (here epochs={epochs}) "
-    "it commonly lowers accuracy. This comparison says nothing about long ones."
+    "it can lower accuracy. This comparison says nothing about long ones."
 )
 COLUMNS = 4  # variants beside each other on a terminal of 80 columns
 
