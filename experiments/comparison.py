@@ -32,14 +32,21 @@ class Measure:
     format: str
     meaning: str
 
-    def of(self, run: FinishedRun) -> float:
-        """The run's value, NaN where its data set has no such number."""
-        return run.metrics.get(self.metric.replace("last", last_layer(run)), math.nan)
+    def key(self, run: FinishedRun) -> str:
+        """The name of the run's metric."""
+        return self.metric.replace("last", last_layer(run))
 
-    def written(self, mean: float, deviation: float) -> str:
-        """The mean, with the standard deviation over seeds where there are two or more."""
+    def of(self, run: FinishedRun) -> float:
+        """The run's value, NaN where it has no such number."""
+        return run.metrics.get(self.key(run), math.nan)
+
+    def written(self, mean: float, deviation: float, count: int, seeds: int) -> str:
+        """The mean and standard deviation over the `count` runs that have a value; says so where not all `seeds` do."""
+        if not count:
+            return "none"
         text = self.format.format(mean)
-        return text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
+        text = text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
+        return text if count == seeds else f"{text} (n={count})"
 
 
 LONG = 60  # epochs from which nothing is said about the length of the training
@@ -189,30 +196,27 @@ def summarise(members: tuple[Member, ...], dataset: Dataset) -> Comparison:
 
 def _short_with_cutout(members: Sequence[Member]) -> list[int]:
     """The length, in epochs, of the shortest training with Cutout, if that is short and others have none."""
-    settings = [member.run.read_json("config.json")["settings"] for member in members]
-    epochs = [options["epochs"] for options in settings if options["cutout"]]
-    if len(epochs) == len(settings) or not epochs or min(epochs) >= LONG:
-        return []
-    return [min(epochs)]
+    lengths = [int(m.run.params["resolved.epochs"]) for m in members if m.run.params["resolved.cutout"] == "true"]
+    return [min(lengths)] if lengths and len(lengths) < len(members) and min(lengths) < LONG else []
 
 
 def last_layer(run: FinishedRun) -> str:
     """The deepest layer that the run explained."""
-    layers: list[str] = run.read_json("config.json")["layers"]
-    return layers[-1]
+    return run.params["resolved.layers"].split()[-1]
 
 
 def iter_records(result: Comparison, name: str, link: str) -> Iterator[Record]:
     """Everything the comparison leaves in its MLflow run."""
     for measure in shown_measures(result):
         means = result.summary[measure.metric, "mean"]
-        yield Metrics({f"{measure.metric}/{variant_name}": float(mean) for variant_name, mean in means.items()}, 0)
+        yield Metrics({f"{measure.metric}/{name}": float(mean) for name, mean in means.dropna().items()}, 0)
     yield Table("runs.csv", result.runs)
     yield Table("summary.csv", flat(result.summary))
     pictures = dict(iter_pictures(result))
     for path, picture in pictures.items():
         yield Picture(path, picture)
-    page = report.html(name, result, table_rows(result), shown_measures(result), pictures, tracking.ui_address(link))
+    address, hint = tracking.ui_address(link), tracking.ui_hint()
+    page = report.html(name, result, table_rows(result), shown_measures(result), pictures, address, hint)
     yield Text("report.html", page)
 
 
@@ -223,11 +227,17 @@ def shown_measures(result: Comparison) -> list[Measure]:
 
 def table_rows(result: Comparison) -> list[dict[str, str]]:
     """A row per variant, written out for people."""
-    return [
-        {"variant": str(name), "seeds": str(int(row["test/accuracy", "count"]))}
-        | {m.heading: m.written(row[m.metric, "mean"], row[m.metric, "std"]) for m in shown_measures(result)}
-        for name, row in result.summary.iterrows()
-    ]
+    rows = []
+    for name, row in result.summary.iterrows():
+        seeds = int(row["test/accuracy", "count"])
+        values = {
+            measure.heading: measure.written(
+                row[measure.metric, "mean"], row[measure.metric, "std"], int(row[measure.metric, "count"]), seeds
+            )
+            for measure in shown_measures(result)
+        }
+        rows.append({"variant": str(name), "seeds": str(seeds)} | values)
+    return rows
 
 
 def flat(summary: pd.DataFrame) -> pd.DataFrame:
@@ -293,9 +303,7 @@ def write_view(result: Comparison, experiment_id: str, name: str) -> str:
         if step not in run.picture_steps():
             tracking.append(run.id, iter_keyed(result, run, step))
     curves = ["train/loss", "val/loss", "val/accuracy"]
-    bars = sorted(
-        {measure.metric.replace("last", last_layer(run)) for measure in shown_measures(result) for run in runs}
-    )
+    bars = sorted({measure.key(run) for measure in shown_measures(result) for run in runs})
     view = views.comparison_view(
         name,
         [run.id for run in runs],
@@ -325,7 +333,7 @@ def iter_keyed(result: Comparison, run: FinishedRun, step: int) -> Iterator[Keye
 
 def print_result(result: Comparison, link: str, report_path: str) -> None:
     """The table, the sentences and where to look, on the terminal."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     rows = table_rows(result)
     images = len(result.dataset.splits[SPLIT])
     console.print(

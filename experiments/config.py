@@ -262,19 +262,33 @@ class TrainSettings(Settings):
     def _fits_together(self) -> "TrainSettings":
         if self.cutout and self.cutout_sizes[1] > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
+        if self.nesterov and not self.momentum:
+            raise ValueError("momentum=0: nesterov needs a momentum; add nesterov=false, or a momentum above 0")
         if self.schedule == "step" and not self.lr_step_epochs:
             raise ValueError("schedule=step: needs lr_steps, such as lr_steps=60,120,160")
         if self.schedule == "step" and self.lr_step_epochs[-1] >= self.epochs:
             raise ValueError(f"lr_steps={self.lr_steps}: must all lie before the last epoch, epochs={self.epochs}")
         return self
 
+    def idle(self) -> dict[str, tuple[str, str]]:
+        """The options that the others make meaningless, each with the reason and with what would give it a meaning."""
+        idle = {}
+        for name in type(self).model_fields:
+            if name.startswith("cutout_") and not self.cutout:
+                idle[name] = ("cutout is false", "cutout=true")
+        for name, schedule in {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle"}.items():
+            if self.schedule != schedule:
+                idle[name] = (f"schedule is {self.schedule}", f"schedule={schedule}")
+        if self.dataset not in ("auto", "scenes"):
+            idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
+        return idle
+
     def without_effect(self, given: Mapping[str, object]) -> list[str]:
-        idle = [] if self.cutout else [(n, "cutout is false", "cutout=true") for n in given if n.startswith("cutout_")]
-        if self.schedule != "step":
-            idle += [
-                (n, f"schedule is {self.schedule}", "schedule=step") for n in ("lr_steps", "lr_gamma") if n in given
-            ]
-        return [f"{n}={given[n]}: has no effect while {why}; add {cure} or leave {n} out" for n, why, cure in idle]
+        return [
+            f"{name}={given[name]}: has no effect while {why}; add {cure} or leave {name} out"
+            for name, (why, cure) in self.idle().items()
+            if name in given and str(given[name]) != self.default_text(name)
+        ]
 
     @property
     def cutout_sizes(self) -> tuple[int, int]:
@@ -332,10 +346,8 @@ def parse_variants(text: str) -> list[Variant]:
     variants, problems = [], []
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, colon, options = (piece.strip() for piece in part.partition(":"))
-        if not re.fullmatch(r"[A-Za-z0-9_+.-]+", name):
-            problems.append(
-                f"variants: {name!r} is no name; use letters, digits, _ + . -, then a colon and the options"
-            )
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):  # what MLflow takes as part of a metric's name
+            problems.append(f"variants: {name!r} is no name; use letters, digits, _ . -, then a colon and the options")
         elif colon:
             words = options.split()
             problems += [f"variants: {word!r} of {name!r} is not option=value" for word in words if "=" not in word]

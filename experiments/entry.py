@@ -10,20 +10,23 @@ from experiments.data import DataError
 from experiments.store import TrackingError
 from experiments.training import TrainingDiverged
 
+KEPT = "finished runs are kept, and the same command carries on from them"
+
 
 @contextmanager
 def at_work(command: str) -> Iterator[None]:
-    """Exit code 2 where nothing could be started, 1 where a training failed, 130 after Ctrl-C."""
+    """Exit code 2 where nothing could be started, 1 where something failed on the way, 130 after Ctrl-C."""
     try:
         tracking.prepare_store()
         tracking.sweep_stale()
+    except TrackingError as error:
+        fail(command, [str(error)])
+    try:
         yield
-    except (SettingsError, DataError, TrackingError) as error:
+    except (SettingsError, DataError) as error:
         fail(command, str(error).splitlines())
-    except TrainingDiverged as error:
-        raise SystemExit(f"{command}: {error}") from None
+    except (TrainingDiverged, TrackingError) as error:
+        raise SystemExit(f"{command}: {error}\n{command}: {KEPT}") from None
     except KeyboardInterrupt:
-        print(
-            f"\n{command}: stopped; finished runs are kept, and the same command carries on from them", file=sys.stderr
-        )
+        print(f"\n{command}: stopped; {KEPT}", file=sys.stderr)
         raise SystemExit(130) from None

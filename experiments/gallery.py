@@ -25,6 +25,10 @@ EXPLAINED = (
     "Left: the true class, the one that is explained. Below a picture: what the network said. "
     "Colour: the map divided by its mean, 1 = no preference."
 )
+PREDICTED_EXPLAINED = (
+    "Left: the true class. Below a picture: what the network said, which is the class that is explained here. "
+    "Colour: the map divided by its mean, 1 = no preference."
+)
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
@@ -92,6 +96,7 @@ def layer_sheet(
     said: Sequence[Verdict],
     classes: Sequence[str],
     title: str,
+    footer: str = EXPLAINED,
 ) -> Picture:
     """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean."""
     captions = [notes(layer_maps) for layer_maps in maps]
@@ -102,7 +107,7 @@ def layer_sheet(
         ]
         for i, image in enumerate(images)
     ]
-    return _sheet(rows, [classes[label] for label in labels], layers, title)
+    return _sheet(rows, [classes[label] for label in labels], layers, title, footer)
 
 
 def side_by_side(
@@ -122,17 +127,19 @@ def side_by_side(
         for name, maps in variants.items()
     ]
     rows = [[Tile(image), *(column[i] for column in columns)] for i, image in enumerate(images)]
-    return _sheet(rows, row_labels, list(variants), title)
+    return _sheet(rows, row_labels, list(variants), title, EXPLAINED)
 
 
-def _sheet(rows: Sequence[Sequence[Tile]], row_labels: Sequence[str], columns: Sequence[str], title: str) -> Picture:
+def _sheet(
+    rows: Sequence[Sequence[Tile]], row_labels: Sequence[str], columns: Sequence[str], title: str, footer: str
+) -> Picture:
     """Images on the left, maps under the names of `columns`, and the one scale of all maps."""
     return grid(
         rows,
         row_labels=row_labels,
         column_labels=["image", *columns],
         title=title,
-        footer=EXPLAINED,
+        footer=footer,
         bar=colour_bar(2 * TILE),
         tile_size=TILE,
     )

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from experiments.data import Dataset
 
@@ -25,14 +25,20 @@ class Probes:
 def probes(dataset: Dataset) -> Probes:
     """The first test image of each class, then the second of each, until there are enough."""
     split = dataset.splits[SPLIT]
-    rank = np.zeros(len(split), np.int64)  # how many images of its class come before
-    for label in range(len(dataset.classes)):
-        members = split.labels == label
-        rank[members] = np.arange(members.sum())
-    indices = np.lexsort((np.arange(len(split)), split.labels, rank))[:PROBES]
+    indices = in_turn(split.labels, np.ones(len(split), bool), PROBES)
     labels = split.labels[indices]
     keys = tuple(picture_key(int(i), dataset.classes[label]) for i, label in zip(indices, labels, strict=True))
     return Probes(indices, split.images[indices], labels, keys)
+
+
+def in_turn(labels: Int64[np.ndarray, "n"], among: Bool[np.ndarray, "n"], count: int) -> Int64[np.ndarray, "m"]:
+    """At most `count` of the indices in `among`: the first of each class, then the second of each, and so on."""
+    rank = np.zeros(len(labels), np.int64)  # how many of its class come before
+    for label in np.unique(labels):
+        members = among & (labels == label)
+        rank[members] = np.arange(members.sum())
+    order = np.lexsort((labels, rank))
+    return order[among[order]][:count]
 
 
 def picture_key(index: int, name: str) -> str:

@@ -24,6 +24,7 @@ def html(
     measures: Sequence["Measure"],
     pictures: Mapping[str, Picture],
     link: str,
+    hint: str,
 ) -> str:
     """The whole page."""
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
@@ -43,6 +44,7 @@ def html(
         layers={layer: data_uri(picture) for layer, picture in layers.items()},
         curves=data_uri(pictures["curves.png"]),
         link=link,
+        hint=hint,
     )
 
 

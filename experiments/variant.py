@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from experiments.config import TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import Predictions, predict
 from experiments.models import MODELS, Network
-from experiments.probes import SPLIT, Probes, probes
+from experiments.probes import SPLIT, Probes, in_turn, probes
 from experiments.progress import Reporter
 from experiments.records import (
     Arrays,
@@ -145,18 +146,17 @@ def default_name(settings: TrainSettings) -> str:
 
 
 def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
-    """20 hex digits that are the same exactly where settings, data, number format and code decide the same result.
+    """20 hex digits that are the same where settings, data, number format, code and libraries decide the same result.
 
-    Options without effect (holes of a variant without Cutout, steps of another schedule) are left out.
+    The same up to rounding: threads, memory layout and compilation are left out, as are options without effect.
     """
-    idle = {name for name in type(settings).model_fields if name.startswith("cutout_") and not settings.cutout}
-    idle |= set() if settings.schedule == "step" else {"lr_steps", "lr_gamma"}
-    idle |= set() if settings.schedule == "onecycle" else {"lr_warmup"}
-    options = {name: value for name, value in settings.as_params().items() if name not in idle | _NOT_IDENTITY}
+    left_out = settings.idle().keys() | _NOT_IDENTITY
+    options = {name: value for name, value in settings.as_params().items() if name not in left_out}
     here = Path(__file__).parent
     sources = [here / f"{module}.py" for module in _CODE] + sorted(Path(cam_core.__file__).parent.glob("*.py"))
     code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
-    identity = [options, dataset.digest, machine.device, machine.precision, code]
+    libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
+    identity = [options, dataset.digest, machine.device, machine.precision, code, libraries]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -183,7 +183,6 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
     tags = {
         "camparison.fingerprint": prepared.fingerprint,
         "camparison.dataset": dataset.name,
-        "camparison.variant": prepared.name,
     }
     with tracking.open_run(kind="train", name=prepared.name, tags=tags, parent_run_id=parent_run_id) as run:
 
@@ -216,7 +215,7 @@ def headline(run: tracking.FinishedRun) -> str:
     link = tracking.ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
     return (
         f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}, validation {run.metrics['val/accuracy']:.2%} "
-        f"(one seed)\nrun {run.id}{tracking.ui_hint()}:\n  {link}"
+        f"(one seed)\nin MLflow{tracking.ui_hint()}:\n  {link}"
     )
 
 
@@ -227,12 +226,15 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
         yield Param(name, str(prepared.given.get(name, _default(name))))
     resolved = settings.as_params() | {key: str(value).lower() for key, value in asdict(prepared.machine).items()}
     resolved |= {"dataset": dataset.name, "image_size": str(settings.side), "augmentation": str(prepared.augmentation)}
+    resolved["layers"] = " ".join(MODELS[settings.model].cam_layers)
     for name, value in resolved.items():
         yield Param(f"resolved.{name}", value)
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, sizes)
     yield Text("config.json", json.dumps(_config(prepared, sizes), indent=2))
-    examples = prepared.augmentation.examples(dataset.splits["train"].images[:16])
+    train = dataset.splits["train"]
+    chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
+    examples = prepared.augmentation.examples(train.images[chosen])
     yield Picture("augmented.png", gallery.augmented(examples))
 
 
@@ -333,25 +335,38 @@ def iter_galleries(prepared: Prepared, model: Network, predictions: Predictions)
     """Misclassified and correctly classified test images, and where the network looks on them at every layer."""
     split, classes, size = prepared.dataset.splits[SPLIT], prepared.dataset.classes, prepared.settings.gallery_size
     for name, chosen in (("misclassified", ~predictions.right), ("correct", predictions.right)):
-        indices = np.flatnonzero(chosen)[:size]
+        indices = in_turn(split.labels, chosen, size)
         if not len(indices):
             continue
-        title = f"{prepared.name}: {len(indices)} {name} test images, the first of {int(chosen.sum()):,}"
+        title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
         yield Picture(f"galleries/{name}.png", gallery.gallery(split.images, indices, predictions, classes, title))
-        yield Picture(f"gradcam/{name}.png", _explained(prepared, model, predictions, indices, title))
+        picture = _explained(prepared, model, predictions, indices, split.labels[indices], title, gallery.EXPLAINED)
+        yield Picture(f"gradcam/{name}.png", picture)
+        if name == "misclassified":
+            said = predictions.classes[indices]
+            picture = _explained(prepared, model, predictions, indices, said, title, gallery.PREDICTED_EXPLAINED)
+            yield Picture("gradcam/misclassified_predicted.png", picture)
 
 
 def _explained(
-    prepared: Prepared, model: Network, predictions: Predictions, indices: Int64[np.ndarray, "m"], title: str
+    prepared: Prepared,
+    model: Network,
+    predictions: Predictions,
+    indices: Int64[np.ndarray, "m"],
+    explained: Int64[np.ndarray, "m"],
+    title: str,
+    footer: str,
 ) -> gallery.Picture:
+    """The maps of some test images at every layer, for the class in `explained` of each."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     found = cams(
         model,
         to_tensor(split.images[indices]),
         model.cam_layers,
-        torch.from_numpy(split.labels[indices]),
+        torch.from_numpy(explained),
         method=prepared.settings.cam_method,
     )
     said = gallery.verdicts(predictions, indices, classes)
     drawn = relative_to_mean(found.maps).cpu().numpy()
-    return gallery.layer_sheet(split.images[indices], drawn, found.layers, split.labels[indices], said, classes, title)
+    labels = split.labels[indices]
+    return gallery.layer_sheet(split.images[indices], drawn, found.layers, labels, said, classes, title, footer)

@@ -115,6 +115,13 @@ def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
     assert "focus index" in row  # but it has masks
 
 
+def test_what_a_run_has_not_is_said_and_not_averaged() -> None:
+    measure = comparison.MEASURES[3]
+    assert measure.written(0.5, 0.1, 3, 3) == "0.500 ± 0.100"
+    assert measure.written(0.5, float("nan"), 1, 3) == "0.500 (n=1)"
+    assert measure.written(float("nan"), float("nan"), 0, 3) == "none"
+
+
 def test_a_run_trained_by_itself_is_reused() -> None:
     given = QUICK | {"cutout": "true", "seed": "0"}
     from experiments.config import TrainSettings

@@ -92,6 +92,7 @@ def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], prob
     [
         ({"cutout": True, "cutout_size": "8-40"}, "cutout_size=8-40: must be at most the images' side of 32 pixels"),
         ({"cutout": True, "image_size": 16, "cutout_size": 20}, "must be at most the images' side of 16 pixels"),
+        ({"momentum": 0}, "momentum=0: nesterov needs a momentum; add nesterov=false"),
         ({"schedule": "step"}, "schedule=step: needs lr_steps, such as lr_steps=60,120,160"),
         (
             {"schedule": "step", "lr_steps": "2,3", "epochs": 3},
@@ -112,6 +113,28 @@ def test_an_option_without_effect_is_refused_rather_than_ignored(capsys: pytest.
         TrainSettings.from_argv(["--cutout_size", "8"])
     assert "cutout_size=8: has no effect while cutout is false; add cutout=true" in capsys.readouterr().err
     assert TrainSettings.from_argv(["--cutout_size", "8", "--cutout", "true"]).cutout_sizes == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["--schedule", "cosine", "--lr_warmup", "0.1"], "lr_warmup=0.1: has no effect while schedule is cosine"),
+        (["--lr_gamma", "0.5"], "lr_gamma=0.5: has no effect while schedule is onecycle"),
+        (
+            ["--dataset", "cifar10", "--background_bias", "0.9"],
+            "background_bias=0.9: has no effect while dataset is cifar10",
+        ),
+    ],
+)
+def test_every_idle_option_is_named(argv: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        TrainSettings.from_argv(argv)
+    assert problem in capsys.readouterr().err
+
+
+def test_the_default_of_an_idle_option_is_no_slip() -> None:
+    # `mlflow run` passes every option, given or not.
+    assert TrainSettings.from_argv(["--dataset", "cifar10", "--background_bias", "0.5"]).dataset == "cifar10"
 
 
 def test_abbreviated_options_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +199,8 @@ def test_variants_are_named_or_spelled_out() -> None:
         ("baseline,baseline", "'baseline' is named twice"),
         ("baseline; big: cutout", "'cutout' of 'big' is not option=value"),
         ("baseline; a/b: cutout=true", "'a/b' is no name"),
+        ("baseline; cutout+mix: cutout=true", "'cutout+mix' is no name"),
+        ("baseline; ..: cutout=true", "'..' is no name"),
         (";".join(f"v{i}: seed={i}" for i in range(11)), "names 11; a comparison takes two to ten"),
     ],
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from experiments import entry
+from experiments.tracking import TrackingError
 from tests.conftest import free_port
 
 
@@ -43,6 +45,20 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
         if word in line:
             break
     return said
+
+
+def test_a_store_that_fails_on_the_way_is_not_called_nothing_started(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = store / "mlruns" / "0" / "meta.yaml"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    with pytest.raises(SystemExit, match="2"), entry.at_work("x"):
+        raise AssertionError("the store is refused before any work")
+    assert "nothing was started" in capsys.readouterr().err
+    old.unlink()
+    with pytest.raises(SystemExit, match="x: the server is gone\nx: finished runs are kept"), entry.at_work("x"):
+        raise TrackingError("the server is gone")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from experiments.data import Dataset, Split
-from experiments.probes import PROBES, picture_key, probes, spread
+from experiments.probes import PROBES, in_turn, picture_key, probes, spread
 from tests.toys import toy_dataset
 
 
@@ -22,6 +22,14 @@ def test_probes_meet_every_class_of_a_sorted_split() -> None:
     split = Split(np.zeros((100, 16, 16, 3), np.uint8), labels, None)
     dataset = Dataset("sorted", tuple("abcde"), {"train": split, "val": split, "test": split}, "0" * 16, "a test")
     assert probes(dataset).indices.tolist() == [0, 20, 40, 60, 80, 1, 21, 41, 61, 81]
+
+
+def test_in_turn_takes_the_first_of_each_class_among_the_chosen() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    among = np.array([False, True, True, True, True, True])
+    assert in_turn(labels, among, 4).tolist() == [1, 3, 5, 2]
+    assert in_turn(labels, among, 99).tolist() == [1, 3, 5, 2, 4]
+    assert in_turn(labels, np.zeros(6, bool), 3).tolist() == []
 
 
 def test_keys_have_only_letters_that_mlflow_allows() -> None:
