@@ -15,8 +15,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parents[1]
+
+# A property is true or false; how fast it is shown is no part of it.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
