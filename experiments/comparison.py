@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -212,6 +212,7 @@ def iter_records(result: Comparison, name: str, link: str) -> Iterator[Record]:
         yield Metrics({f"{measure.metric}/{name}": float(mean) for name, mean in means.dropna().items()}, 0)
     yield Table("runs.csv", result.runs)
     yield Table("summary.csv", flat(result.summary))
+    yield Table("differences.csv", differences(result))
     pictures = dict(iter_pictures(result))
     for path, picture in pictures.items():
         yield Picture(path, picture)
@@ -238,6 +239,25 @@ def table_rows(result: Comparison) -> list[dict[str, str]]:
         }
         rows.append({"variant": str(name), "seeds": str(seeds)} | values)
     return rows
+
+
+def differences(result: Comparison) -> pd.DataFrame:
+    """A row per measure and variant: its difference to the first variant, paired by seed, with the 95 % interval.
+
+    `low` and `high` are NaN below three seeds. Measures that a run has not are left out.
+    """
+    first, *others = result.variants
+    rows = []
+    for measure in shown_measures(result):
+        values = {name: table[measure.metric].tolist() for name, table in result.runs.groupby("variant")}
+        for name in others:
+            if not pd.isna([*values[name], *values[first]]).any():
+                difference = paired_difference(values[name], values[first])
+                named = {"measure": measure.metric, "variant": name, "against": first}
+                rows.append(
+                    named | asdict(difference) | {"per_seed": " ".join(f"{d:+.4f}" for d in difference.per_seed)}
+                )
+    return pd.DataFrame(rows)
 
 
 def flat(summary: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from scipy import stats
 
 from experiments import comparison, tracking, variant
 from experiments.comparison import Comparison, compare
@@ -85,6 +86,7 @@ def check_parent(result: Comparison) -> None:
         "curves.png",
         "report.html",
         "runs.csv",
+        "differences.csv",
         "summary.csv",
         "side_by_side/stem.png",
     }
@@ -113,6 +115,19 @@ def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
     assert row["test accuracy"] == f"{np.mean(values):.2%} ± {np.std(values, ddof=1):.2%}"
     assert "background gap" not in row  # the toy has no such splits
     assert "focus index" in row  # but it has masks
+
+
+def test_differences_are_paired_by_seed_and_measured_against_the_first_variant() -> None:
+    result = run(variants="cutout, baseline", seeds="3")
+    table = comparison.differences(result).set_index("measure")
+    pairs = result.runs.pivot(index="seed", columns="variant", values="test/accuracy")
+    gains = pairs["baseline"] - pairs["cutout"]
+    row = table.loc["test/accuracy"]
+    assert (row["variant"], row["against"]) == ("baseline", "cutout")
+    assert row["mean"] == pytest.approx(gains.mean())
+    interval = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert [float(word) for word in row["per_seed"].split()] == pytest.approx(gains.tolist(), abs=1e-4)
 
 
 def test_what_a_run_has_not_is_said_and_not_averaged() -> None:
