@@ -333,6 +333,7 @@ def write_view(result: Comparison, experiment_id: str, name: str) -> str:
         bars=bars,
         columns=["metrics.`test/accuracy`", "metrics.`val/accuracy`", "params.`resolved.cutout`"],
         hidden_metrics=sorted({key for run in runs for key in run.metrics} - {*curves, *bars}),
+        colours=gallery.COLOURS,  # as in the curves' picture
     )
     return tracking.write_view(experiment_id, view)
 

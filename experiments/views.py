@@ -17,6 +17,7 @@ KEY_PREFIX = "camparison-"
 MAX_CHARACTERS = 20_000  # what MLflow's stores accept as one experiment tag
 MAX_RUNS_IN_GRID = 10  # the UI draws no more columns
 COLUMN = "camparison.column"  # the tag of a run that says which column it is
+COLOUR = "mlflow.runColor"  # left to the UI, two runs can have one colour
 
 Chart = dict[str, Any]
 
@@ -25,12 +26,14 @@ Chart = dict[str, Any]
 class View:
     """A named state of the chart page. Views of one name and the same runs replace each other.
 
-    The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`.
+    The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`, and
+    in the colours of their tag `COLOUR`, "#rrggbb".
     """
 
     name: str
     state: dict[str, Any]
     run_ids: tuple[str, ...] = field(default=(), compare=False)
+    colours: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> str:
@@ -54,6 +57,7 @@ def comparison_view(
     columns: Sequence[str] = (),
     hidden_metrics: Sequence[str] = (),
     hidden_keys: Sequence[str] = (),
+    colours: Sequence[str] = (),
 ) -> View:
     """A view with one row per picture key and one column per run, in the order of `run_ids`.
 
@@ -93,6 +97,7 @@ def comparison_view(
             "hideEmptyCharts": True,
         },
         tuple(run_ids),
+        tuple(colours),
     )
 
 

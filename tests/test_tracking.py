@@ -500,7 +500,7 @@ def test_an_unfinished_or_unknown_run_is_an_error(ready):
 
 
 def make_view(name, run):
-    return views.comparison_view(name, [run.id], ["gradcam/a"], 0)
+    return views.comparison_view(name, [run.id], ["gradcam/a"], 0, colours=["#112233", "#445566"])
 
 
 def test_a_view_is_kept_and_linked_in_the_note(ready):
@@ -516,7 +516,8 @@ def test_a_view_is_kept_and_linked_in_the_note(ready):
     tracking.write_view("0", one)
     tags = client.get_experiment("0").tags
     assert views.unpack(tags[two.tag]) == two
-    assert client.get_run(run.id).data.tags[views.COLUMN] == views.column(0)
+    kept = client.get_run(run.id).data.tags
+    assert (kept[views.COLUMN], kept[views.COLOUR]) == (views.column(0), "#112233")
     lines = [line for line in tags["mlflow.note.content"].splitlines() if line]
     assert lines == [
         f"[one]({views.fragment('0', one.key)})",
