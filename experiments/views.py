@@ -26,8 +26,8 @@ Chart = dict[str, Any]
 class View:
     """A named state of the chart page. Views of one name and the same runs replace each other.
 
-    The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`, and
-    in the colours of their tag `COLOUR`, "#rrggbb".
+    The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`,
+    and in the colours of their tag `COLOUR`, "#rrggbb".
     """
 
     name: str
