@@ -234,13 +234,12 @@ def _one_line(error: BaseException) -> str:
 
 
 class Run:
-    """A run that is being written: `id`, `experiment_id`, `artifact_uri`, and the `seconds` spent inside `log`."""
+    """A run that is being written: `id`, `experiment_id`, `artifact_uri`."""
 
     def __init__(self, run: mlflow.entities.Run) -> None:
         self.id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         self.artifact_uri: str = run.info.artifact_uri
-        self.seconds = 0.0
         self._params = set(run.data.params)
 
     def log(self, records: Iterable[Record]) -> None:
@@ -253,7 +252,6 @@ class Run:
             TypeError: something that is not a record; nothing is written then.
             TrackingError: MLflow refuses a value, as too long or as malformed.
         """
-        start = time.perf_counter()
         groups: dict[Callable[[Run, list[Any]], None], list[Record]] = {}
         for record in records:
             if type(record) not in _WRITERS:
@@ -264,8 +262,6 @@ class Run:
                 write(self, group)
         except MlflowException as error:
             raise TrackingError(f"MLflow refuses what run {self.id} logs: {_one_line(error)}") from error
-        finally:
-            self.seconds += time.perf_counter() - start
 
 
 def _log_params(run: Run, records: list[Param]) -> None:
