@@ -1,7 +1,7 @@
 """One forward and one backward pass: what several layers put out, and how the explained logits depend on it."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -88,11 +88,16 @@ def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]
     known = {name.replace("_orig_mod.", ""): module for name, module in _plain(model).named_modules() if name}
     for name in layers:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
             top = ", ".join(child for child, _ in _plain(model).named_children())
+            hint = near_miss(name, known)
             raise ValueError(f"layer {name!r} is not in the model{hint} It has {top} and what is inside them (a.b)")
     return {name: known[name] for name in layers}
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """A question naming the closest known name, or a mere semicolon where none is close."""
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ";"
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:

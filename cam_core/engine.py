@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence, capture, check_inputs
+from cam_core.capture import Evidence, capture, check_inputs, near_miss
 from cam_core.maps import finish
 from cam_core.methods import METHODS
 
@@ -19,13 +18,15 @@ class Cams:
 
     `maps` are in [0, 1]: ReLU, bilinear resize, divided by their own maximum; a map without positive evidence is zero.
     `strength` is the maximum before that division, in units of the logit (0 for such a dead map); not to be compared
-    between layers. All tensors are on the device of the images.
+    between layers. `grids` holds each layer's own resolution, (rows, columns), which `focus_index` wants to know. All
+    tensors are on the device of the images.
     """
 
     maps: Float32[Tensor, "layers n h w"]
     strength: Float32[Tensor, "layers n"]
     logits: Float32[Tensor, "n k"]
     layers: tuple[str, ...]
+    grids: tuple[tuple[int, int], ...]
     method: str
 
 
@@ -77,9 +78,7 @@ def cams_of_methods(
 def _check_methods(methods: Sequence[str]) -> None:
     for method in methods:
         if method not in METHODS:
-            near = get_close_matches(method, METHODS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ValueError(f"method {method!r} is unknown{hint} There are {', '.join(METHODS)}")
+            raise ValueError(f"method {method!r} is unknown{near_miss(method, METHODS)} There are {', '.join(METHODS)}")
     if not methods:
         raise ValueError(f"methods is empty; choose from {', '.join(METHODS)}")
 
@@ -94,6 +93,7 @@ def _cams_of_evidence(evidence: Evidence, method: str, size: tuple[int, int], de
         strength=torch.stack([strength for _, strength in finished]).to(device),
         logits=evidence.logits.to(device),
         layers=tuple(evidence.activations),
+        grids=tuple((act.shape[2], act.shape[3]) for act in evidence.activations.values()),
         method=method,
     )
 
@@ -105,5 +105,6 @@ def _joined(parts: Sequence[Cams]) -> Cams:
         strength=torch.cat([part.strength for part in parts], dim=1),
         logits=torch.cat([part.logits for part in parts]),
         layers=parts[0].layers,
+        grids=parts[0].grids,
         method=parts[0].method,
     )

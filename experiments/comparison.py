@@ -14,7 +14,7 @@ from cam_core import relative_to_mean
 from experiments import gallery, report, tracking, variant, views
 from experiments.config import CompareSettings, SettingsError, Training
 from experiments.data import Dataset
-from experiments.evaluation import Predictions
+from experiments.evaluation import predictions_of
 from experiments.probes import SPLIT, Probes, probes
 from experiments.progress import Printer, shown
 from experiments.records import KeyedPicture, Metrics, Param, Picture, Record, Table, Text
@@ -289,21 +289,17 @@ def _sheet(
     said: Mapping[str, list[gallery.Verdict]],
     where: str,
 ) -> gallery.Picture:
-    chosen, masks = result.probes, result.dataset.splits[SPLIT].masks
+    chosen = result.probes
     drawn = {name: relative_to_mean(torch.from_numpy(values)).numpy() for name, values in maps.items()}
-    own_masks = None if masks is None else masks[chosen.indices]
     seed = min(member.seed for member in result.members)
     labels = [result.dataset.classes[label] for label in chosen.labels]
-    return gallery.side_by_side(chosen.images, drawn, said, own_masks, labels, f"Maps at {where}, seed {seed}")
+    return gallery.side_by_side(chosen.images, drawn, said, chosen.masks, labels, f"Maps at {where}, seed {seed}")
 
 
 def verdicts_of(result: Comparison, run: FinishedRun) -> list[gallery.Verdict]:
     """What the finished run said of each probe image."""
-    table, classes = run.read_table("predictions.parquet"), result.dataset.classes
-    probabilities = table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
-    with np.errstate(divide="ignore"):  # a probability may be 0
-        predictions = Predictions(np.log(probabilities), table["label"].to_numpy(np.int64))
-    return gallery.verdicts(predictions, result.probes.indices, classes)
+    predictions = predictions_of(run.read_table("predictions.parquet"), result.dataset.classes)
+    return gallery.verdicts(predictions, result.probes.indices, result.dataset.classes)
 
 
 def _histories(result: Comparison) -> dict[str, pd.DataFrame]:
@@ -344,10 +340,9 @@ def _last_epoch(run: FinishedRun) -> int:
 
 def iter_keyed(result: Comparison, run: FinishedRun, step: int) -> Iterator[KeyedPicture]:
     """The run's pictures for MLflow's image grid, as they were at its end, at another step."""
-    chosen, masks = result.probes, result.dataset.splits[SPLIT].masks
+    chosen = result.probes
     drawn = relative_to_mean(torch.from_numpy(run.read_arrays("maps.npz")["maps"][-1])).numpy()
-    own_masks = None if masks is None else masks[chosen.indices]
-    pictures = gallery.keyed(chosen.images, drawn, verdicts_of(result, run), own_masks)
+    pictures = gallery.keyed(chosen.images, drawn, verdicts_of(result, run), chosen.masks)
     for key, picture in zip(chosen.keys, pictures, strict=True):
         yield KeyedPicture(key, picture, step)
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +76,11 @@ class Dataset:
     splits: Mapping[str, Split]
     digest: str
     source: str
+
+    @cached_property
+    def statistics(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+        """`channel_statistics` of the train images, computed once."""
+        return channel_statistics(self.splits["train"].images)
 
 
 def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str:

@@ -83,3 +83,10 @@ def prediction_table(predictions: Predictions, classes: tuple[str, ...]) -> pd.D
     table = pd.DataFrame({"label": predictions.labels, "prediction": predictions.classes})
     probabilities = pd.DataFrame(predictions.probabilities, columns=[f"p_{name}" for name in classes])
     return pd.concat([table, probabilities], axis=1).rename_axis("index").reset_index()
+
+
+def predictions_of(table: pd.DataFrame, classes: tuple[str, ...]) -> Predictions:
+    """The predictions that `prediction_table` was made of; the logits are the logarithms of the probabilities."""
+    probabilities = table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
+    with np.errstate(divide="ignore"):  # a probability may be 0
+        return Predictions(np.log(probabilities), table["label"].to_numpy(np.int64))

@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cam_core import cams, capture, quality
+from cam_core import cams, quality
 from experiments.augment import to_tensor
 from experiments.data import Split
 from experiments.evaluation import Predictions
@@ -23,17 +23,15 @@ def measure(
     indices = spread(len(split), SAMPLE)
     images, labels = to_tensor(split.images[indices]).to(device), torch.from_numpy(split.labels[indices])
     found = cams(model, images, layers, labels.to(device), method=method)
-    evidence = capture(model, images[:1], layers, labels[:1].to(device))
-    grids = {name: (act.shape[2], act.shape[3]) for name, act in evidence.activations.items()}
     masks = None if split.masks is None else torch.from_numpy(split.masks[indices]).to(device)
     tables = []
-    for layer, maps in zip(found.layers, found.maps, strict=True):
+    for layer, grid, maps in zip(found.layers, found.grids, found.maps, strict=True):
         values = {"spread": quality.spread(maps), "coverage": quality.coverage(maps), "dead": quality.dead_rate(maps)}
         if masks is not None:
             values |= {
                 "energy": quality.energy_inside(maps, masks),
                 "lift": quality.lift(maps, masks),
-                "focus": quality.focus_index(maps, masks, grids[layer]),
+                "focus": quality.focus_index(maps, masks, grid),
                 "recall": quality.object_recall(maps, masks),
                 "precision": quality.object_precision(maps, masks),
             }

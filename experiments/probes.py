@@ -14,11 +14,12 @@ SPLIT = "test"
 
 @dataclass(frozen=True)
 class Probes:
-    """Test images, their place in the test split, their true labels, and the key of each in MLflow's image grid."""
+    """Test images, their place in the test split, true labels, object masks, and keys in MLflow's image grid."""
 
     indices: Int64[np.ndarray, "n"]
     images: UInt8[np.ndarray, "n h w 3"]
     labels: Int64[np.ndarray, "n"]
+    masks: Bool[np.ndarray, "n h w"] | None
     keys: tuple[str, ...]
 
 
@@ -28,7 +29,8 @@ def probes(dataset: Dataset) -> Probes:
     indices = in_turn(split.labels, np.ones(len(split), bool), PROBES)
     labels = split.labels[indices]
     keys = tuple(picture_key(int(i), dataset.classes[label]) for i, label in zip(indices, labels, strict=True))
-    return Probes(indices, split.images[indices], labels, keys)
+    masks = None if split.masks is None else split.masks[indices]
+    return Probes(indices, split.images[indices], labels, masks, keys)
 
 
 def in_turn(labels: Int64[np.ndarray, "n"], among: Bool[np.ndarray, "n"], count: int) -> Int64[np.ndarray, "m"]:

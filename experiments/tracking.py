@@ -63,6 +63,7 @@ from mlflow.utils.git_utils import get_git_commit  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
+from cam_core import enlarge  # noqa: E402
 from experiments import store, views  # noqa: E402
 from experiments.records import (  # noqa: E402
     Arrays,
@@ -300,7 +301,9 @@ def _log_files(run: Run, records: list[Picture | Text | Table | Arrays]) -> None
 
 def _log_keyed_pictures(run: Run, records: list[KeyedPicture]) -> None:
     for record in records:
-        picture = Image.fromarray(_enlarged(record.image))
+        # Squares, not blur.
+        factor = -(-GRID_PIXELS // max(record.image.shape[:2]))
+        picture = Image.fromarray(enlarge(record.image, factor))
         try:
             # Written asynchronously, MLflow's default, a picture that fails leaves a run that counts as finished.
             MlflowClient().log_image(run.id, picture, key=record.key, step=record.step, synchronous=True)
@@ -405,12 +408,6 @@ def _save_table(record: Table, path: Path) -> None:
 def _save_arrays(record: Arrays, path: Path) -> None:
     with path.open("wb") as file:  # given a name, numpy would add an ending of its own
         np.savez_compressed(file, allow_pickle=False, **dict(record.arrays))
-
-
-def _enlarged(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """The image with each pixel repeated until the longer side has `GRID_PIXELS`: squares, not blur."""
-    factor = -(-GRID_PIXELS // max(image.shape[:2]))
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 import cam_core
 from cam_core import METHODS, Cams, cams, cams_of_methods, relative_to_mean
@@ -60,8 +60,6 @@ class Prepared:
     given: Mapping[str, object]
     dataset: Dataset
     machine: Machine
-    mean: Float32[np.ndarray, "3"]
-    std: Float32[np.ndarray, "3"]
     augmentation: Augmentation
     fingerprint: str
     clock: "Clock"
@@ -108,15 +106,13 @@ def prepare(
     with clock.measuring("data"):
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
-        mean, std = data.channel_statistics(dataset.splits["train"].images)
+        mean, _ = dataset.statistics
     return Prepared(
         name=name or default_name(settings),
         settings=settings,
         given=given,
         dataset=dataset,
         machine=machine,
-        mean=mean,
-        std=std,
         augmentation=Augmentation(settings, settings.side, mean),
         fingerprint=fingerprint(settings, dataset, machine),
         clock=clock,
@@ -192,7 +188,7 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
 
         reporter.stage(prepared.name)
         log(list(iter_settings(prepared)))
-        model = build_model(settings, len(dataset.classes), prepared.mean, prepared.std)
+        model = build_model(settings, len(dataset.classes), *dataset.statistics)
         history = {}
         results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance)
         while True:
@@ -308,9 +304,7 @@ def iter_probe_records(
     said = gallery.verdicts(predictions, chosen.indices, classes)
     own = maps[method]
     drawn = relative_to_mean(own.maps).cpu().numpy()
-    masks = prepared.dataset.splits[SPLIT].masks
-    own_masks = None if masks is None else masks[chosen.indices]
-    for key, picture in zip(chosen.keys, gallery.keyed(chosen.images, drawn[-1], said, own_masks), strict=True):
+    for key, picture in zip(chosen.keys, gallery.keyed(chosen.images, drawn[-1], said, chosen.masks), strict=True):
         yield KeyedPicture(key, picture, epoch)
     title = f"{prepared.name}: {gallery.METHOD_NAMES[method]} of the images that every run explains"
     yield Picture(

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from cam_core import METHODS, Cams, cams, cams_of_methods, capture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LAYERS = ["stem", "block1", "block2"]
 
 
@@ -72,18 +74,16 @@ def batch(n: int = 6) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 3, 12, 10, generator=generator), torch.arange(n) % 5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they give on tensors this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def assert_same(ours: Cams, theirs: Cams, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(ours.maps, theirs.maps, atol=tolerance, rtol=0)
     torch.testing.assert_close(ours.logits, theirs.logits, atol=tolerance, rtol=0)
+
+
+def test_maps_come_with_the_resolution_of_their_layers() -> None:
+    model, (images, classes) = net(), batch()
+    evidence = capture(model, images, LAYERS, classes)
+    found = cams(model, images, LAYERS, classes, chunk=4)
+    assert found.grids == tuple(tuple(evidence.activations[layer].shape[2:]) for layer in found.layers)
 
 
 def test_evidence_is_the_gradient_of_each_image_s_own_logit() -> None:

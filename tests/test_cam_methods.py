@@ -13,18 +13,11 @@ from torch import Tensor, nn
 
 from cam_core import METHODS, cams, capture, normalise, relative_to_mean, resize
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # One image, two channels, 1 x 2 positions: small enough for paper.
 A = torch.tensor([[[[1.0, 3.0]], [[2.0, 0.0]]]])
 G = torch.tensor([[[[1.0, -1.0]], [[0.5, 1.5]]]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they give on tensors this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

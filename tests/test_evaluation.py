@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.evaluation import CHUNK, Predictions, confusion_matrix, predict, prediction_table
+from experiments.evaluation import CHUNK, Predictions, confusion_matrix, predict, prediction_table, predictions_of
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 5.0]], np.float32)
 FOUR = Predictions(LOGITS, np.array([0, 0, 1, 2]))
@@ -29,6 +29,13 @@ def test_prediction_table_has_a_row_per_image_and_probabilities_that_add_up() ->
     assert list(table.columns) == ["index", "label", "prediction", "p_cat", "p_dog", "p_a b"]
     assert table["index"].tolist() == [0, 1, 2, 3]
     assert np.allclose(table[["p_cat", "p_dog", "p_a b"]].sum(axis=1), 1)
+
+
+def test_predictions_come_back_from_their_table() -> None:
+    back = predictions_of(prediction_table(FOUR, ("cat", "dog", "a b")), ("cat", "dog", "a b"))
+    assert np.allclose(back.probabilities, FOUR.probabilities, atol=1e-6)
+    assert back.labels.tolist() == FOUR.labels.tolist()
+    assert back.right.tolist() == FOUR.right.tolist()
 
 
 class _Mean(nn.Module):

@@ -1,11 +1,14 @@
 """Pictures say what the numbers say."""
 
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from cam_core import enlarge, overlay
+from cam_core import METHODS, enlarge, overlay
 from experiments import gallery
+from experiments.config import TrainSettings
 from experiments.evaluation import Predictions, confusion_matrix
 
 CLASSES = ("cat", "dog", "frog")
@@ -33,6 +36,12 @@ def maps() -> np.ndarray:
     maps[0, :, :8] = 2
     maps[1, :, 8:] = 2
     return maps
+
+
+def test_every_method_can_be_chosen_and_has_a_name_for_people() -> None:
+    assert (
+        get_args(TrainSettings.model_fields["cam_method"].annotation) == tuple(METHODS) == tuple(gallery.METHOD_NAMES)
+    )
 
 
 def test_verdicts_are_the_predicted_class_and_its_probability() -> None:
