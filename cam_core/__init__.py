@@ -1,55 +1,137 @@
 """Class activation maps: several layers and methods from one forward and one backward pass.
 
-`cams` and `cams_of_methods` give maps, `cam_core.quality` measures them, `overlay` and `grid` draw them.
+`cams`, `cams_of_methods` and `iter_cams` give maps; `overlay`, `layer_strips` and `side_by_side` draw them;
+`cam_core.quality`, `agreement`, `faithfulness` and `randomisation` say what they are worth.
 """
 
+from cam_core.agreement import centre_shift, cosine, flip_consistency, rank_correlation, top_iou
 from cam_core.capture import Evidence, capture
-from cam_core.engine import Cams, cams, cams_of_methods
+from cam_core.engine import Cams, cams, cams_of_methods, iter_cams
+from cam_core.faithfulness import (
+    Curve,
+    average_drop,
+    average_gain,
+    blur_fill,
+    colour_fill,
+    deletion,
+    deletion_margin,
+    increase_in_confidence,
+    inpaint,
+    insertion,
+    masked_confidence,
+    mean_fill,
+    noisy_inpaint,
+)
+from cam_core.layers import auto_layers
 from cam_core.maps import normalise, relative_to_mean, resize
 from cam_core.methods import METHODS
-from cam_core.overlay import SCALE_MAX, Tile, colour_bar, enlarge, grid, heat, overlay
+from cam_core.names import ALL_METHODS, spec_of
+from cam_core.overlay import (
+    COLOUR_MAPS,
+    DIFFERENCE_MAX,
+    SCALE_MAX,
+    colour_bar,
+    difference_bar,
+    difference_overlay,
+    enlarge,
+    heat,
+    overlay,
+)
+from cam_core.page import Tile, grid
+from cam_core.perturbation import effective_channels
 from cam_core.quality import (
+    border_share,
     centre_blob,
+    centre_distance,
     coverage,
     dead_rate,
     energy_inside,
+    entropy,
     focus_index,
     lift,
+    object_iou,
     object_precision,
     object_recall,
+    pixel_auc,
     pointing_game,
     random_maps,
+    rank_accuracy,
     spread,
     uniform_map,
+    with_references,
 )
+from cam_core.randomisation import Cascade, cascade
+from cam_core.sheets import layer_strips, method_strips, side_by_side
+from cam_core.targets import Contrast, predicted
 
 __all__ = [
+    "ALL_METHODS",
+    "COLOUR_MAPS",
+    "DIFFERENCE_MAX",
     "METHODS",
     "SCALE_MAX",
     "Cams",
+    "Cascade",
+    "Contrast",
+    "Curve",
     "Evidence",
     "Tile",
+    "auto_layers",
+    "average_drop",
+    "average_gain",
+    "blur_fill",
+    "border_share",
     "cams",
     "cams_of_methods",
     "capture",
+    "cascade",
     "centre_blob",
+    "centre_distance",
+    "centre_shift",
     "colour_bar",
+    "colour_fill",
+    "cosine",
     "coverage",
     "dead_rate",
+    "deletion",
+    "deletion_margin",
+    "difference_bar",
+    "difference_overlay",
+    "effective_channels",
     "energy_inside",
     "enlarge",
+    "entropy",
+    "flip_consistency",
     "focus_index",
     "grid",
     "heat",
+    "increase_in_confidence",
+    "inpaint",
+    "insertion",
+    "iter_cams",
+    "layer_strips",
     "lift",
+    "masked_confidence",
+    "mean_fill",
+    "method_strips",
+    "noisy_inpaint",
     "normalise",
+    "object_iou",
     "object_precision",
     "object_recall",
     "overlay",
+    "pixel_auc",
     "pointing_game",
+    "predicted",
     "random_maps",
+    "rank_accuracy",
+    "rank_correlation",
     "relative_to_mean",
     "resize",
+    "side_by_side",
+    "spec_of",
     "spread",
+    "top_iou",
     "uniform_map",
+    "with_references",
 ]

@@ -1,15 +1,20 @@
 """One forward and one backward pass: what several layers put out, and how the explained logits depend on it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
+
+from cam_core.targets import Target, check_target, scores
+
+Reshape = Callable[[Tensor], Tensor]
+"""Turns a layer's output into a map `(n, c, h, w)`, such as the tokens of a ViT; only rearranges and selects values."""
 
 
 @dataclass(frozen=True)
@@ -29,45 +34,45 @@ def capture(
     model: nn.Module,
     images: Float[Tensor, "n channels height width"],
     layers: Sequence[str],
-    classes: Int[Tensor, " n"],
+    target: Target,
+    *,
+    reshape: Reshape | None = None,
 ) -> Evidence:
-    """The evidence of `layers` (dotted module names) for the logit `classes[i]` of each image `i`.
+    """The evidence of `layers` (dotted module names) for what `target` says of each image (see `cam_core.targets`).
 
     Takes one forward pass and one `torch.autograd.grad` over all layers; only where the network changes a layer's
     output in place afterwards is the forward pass repeated, with copies. The model runs in eval mode and is afterwards
     as it was, also after an exception: parameters, their `.grad` and `requires_grad`, buffers, modes of all modules,
     hooks and random state. Frozen parameters, `no_grad`, `inference_mode`, autocast and compiled models are all fine;
-    under autocast the passes run in its precision and the evidence is float32. `images` and `classes` may be on any
-    device.
+    under autocast the passes run in its precision and the evidence is float32. `images` and `target` may be on any
+    device. Layers that put out something else than maps need `reshape`.
 
-    Raises ValueError for images that are no float batch, classes of another number or out of range, layers that are
-    unknown, never run, run twice, put out no `(n, c, h, w)` map or do not lead to the logits, and non-finite values.
+    Raises ValueError for images that are no float batch, a target of another number or out of range, layers that are
+    unknown, never run, run twice, put out no `(n, c, h, w)` map or do not lead to the target, and non-finite values.
     """
-    check_inputs(images, layers, classes)
+    check_inputs(images, layers, target)
     modules = find_layers(model, layers)
     device = device_of(model, images)
-    with _undisturbed(model, device):
+    with undisturbed(model, device):
         # Copies, for tensors made in inference_mode cannot take part in a backward pass.
         logits, outputs = _run(model, images.detach().to(device).clone().requires_grad_(), modules)
-        _check_logits(logits, classes)
-        chosen = logits.gather(1, classes.to(device, torch.int64, copy=True)[:, None]).sum()
-        gradients = _gradients(chosen, outputs)
+        _check_logits(logits, len(images))
+        gradients = _gradients(scores(target, logits).sum(), outputs)
     evidence = Evidence(
-        {name: output.detach().float() for name, output in outputs.items()},
-        {name: gradient.float() for name, gradient in gradients.items()},
+        {name: _map(name, output.detach(), reshape) for name, output in outputs.items()},
+        {name: _map(name, gradient, reshape) for name, gradient in gradients.items()},
         logits.detach().float(),
     )
     _check_finite(evidence)
     return evidence
 
 
-def check_inputs(images: Tensor, layers: Sequence[str], classes: Tensor) -> None:
-    """Nothing; raises TypeError for what is no tensor, ValueError where the three do not fit together."""
-    for name, value in (("images", images), ("classes", classes)):
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{name} must be a torch tensor, got {type(value).__name__}; torch.as_tensor({name}) makes one"
-            )
+def check_inputs(images: object, layers: Sequence[str], target: object) -> None:
+    """Nothing; raises TypeError for what is of another type, ValueError where the three do not fit together."""
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images must be a torch tensor, got {type(images).__name__}; torch.as_tensor(images) makes one"
+        )
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"images must be a float tensor (n, channels, height, width), got {images.dtype} {tuple(images.shape)}"
@@ -75,17 +80,21 @@ def check_inputs(images: Tensor, layers: Sequence[str], classes: Tensor) -> None
         )
     if len(images) == 0:
         raise ValueError("images is an empty batch; give at least one image")
-    if classes.shape != images.shape[:1] or classes.is_floating_point():
-        raise ValueError(
-            f"classes must be {len(images)} whole numbers, one per image, got {classes.dtype} {tuple(classes.shape)}"
-        )
+    check_target(target, len(images))
+    if isinstance(layers, str):
+        raise ValueError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers must name at least one layer and none twice, got {list(layers)}")
 
 
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module inside the model by its dotted name, without the prefixes that `torch.compile` adds."""
+    return {name.replace("_orig_mod.", ""): module for name, module in _plain(model).named_modules() if name}
+
+
 def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     """The modules of these dotted names; ValueError names the closest known one."""
-    known = {name.replace("_orig_mod.", ""): module for name, module in _plain(model).named_modules() if name}
+    known = named_layers(model)
     for name in layers:
         if name not in known:
             top = ", ".join(child for child, _ in _plain(model).named_children())
@@ -96,7 +105,7 @@ def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]
 
 def near_miss(name: str, known: Iterable[str]) -> str:
     """A question naming the closest known name, or a mere semicolon where none is close."""
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ";"
 
 
@@ -114,7 +123,7 @@ def _plain(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Gradients on, all in eval mode, compiled code run as plain Python; modes and random state restored at the end."""
     modes = [(module, module.training) for module in model.modules()]
     cuda = [device] if device.type == "cuda" else []
@@ -156,7 +165,7 @@ def _forward(
     def keep(name: str, module: nn.Module, args: object, output: object) -> Tensor | None:
         if name in outputs:
             raise ValueError(f"layer {name!r} runs more than once in one forward pass; choose a module that runs once")
-        if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != len(images):
+        if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(images):
             raise ValueError(f"layer {name!r} puts out {_shape(output)}, not a map (n, c, h, w); choose another layer")
         outputs[name] = output.clone() if copied else output
         versions[name] = output._version
@@ -180,17 +189,24 @@ def _gradients(chosen: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tenso
     gradients = {name: by_output.get(id(output)) for name, output in outputs.items()}
     for name, gradient in gradients.items():
         if gradient is None:
-            raise ValueError(f"the logits do not depend on layer {name!r} (detached, or in a branch that is not used)")
+            raise ValueError(
+                f"the target does not depend on layer {name!r} (detached, or in a branch that is not used)"
+            )
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}
 
 
-def _check_logits(logits: object, classes: Tensor) -> None:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(classes):
-        raise ValueError(f"the model must return logits ({len(classes)}, classes), got {_shape(logits)}")
-    count = logits.shape[1]
-    outside = classes[(classes < 0) | (classes >= count)]
-    if len(outside):
-        raise ValueError(f"classes holds {int(outside[0])}, but the model has {count} classes: 0 to {count - 1}")
+def _map(name: str, output: Tensor, reshape: Reshape | None) -> Tensor:
+    """A layer's output, or its gradient, as a float32 map."""
+    found = output if reshape is None else reshape(output)
+    if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != len(output):
+        way_out = "choose another layer, or give reshape" if reshape is None else "mend reshape"
+        raise ValueError(f"layer {name!r} puts out {_shape(found)}, not a map (n, c, h, w); {way_out}")
+    return found.float()
+
+
+def _check_logits(logits: object, count: int) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
+        raise ValueError(f"the model must return logits ({count}, classes), got {_shape(logits)}")
 
 
 def _check_finite(evidence: Evidence) -> None:

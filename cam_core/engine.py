@@ -1,15 +1,21 @@
 """Maps of a whole batch, for several layers and several methods, from one forward and one backward pass per chunk."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence, capture, check_inputs, near_miss
+from cam_core.capture import Evidence, Reshape, capture, check_inputs
 from cam_core.maps import finish
-from cam_core.methods import METHODS
+from cam_core.methods import EIGEN_SMOOTHED, METHODS, eigen_smoothed, summed
+from cam_core.names import Spec, specs_of
+from cam_core.perturbation import PERTURBATION_METHODS
+from cam_core.targets import Target, predicted, take
+
+VIEWS = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
+"""What `aug_smooth` averages over, as grad-cam's: mirrored or not, and the factor of the pixels; the first is as is."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +23,9 @@ class Cams:
     """The maps of one method: of every image at every layer, at input size.
 
     `maps` are in [0, 1]: ReLU, bilinear resize, divided by their own maximum; a map without positive evidence is zero.
-    `strength` is the maximum before that division, in units of the logit (0 for such a dead map); not to be compared
-    between layers. `grids` holds each layer's own resolution, (rows, columns), which `focus_index` wants to know. All
-    tensors are on the device of the images.
+    `strength` is the maximum before that division, in units of the target (0 for such a dead map); not to be compared
+    between layers. With `aug_smooth` both are means over the views. `grids` holds each layer's own resolution, (rows,
+    columns), which `focus_index` wants to know. All tensors are on the device of the images.
     """
 
     maps: Float32[Tensor, "layers n h w"]
@@ -34,77 +40,153 @@ def cams(
     model: nn.Module,
     images: Float[Tensor, "n channels height width"],
     layers: Sequence[str],
-    classes: Int[Tensor, " n"],
+    target: Target,
     *,
     method: str = "gradcam",
     chunk: int = 64,
+    reshape: Reshape | None = None,
 ) -> Cams:
-    """The maps of one method (a key of `METHODS`) that explain the logit `classes[i]` of each image `i`.
+    """The maps of one method that explain what `target` says of each image: of a class, say, the logit of that class.
 
     As `cams_of_methods`, which says more.
     """
-    return cams_of_methods(model, images, layers, classes, methods=[method], chunk=chunk)[method]
+    (found,) = cams_of_methods(model, images, layers, target, methods=[method], chunk=chunk, reshape=reshape).values()
+    return found
 
 
 def cams_of_methods(
     model: nn.Module,
     images: Float[Tensor, "n channels height width"],
     layers: Sequence[str],
-    classes: Int[Tensor, " n"],
+    target: Target,
     *,
     methods: Sequence[str],
     chunk: int = 64,
+    reshape: Reshape | None = None,
 ) -> dict[str, Cams]:
     """The maps of several methods by name, all from the same forward and backward pass.
 
-    `chunk` images at a time go to the model's device and their maps come back to the device of `images`, so memory
-    beyond the result does not grow with n. `images` are what the model takes, `layers` dotted module names.
+    `images` are what the model takes, `layers` dotted module names (`auto_layers` finds some), `target` a class per
+    image or more (`cam_core.targets`), `methods` names as in the README. `scorecam` and `ablationcam` take further
+    forward passes, one per channel; `:aug_smooth` makes all six times as many. `chunk` images at a time go to the
+    model's device and their maps come back to the device of `images`; where even the maps of all images are too many,
+    use `iter_cams`.
 
     Raises ValueError for an unknown method, a chunk below 1 and whatever `capture` raises for.
     """
-    check_inputs(images, layers, classes)
-    _check_methods(methods)
+    parts = list(iter_cams(model, images, layers, target, methods=methods, chunk=chunk, reshape=reshape))
+    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def iter_cams(
+    model: nn.Module,
+    images: Float[Tensor, "n channels height width"],
+    layers: Sequence[str],
+    target: Target,
+    *,
+    methods: Sequence[str] = ("gradcam",),
+    chunk: int = 64,
+    reshape: Reshape | None = None,
+) -> Iterator[dict[str, Cams]]:
+    """The same, `chunk` images at a time: memory does not grow with the number of images.
+
+    The arguments are checked at once, not when the first chunk is asked for.
+    """
+    check_inputs(images, layers, target)
+    specs = specs_of(methods)
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 image, got {chunk}")
+    return (
+        _explained(model, images[indices], layers, take(target, indices), specs, reshape)
+        for indices in torch.split(torch.arange(len(images), device=images.device), chunk)
+    )
+
+
+def _explained(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[str],
+    target: Target,
+    specs: Sequence[Spec],
+    reshape: Reshape | None,
+) -> dict[str, Cams]:
+    """The maps of a chunk: plain ones of the images as they are, smoothed ones averaged over the views."""
+    plain = _of_one_view(model, images, layers, target, specs, reshape)
+    smoothed = [spec for spec in specs if "aug_smooth" in spec.smoothings]
+    if not smoothed:
+        return plain
+    if target is predicted:  # in all views that of the image as it is
+        target = plain[smoothed[0].name].logits.argmax(1)
+    views = [plain]
+    for mirrored, factor in VIEWS[1:]:
+        seen = (images.flip(3) if mirrored else images) * factor
+        found = _of_one_view(model, seen, layers, target, smoothed, reshape)
+        views.append({name: _mirrored(maps) for name, maps in found.items()} if mirrored else found)
+    return plain | {spec.name: _mean([view[spec.name] for view in views]) for spec in smoothed}
+
+
+def _of_one_view(
+    model: nn.Module,
+    images: Tensor,
+    layers: Sequence[str],
+    target: Target,
+    specs: Sequence[Spec],
+    reshape: Reshape | None,
+) -> dict[str, Cams]:
+    """All methods on the images given: one capture, and the further forward passes of those that need them."""
+    evidence = capture(model, images, layers, target, reshape=reshape)
+    weights = {
+        base: weigh(model, images, evidence, target, reshape=reshape)
+        for base, weigh in PERTURBATION_METHODS.items()
+        if any(spec.base == base for spec in specs)
+    }
     size = (images.shape[2], images.shape[3])
-    parts: dict[str, list[Cams]] = {method: [] for method in methods}
-    for some_images, some_classes in zip(torch.split(images, chunk), torch.split(classes, chunk), strict=True):
-        evidence = capture(model, some_images, layers, some_classes)
-        for method in methods:
-            parts[method].append(_cams_of_evidence(evidence, method, size, images.device))
-    return {method: _joined(some) for method, some in parts.items()}
+    # Autocast would lower the precision of matrix products.
+    with torch.no_grad(), torch.autocast(evidence.logits.device.type, enabled=False):
+        return {
+            spec.name: _cams(_raw(evidence, spec, weights), evidence, spec.name, size, images.device) for spec in specs
+        }
 
 
-def _check_methods(methods: Sequence[str]) -> None:
-    for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"method {method!r} is unknown{near_miss(method, METHODS)} There are {', '.join(METHODS)}")
-    if not methods:
-        raise ValueError(f"methods is empty; choose from {', '.join(METHODS)}")
+def _raw(evidence: Evidence, spec: Spec, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The signed maps of one method at each layer's own resolution."""
+    if spec.base in weights:
+        reduce = eigen_smoothed if "eigen_smooth" in spec.smoothings else summed
+        found = weights[spec.base]
+        return {name: reduce(found[name][:, :, None, None] * act) for name, act in evidence.activations.items()}
+    method = (EIGEN_SMOOTHED if "eigen_smooth" in spec.smoothings else METHODS)[spec.base]
+    return {name: method(act, evidence.gradients[name]) for name, act in evidence.activations.items()}
 
 
-def _cams_of_evidence(evidence: Evidence, method: str, size: tuple[int, int], device: torch.device) -> Cams:
-    finished = [
-        finish(METHODS[method](activations, evidence.gradients[name]), size)
-        for name, activations in evidence.activations.items()
-    ]
+def _cams(
+    raw: Mapping[str, Tensor], evidence: Evidence, method: str, size: tuple[int, int], device: torch.device
+) -> Cams:
+    finished = [finish(maps, size) for maps in raw.values()]
     return Cams(
         maps=torch.stack([maps for maps, _ in finished]).to(device),
         strength=torch.stack([strength for _, strength in finished]).to(device),
         logits=evidence.logits.to(device),
-        layers=tuple(evidence.activations),
+        layers=tuple(raw),
         grids=tuple((act.shape[2], act.shape[3]) for act in evidence.activations.values()),
         method=method,
     )
 
 
+def _mirrored(found: Cams) -> Cams:
+    return replace(found, maps=found.maps.flip(3))
+
+
+def _mean(views: Sequence[Cams]) -> Cams:
+    """The mean of the views' maps, not scaled up again; the logits are those of the images as they are."""
+    maps = torch.stack([view.maps for view in views]).mean(0)
+    return replace(views[0], maps=maps, strength=torch.stack([view.strength for view in views]).mean(0))
+
+
 def _joined(parts: Sequence[Cams]) -> Cams:
     """The chunks as one batch."""
-    return Cams(
+    return replace(
+        parts[0],
         maps=torch.cat([part.maps for part in parts], dim=1),
         strength=torch.cat([part.strength for part in parts], dim=1),
         logits=torch.cat([part.logits for part in parts]),
-        layers=parts[0].layers,
-        grids=parts[0].grids,
-        method=parts[0].method,
     )

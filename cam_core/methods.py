@@ -1,27 +1,31 @@
 """The Grad-CAM family as pure functions of one layer's activations and gradients.
 
-Each takes activations A and gradients g = dy/dA, both `(n, c, h, w)`, and returns the map `(n, h, w)` at the layer's
-own resolution, before the ReLU of the sum over channels: that, the resize and the scaling are `cam_core.maps.finish`'s.
-Only plain arithmetic is used, so that autocast does not lower the precision.
+Each function takes activations A and gradients g = dy/dA, both `(n, c, h, w)`, and returns each channel's contribution
+to the map, `(n, c, h, w)`. `METHODS` holds the maps made of them, `(n, h, w)` at the layer's own resolution: the sum
+over channels, or the first principal component. The ReLU, the resize and the scaling are `cam_core.maps.finish`'s.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Contributions = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
+Method = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n h w"]]
 
-def gradcam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The sum over channels of mean(g) A, the mean over positions (Selvaraju et al., ICCV 2017)."""
-    return (gradients.mean((2, 3), keepdim=True) * activations).sum(1)
+
+def gradcam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """mean(g) A, the mean over positions (Selvaraju et al., ICCV 2017)."""
+    return gradients.mean((2, 3), keepdim=True) * activations
 
 
 def gradcam_plus_plus(
     activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]
-) -> Float[Tensor, "n h w"]:
-    """The sum over channels of w A, w the sum of alpha relu(g), alpha = g^2 / (2 g^2 + S g^3), S the sum of A.
+) -> Float[Tensor, "n c h w"]:
+    """w A, w the sum over positions of alpha relu(g), alpha = g^2 / (2 g^2 + S g^3), S the sum of A over positions.
 
     Equation 19 of Chattopadhay et al., WACV 2018, which cancels to relu(g) / (2 + S relu(g)): no powers, no epsilon. A
     position counts 0 where a negative S makes that denominator not positive. By its formula, and unlike all the other
@@ -30,37 +34,86 @@ def gradcam_plus_plus(
     positive = gradients.relu()
     denominator = 2 + activations.sum((2, 3), keepdim=True) * positive
     weights = torch.where(denominator > 0, positive / denominator, 0.0).sum((2, 3), keepdim=True)
-    return (weights * activations).sum(1)
+    return weights * activations
 
 
-def hirescam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The sum over channels of g A, nothing averaged (Draelos and Carin, 2020, arXiv:2011.08891)."""
-    return (gradients * activations).sum(1)
+def hirescam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """g A, nothing averaged (Draelos and Carin, 2020, arXiv:2011.08891)."""
+    return gradients * activations
 
 
-def xgradcam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The sum over channels of w A, w = sum(g A) / sum(A) over positions, 0 where sum(A) is 0 (Fu et al., BMVC 2020).
+def xgradcam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """w A, w = sum(g A) / sum(A) over positions, 0 where sum(A) is 0 (Fu et al., BMVC 2020).
 
     Meant for layers after the activation: where A has both signs, sum(A) may be close to 0 and the weight huge.
     """
     total = activations.sum((2, 3), keepdim=True)
     share = (gradients * activations).sum((2, 3), keepdim=True) / total
-    return (torch.where(total != 0, share, 0.0) * activations).sum(1)
+    return torch.where(total != 0, share, 0.0) * activations
 
 
-def layercam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The sum over channels of relu(g) A (Jiang et al., IEEE TIP 2021)."""
-    return (gradients.relu() * activations).sum(1)
+def layercam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """relu(g) A (Jiang et al., IEEE TIP 2021)."""
+    return gradients.relu() * activations
 
 
-def elementwise(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The sum over channels of relu(g A): HiResCAM of the positive terms only (GradCAMElementWise of grad-cam)."""
-    return (gradients * activations).relu().sum(1)
+def elementwise(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """relu(g A): HiResCAM of the positive terms only (GradCAMElementWise of grad-cam)."""
+    return (gradients * activations).relu()
 
 
-Method = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n h w"]]
+def summed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """What all channels say together."""
+    return contributions.sum(1)
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+
+def eigen_smoothed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """What most channels agree on: the first component, its sign that of its correlation with the sum over channels.
+
+    The `eigen_smooth` of grad-cam, which leaves the sign to chance. The component is centred: it has the mean 0.
+    """
+    component = first_component(contributions)
+    agreement = (component * summed(contributions)).sum((1, 2), keepdim=True)
+    return torch.where(agreement < 0, -component, component)
+
+
+def first_component(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """The first principal component over positions, centred per channel; its largest magnitude is positive.
+
+    The projection that grad-cam finds by one singular value decomposition per image (Muhammad and Yeasin, EigenCAM,
+    IJCNN 2020), here by batched eigenvectors of the smaller of the two Gram matrices. Scales with its argument.
+    """
+    table = contributions.flatten(2)
+    top = table.abs().amax((1, 2), keepdim=True)
+    # By way of [-1, 1], where the squares of small gradients do not underflow.
+    scaled = torch.where(top > 0, table / top, 0.0)
+    centred = scaled - scaled.mean(2, keepdim=True)
+    channels, positions = centred.shape[1:]
+    if channels <= positions:
+        direction = torch.linalg.eigh(centred @ centred.mT).eigenvectors[..., -1:]
+        component = (direction.mT @ centred)[:, 0]
+    else:
+        values, directions = torch.linalg.eigh(centred.mT @ centred)
+        component = directions[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    peak = component.gather(1, component.abs().argmax(1, keepdim=True))
+    signed = torch.where(peak < 0, -component, component) * top[:, 0]
+    return signed.view(len(contributions), *contributions.shape[2:])
+
+
+def _summed(of: Contributions, activations: Tensor, gradients: Tensor) -> Tensor:
+    return summed(of(activations, gradients))
+
+
+def _eigen_smoothed(of: Contributions, activations: Tensor, gradients: Tensor) -> Tensor:
+    return eigen_smoothed(of(activations, gradients))
+
+
+def eigencam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
+    """The first component of A (Muhammad and Yeasin, IJCNN 2020): the same whatever class is explained."""
+    return first_component(activations)
+
+
+CONTRIBUTIONS: Mapping[str, Contributions] = MappingProxyType(
     {
         "gradcam": gradcam,
         "gradcam++": gradcam_plus_plus,
@@ -70,4 +123,16 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "elementwise": elementwise,
     }
 )
-"""The methods by the names that `cams` takes."""
+"""What each channel contributes, by the names of the methods."""
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {name: partial(_summed, of) for name, of in CONTRIBUTIONS.items()}
+    # EigenGradCAM is, by its definition, HiResCAM smoothed by the first component.
+    | {"eigencam": eigencam, "eigengradcam": partial(_eigen_smoothed, hirescam)}
+)
+"""The maps of one pass, `(activations, gradients) -> map`, by the names that `cams` takes."""
+
+EIGEN_SMOOTHED: Mapping[str, Method] = MappingProxyType(
+    {name: partial(_eigen_smoothed, of) for name, of in CONTRIBUTIONS.items()}
+)
+"""The same with the first component in the place of the sum over channels."""

@@ -2,11 +2,23 @@
 
 Maps are `(n, h, w)`, non-negative, on any scale; masks `(n, h, w)` are True on the object. Each measure returns `(n,)`
 float32 and is NaN where it is undefined (a dead map, which is all zero, or an empty mask): average with `nanmean`,
-and report `dead_rate` beside, for a dead map is missing evidence and not a bad map.
+and report `dead_rate` beside, for a dead map is missing evidence and not a bad map. `with_references` puts beside any
+measure what a random map and a blob in the middle score.
+
+How far to trust them was measured on some thirty small nets trained on drawn scenes, with backgrounds that betrayed the
+class to various degrees. The rank correlation, over the nets, of a measure of the last layer with the accuracy lost on
+other backgrounds should be -1. It was -0.89 for `energy_inside` and `lift`, -0.85 for `pixel_auc`, -0.84 for
+`rank_accuracy`, -0.79 for `pointing_game`, -0.71 for `object_iou` and -0.60 for `object_recall`. The measures without a
+mask went the other way, `coverage` with 0.76, `border_share` 0.92, `entropy` 0.93 and `spread` 0.95: nets that lean on
+the background have the bigger blobs, so a big blob is no sign of "seeing the whole object". Energy in the first layers
+hardly followed what the nets did (-0.23 to -0.43): early maps are no evidence about the object.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,11 +32,13 @@ def energy_inside(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) ->
     """The share of the map's mass inside the mask, E = sum(map in mask) / sum(map), in [0, 1], higher is better.
 
     Also called energy-based pointing game (Wang et al., Score-CAM, CVPRW 2020) and relevance mass accuracy (Arras et
-    al., 2022). It grows with the object: a uniform map scores the mask's share of the area, hence `lift`.
+    al., 2022). It grows with the object: a uniform map scores the mask's share of the area, hence `lift`. A coarse
+    layer sets it a ceiling (on a 4 x 4 grid about 0.57 for objects of a quarter of the area), hence `focus_index`. The
+    way of resizing alone moves it by up to 0.03, so compare only maps that were resized alike.
     """
     scaled = normalise(maps)
     energy = (scaled * masks).sum((1, 2)) / scaled.sum((1, 2))
-    return _where(_live(maps) & masks.any((1, 2)), energy)
+    return _where(_defined(maps, masks), energy)
 
 
 def lift(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
@@ -53,26 +67,67 @@ def pointing_game(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) ->
     Zhang et al., ECCV 2016. Of several equal maxima the share inside counts, so that the order of pixels does not.
     """
     tops = maps == maps.amax((1, 2), keepdim=True)
-    return _where(_live(maps) & masks.any((1, 2)), (tops & masks).sum((1, 2)) / tops.sum((1, 2)))
+    return _where(_defined(maps, masks), (tops & masks).sum((1, 2)) / tops.sum((1, 2)))
 
 
-def object_recall(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
-    """The share of the object where the map reaches half of its maximum, |B and M| / |M|, in [0, 1].
+def pixel_auc(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
+    """The area under the ROC curve of the map as a score for the mask, per image, in [0, 1], higher is better.
+
+    The chance that a pixel of the object is higher than one of the background, equal ones counted half, exactly (the
+    Mann-Whitney statistic); a uniform map scores 0.5. It needs no threshold and knows only the order of the pixels, not
+    how much higher one is: `energy_inside` says where the mass is. Choe et al. (CVPR 2020) pool precision and recall
+    over all images instead (PxAP), which is another number. NaN also for a mask of the whole image.
+    """
+    inside, outside = masks.sum((1, 2)), (~masks).sum((1, 2))
+    above = (ranks(maps) * masks).sum((1, 2))
+    return _where(live(maps), 0.5 + above / (2 * inside * outside))
+
+
+def rank_accuracy(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
+    """The share of the |M| highest pixels that is object, |top and M| / |M|, in [0, 1], higher is better.
+
+    Arras et al. (CLEVR-XAI, Information Fusion 2022); precision and recall at once, for as many pixels as the object
+    has. Equal pixels share what room is left, as random order would on average, so a uniform map scores the mask's
+    share of the area, and it grows with the object.
+    """
+    sizes = masks.sum((1, 2))
+    return _where(_defined(maps, masks), (top(maps, sizes) * masks).sum((1, 2)) / sizes)
+
+
+def object_iou(
+    maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], threshold: float = 0.5
+) -> Float32[Tensor, " n"]:
+    """Intersection over union of the object and the area B where the map reaches `threshold` of its maximum.
+
+    |B and M| / |B or M|, in [0, 1], higher is better; a uniform map scores the mask's share of the area. A threshold
+    fixed for all models ranks them by how broad their maps are as much as by where they lie, and one tuned on the masks
+    knows the answer (Choe et al., CVPR 2020): `pixel_auc` needs none.
+    """
+    hot = _hot(maps, threshold)
+    return _where(_defined(maps, masks), (hot & masks).sum((1, 2)) / (hot | masks).sum((1, 2)))
+
+
+def object_recall(
+    maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], threshold: float = 0.5
+) -> Float32[Tensor, " n"]:
+    """The share of the object where the map reaches `threshold` of its maximum, |B and M| / |M|, in [0, 1].
 
     "Covers the whole object". A map that is high everywhere scores 1: only together with `object_precision` does it
     say anything. The half is a convention, not tuned (Choe et al., CVPR 2020, on tuned thresholds).
     """
-    hot = _hot(maps)
-    return _where(_live(maps) & masks.any((1, 2)), (hot & masks).sum((1, 2)) / masks.sum((1, 2)))
+    hot = _hot(maps, threshold)
+    return _where(_defined(maps, masks), (hot & masks).sum((1, 2)) / masks.sum((1, 2)))
 
 
-def object_precision(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
-    """The share of the area at or above half of the maximum that is object, |B and M| / |B|, in [0, 1].
+def object_precision(
+    maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], threshold: float = 0.5
+) -> Float32[Tensor, " n"]:
+    """The share of the area at or above `threshold` of the map's maximum that is object, |B and M| / |B|, in [0, 1].
 
     A uniform map scores the mask's share of the area. To be read together with `object_recall`.
     """
-    hot = _hot(maps)
-    return _where(_live(maps) & masks.any((1, 2)), (hot & masks).sum((1, 2)) / hot.sum((1, 2)))
+    hot = _hot(maps, threshold)
+    return _where(_defined(maps, masks), (hot & masks).sum((1, 2)) / hot.sum((1, 2)))
 
 
 def spread(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
@@ -81,9 +136,8 @@ def spread(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
     In fractions of the image side; a single pixel has 0, a uniform map 0.41. The size of the blob, not its quality:
     neither direction is better.
     """
-    scaled = normalise(maps)
-    share = scaled / scaled.sum((1, 2), keepdim=True)
-    return _where(_live(maps), (_variance(share.sum(2)) + _variance(share.sum(1))).sqrt())
+    share = _shares(maps)
+    return _where(live(maps), (_variance(share.sum(2)) + _variance(share.sum(1))).sqrt())
 
 
 def coverage(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
@@ -91,12 +145,52 @@ def coverage(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
 
     The size of the blob, not its quality: neither direction is better.
     """
-    return _where(_live(maps), _hot(maps).float().mean((1, 2)))
+    return _where(live(maps), _hot(maps, 0.5).float().mean((1, 2)))
+
+
+def entropy(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
+    """The entropy of the map's mass s (of sum 1) over its greatest value, -sum(s log s) / log(h*w), in [0, 1].
+
+    1 = uniform map, 0 = a single pixel. The size of the blob, not its quality: neither direction is better. Bhatt et
+    al. (2020) call it complexity, a name that Poppi et al. (ADCC, CVPRW 2021) give to the mean of the map.
+    """
+    return _where(live(maps), torch.special.entr(_shares(maps)).sum((1, 2)) / math.log(maps.shape[1] * maps.shape[2]))
+
+
+def border_share(maps: Float[Tensor, "n h w"], width: int | None = None) -> Float32[Tensor, " n"]:
+    """The share of the map's mass on the outer `width` pixels, in [0, 1]; by default an eighth of the shorter side.
+
+    A uniform map scores 1 - (h - 2*width) * (w - 2*width) / (h*w), by default 7/16 on a square whose side is a multiple
+    of 8. Not a quality: it comes with looking at the background where objects stand in the middle, but also with no
+    more than a broad map. Raises ValueError where the rim has no width or leaves nothing inside.
+    """
+    h, w = maps.shape[1:]
+    width = max(1, min(h, w) // 8) if width is None else width
+    if not 1 <= width < min(h, w) / 2:
+        raise ValueError(f"width must be at least 1 and below half of the shorter side of {h} x {w} maps, not {width}")
+    rim = torch.ones_like(maps, dtype=torch.bool)
+    rim[:, width:-width, width:-width] = False
+    return energy_inside(maps, rim)
+
+
+def centre(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, "n 2"]:
+    """The centre of each map's mass, (y, x) in fractions of the sides from the upper left, in (0, 1); NaN if dead."""
+    share = _shares(maps)
+    return torch.stack([_mean(share.sum(2)), _mean(share.sum(1))], dim=1).float()
+
+
+def centre_distance(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
+    """How far the centre of the map's mass is from the image's, sqrt((y - 1/2)^2 + (x - 1/2)^2), in [0, 0.71).
+
+    In fractions of the image side, as `spread`. Not a quality, and 0 for a uniform map as for a point in the middle:
+    only with `spread` does it say anything.
+    """
+    return (centre(maps) - 0.5).norm(dim=1)
 
 
 def dead_rate(maps: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
     """1 for a map that is zero everywhere, 0 for a live one, lower is better; never NaN. Its mean is the rate."""
-    return (~_live(maps)).float()
+    return (~live(maps)).float()
 
 
 def uniform_map(h: int, w: int) -> Float32[Tensor, "{h} {w}"]:
@@ -107,8 +201,11 @@ def uniform_map(h: int, w: int) -> Float32[Tensor, "{h} {w}"]:
 def random_maps(
     n: int, grid: tuple[int, int], size: tuple[int, int], generator: torch.Generator
 ) -> Float32[Tensor, "{n} {size[0]} {size[1]}"]:
-    """Maps as a layer of that `grid` would give them knowing nothing: uniform noise in [0, 1), resized to `size`."""
-    return resize(torch.rand(n, *grid, generator=generator), size)
+    """Maps as a layer of that `grid` would give them knowing nothing: uniform noise in [0, 1), resized to `size`.
+
+    They are on the generator's device; from a generator on the CPU they are the same whatever the maps are on.
+    """
+    return resize(torch.rand(n, *grid, generator=generator, device=generator.device), size)
 
 
 def centre_blob(h: int, w: int) -> Float32[Tensor, "{h} {w}"]:
@@ -118,12 +215,67 @@ def centre_blob(h: int, w: int) -> Float32[Tensor, "{h} {w}"]:
     return torch.exp(-squared / (2 * 0.25**2))
 
 
-def _live(maps: Tensor) -> Tensor:
+def with_references(
+    measure: Callable[[Tensor], Tensor], maps: Float[Tensor, "n h w"], grid: tuple[int, int], generator: torch.Generator
+) -> dict[str, Float32[Tensor, " n"]]:
+    """The `measure` of the maps ("map"), of one random map of that `grid` for each ("random"), and of `centre_blob`.
+
+    The last is under "centre". `measure` takes maps alone: `lambda maps: pixel_auc(maps, masks)`. The references are
+    NaN where the map's value is, so that the three means are over the same images. One random map is a single draw:
+    compare means, not images.
+    """
+    n, h, w = maps.shape
+    values = measure(maps)
+    references = {
+        "random": random_maps(n, grid, (h, w), generator).to(maps.device),
+        "centre": centre_blob(h, w).to(maps.device).expand(n, -1, -1),
+    }
+    return {"map": values} | {name: _where(~values.isnan(), measure(others)) for name, others in references.items()}
+
+
+def live(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
+    """Which maps are not zero everywhere."""
     return maps.amax((1, 2)) > 0
 
 
-def _hot(maps: Tensor) -> Tensor:
-    return normalise(maps) >= 0.5
+def ranks(maps: Float[Tensor, "n h w"]) -> Int[Tensor, "n h w"]:
+    """The ranks of the pixels of each map, centred: how many pixels are lower than this one, less how many are higher.
+
+    Twice the usual rank less its mean, with the average rank for equal pixels; from 1 - h*w to h*w - 1, summing to 0.
+    """
+    pixels = maps.flatten(1).contiguous()
+    ordered = pixels.sort(dim=1).values
+    lower, not_higher = (torch.searchsorted(ordered, pixels, side=side) for side in ("left", "right"))
+    return (lower + not_higher - pixels.shape[1]).view(maps.shape)
+
+
+def top(maps: Float[Tensor, "n h w"], counts: Int[Tensor, " n"]) -> Float32[Tensor, "n h w"]:
+    """To what degree, in [0, 1], each pixel is among the highest of its map; the degrees of map i sum to `counts[i]`.
+
+    1 and 0 where there are no ties. Pixels equal to the lowest that is in share the room left evenly, so the order of
+    pixels in memory does not matter.
+    """
+    pixels, counts = maps.flatten(1), counts[:, None]
+    lowest = pixels.sort(dim=1, descending=True).values.gather(1, (counts - 1).clamp(min=0))
+    above, equal = pixels > lowest, pixels == lowest
+    room = (counts - above.sum(1, keepdim=True)) / equal.sum(1, keepdim=True)
+    return (above + equal * room).view(maps.shape)
+
+
+def _defined(maps: Tensor, masks: Tensor) -> Tensor:
+    return live(maps) & masks.any((1, 2))
+
+
+def _hot(maps: Tensor, threshold: float) -> Tensor:
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, a share of each map's maximum, not {threshold}")
+    return normalise(maps) >= threshold
+
+
+def _shares(maps: Tensor) -> Tensor:
+    """The maps with sum 1; NaN for dead ones."""
+    scaled = normalise(maps)
+    return scaled / scaled.sum((1, 2), keepdim=True)
 
 
 def _area(masks: Tensor) -> Tensor:
@@ -139,8 +291,12 @@ def _centres(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device) + 0.5) / count
 
 
+def _mean(shares: Tensor) -> Tensor:
+    """The mean place along a side of length 1 of the mass that each of its pixels holds."""
+    return (shares * _centres(shares.shape[1], shares.device)).sum(1)
+
+
 def _variance(shares: Tensor) -> Tensor:
     """The variance along a side of length 1 of the mass that each of its pixels holds."""
-    at = _centres(shares.shape[1], shares.device)
-    centre = (shares * at).sum(1, keepdim=True)
-    return (shares * (at - centre) ** 2).sum(1)
+    away = _centres(shares.shape[1], shares.device) - _mean(shares)[:, None]
+    return (shares * away**2).sum(1)

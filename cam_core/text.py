@@ -1,12 +1,17 @@
-"""Text for pictures: a font with most alphabets, and lines that fit a width."""
+"""Text for pictures: a font with most alphabets, lines that fit a width, and blocks of them."""
 
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import ImageFont
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont
+Colour = tuple[int, int, int]
+
+INK: Colour = (32, 33, 36)
 
 
 @cache
@@ -52,3 +57,32 @@ def _pieces(word: str, font: Font, width: int) -> list[str]:
         pieces.append(word[:cut])
         word = word[cut:]
     return [*pieces, word]
+
+
+def written(
+    text: str,
+    width: int,
+    size: int,
+    *,
+    bold: bool = False,
+    align: float = 0.5,
+    colour: Colour = INK,
+    mark: tuple[str, Colour] | None = None,
+) -> UInt8[np.ndarray, "h {width} 3"]:
+    """The text on white, `width` pixels wide and as tall as its lines; `align` 0 = left, 0.5 = centred.
+
+    `mark` is a symbol that goes before the text in a colour of its own.
+    """
+    symbol, symbol_colour = mark or ("", INK)
+    face = font(size, bold=bold)
+    lines = wrap(f"{symbol} {text}".strip(), face, width - 2)
+    block = Image.new("RGB", (width, max(1, line_height(size) * len(lines))), "white")
+    draw = ImageDraw.Draw(block)
+    for index, line in enumerate(lines):
+        at = (1 + (width - 2 - face.getlength(line)) * align, index * line_height(size))
+        if index == 0 and symbol:
+            draw.text(at, symbol, symbol_colour, face)
+            at = (at[0] + face.getlength(symbol), at[1])
+            line = line.removeprefix(symbol)
+        draw.text(at, line, colour, face)
+    return np.asarray(block)

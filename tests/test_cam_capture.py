@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cam_core import METHODS, Cams, cams, cams_of_methods, capture
+from cam_core import METHODS, Cams, cams, cams_of_methods, capture, iter_cams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -142,7 +141,7 @@ def test_several_layers_and_methods_are_each_alone_in_the_order_asked() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradcam++"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"gradcam++", "eigencam"}))
 def test_the_scale_of_the_logits_changes_no_map(method: str, scale: float) -> None:
     model, (images, classes) = net(), batch()
     before = cams(model, images, LAYERS, classes, method=method)
@@ -297,7 +296,7 @@ def test_a_dead_map_is_zero_and_its_strength_is_zero() -> None:
     model, (images, classes) = net(), batch()
     with torch.no_grad():
         model.fc.weight[2] = 0
-    for method in METHODS:
+    for method in METHODS.keys() - {"eigencam"}:  # which knows no class
         result = cams(model, images, LAYERS, classes, method=method)
         assert result.maps[:, classes == 2].count_nonzero() == 0
         assert result.strength[:, classes == 2].count_nonzero() == 0
@@ -313,7 +312,8 @@ def test_weak_evidence_is_drawn_as_strong_evidence_is() -> None:
 
 
 # Outside the tests nothing checks shapes before our own checks do, so here they are called without the type checker.
-bare_cams = partial(inspect.unwrap(cams_of_methods), methods=["gradcam"])
+def bare_cams(*args: object) -> object:
+    return list(inspect.unwrap(iter_cams)(*args))
 
 
 @pytest.mark.parametrize("call", [inspect.unwrap(capture), bare_cams])
@@ -326,10 +326,17 @@ bare_cams = partial(inspect.unwrap(cams_of_methods), methods=["gradcam"])
         ),
         (lambda x, c: (x.byte(), ["stem"], c), r"images must be a float tensor .* got torch.uint8"),
         (lambda x, c: (x[:0], ["stem"], c[:0]), "images is an empty batch"),
-        (lambda x, c: (x, ["stem"], c[:4]), r"classes must be 6 whole numbers, one per image, got torch.int64 \(4,\)"),
-        (lambda x, c: (x, ["stem"], c.float()), "classes must be 6 whole numbers, one per image, got torch.float32"),
-        (lambda x, c: (x, ["stem"], c + 1), "classes holds 5, but the model has 5 classes: 0 to 4"),
-        (lambda x, c: (x, ["stem"], c - 1), "classes holds -1, but the model has 5 classes: 0 to 4"),
+        (
+            lambda x, c: (x, ["stem"], c[:4]),
+            r"target must be 6 whole numbers, one class per image, got torch.int64 \(4,\)",
+        ),
+        (
+            lambda x, c: (x, ["stem"], c.float()),
+            "target must be 6 whole numbers, one class per image, got torch.float32",
+        ),
+        (lambda x, c: (x, ["stem"], c + 1), "target holds class 5, but the model has 5 classes: 0 to 4"),
+        (lambda x, c: (x, ["stem"], c - 1), "target holds class -1, but the model has 5 classes: 0 to 4"),
+        (lambda x, c: (x, "stem", c), r"layers must be a list of names, got the text 'stem'; write \['stem'\]"),
         (lambda x, c: (x, [], c), "layers must name at least one layer"),
         (lambda x, c: (x, ["stem", "stem"], c), "layers must name at least one layer and none twice"),
         (
@@ -338,7 +345,7 @@ bare_cams = partial(inspect.unwrap(cams_of_methods), methods=["gradcam"])
         ),
         (lambda x, c: (x, ["zzz"], c), "layer 'zzz' is not in the model; It has stem"),
         (lambda x, c: (x, ["unused"], c), "layer 'unused' takes no part in the forward pass"),
-        (lambda x, c: (x, ["fc"], c), r"layer 'fc' puts out a tensor \(6, 5\), not a map"),
+        (lambda x, c: (x, ["fc"], c), r"layer 'fc' puts out a tensor \(6, 5\), not a map .*or give reshape"),
         (lambda x, c: (x * torch.nan, ["stem"], c), "the activations of layer 'stem' hold NaN or infinity for 6 of 6"),
     ],
 )
@@ -353,14 +360,14 @@ def test_bad_input_is_named_in_one_line(
 
 def test_a_length_that_only_a_later_chunk_would_show_is_found_first() -> None:
     images, classes = batch()
-    with pytest.raises(ValueError, match="classes must be 6 whole numbers"):
-        bare_cams(net(), images, LAYERS, classes[:5], chunk=2)
+    with pytest.raises(ValueError, match="target must be 6 whole numbers"):
+        inspect.unwrap(iter_cams)(net(), images, LAYERS, classes[:5], chunk=2)
 
 
 def test_unknown_methods_and_chunks() -> None:
     images, classes = batch()
-    with pytest.raises(ValueError, match=r"method 'grad-cam' is unknown; did you mean 'gradcam'\? There are gradcam,"):
-        cams(net(), images, LAYERS, classes, method="grad-cam")
+    with pytest.raises(ValueError, match=r"method 'gradkam' is unknown; did you mean 'gradcam'\? There are gradcam,"):
+        cams(net(), images, LAYERS, classes, method="gradkam")
     with pytest.raises(ValueError, match="methods is empty"):
         cams_of_methods(net(), images, LAYERS, classes, methods=[])
     with pytest.raises(ValueError, match="chunk must be at least 1 image, got 0"):
@@ -391,7 +398,7 @@ class Pair(nn.Module):
     ("layer", "message"),
     [
         ("twice", "layer 'twice' runs more than once in one forward pass"),
-        ("aside", "the logits do not depend on layer 'aside'"),
+        ("aside", "the target does not depend on layer 'aside'"),
         ("pair", "layer 'pair' puts out a tuple, not a map"),
     ],
 )

@@ -1,7 +1,4 @@
-"""The methods by hand, by their identities, and against another implementation."""
-
-import warnings
-from collections.abc import Iterator
+"""The methods by hand, by their identities, and against independent computations."""
 
 import cv2
 import numpy as np
@@ -12,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cam_core import METHODS, cams, capture, normalise, relative_to_mean, resize
+from cam_core.methods import CONTRIBUTIONS, EIGEN_SMOOTHED, eigen_smoothed, first_component
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,8 +67,51 @@ def test_degenerate_denominators_give_weight_zero_and_no_nan() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_gradient_no_map(method: str) -> None:
-    assert METHODS[method](torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).count_nonzero() == 0
+def test_no_gradient_no_map_but_for_eigencam_which_asks_for_none(method: str) -> None:
+    found = METHODS[method](torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+    assert (found.count_nonzero() > 0) == (method == "eigencam")
+
+
+def test_the_first_component_by_hand() -> None:
+    one = torch.tensor([0.0, 0.0, 3.0]).view(1, 1, 1, 3)
+    # Centred (-1, -1, 2), and that is all there is; the largest magnitude is positive, whatever the sign was.
+    torch.testing.assert_close(first_component(one), torch.tensor([[[-1.0, -1.0, 2.0]]]))
+    torch.testing.assert_close(first_component(-one), torch.tensor([[[-1.0, -1.0, 2.0]]]))
+    # Smoothed contributions keep the sign of their sum.
+    torch.testing.assert_close(eigen_smoothed(-one), torch.tensor([[[1.0, 1.0, -2.0]]]))
+    # Two channels of which the second is -2 times the first: direction (1, -2) / sqrt(5), length sqrt(5) times as long.
+    two = torch.cat([one, -2 * one], 1)
+    torch.testing.assert_close(first_component(two), 5**0.5 * torch.tensor([[[-1.0, -1.0, 2.0]]]))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (3, 40, 3, 4)], ids=["fewer channels", "fewer positions"])
+def test_the_first_component_is_that_of_a_singular_value_decomposition(shape: tuple[int, ...]) -> None:
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    found = first_component(values).flatten(1)
+    for ours, channels in zip(found, values.flatten(2).double(), strict=True):
+        centred = channels - channels.mean(1, keepdim=True)
+        left, singular, _ = np.linalg.svd(centred.T.numpy(), full_matrices=False)
+        theirs = torch.from_numpy(left[:, 0] * singular[0])
+        theirs = theirs * theirs[theirs.abs().argmax()].sign()
+        torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=0)
+        assert ours[ours.abs().argmax()] > 0
+
+
+@pytest.mark.parametrize("exponent", [-30, -6, 6, 30])
+def test_the_first_component_scales_with_what_it_is_of(exponent: int) -> None:
+    values = torch.rand(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    scale = 10.0**exponent
+    torch.testing.assert_close(first_component(values * scale) / scale, first_component(values), atol=1e-5, rtol=1e-4)
+    assert first_component(torch.ones(1, 4, 3, 3)).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("method", CONTRIBUTIONS)
+def test_eigen_smooth_of_a_single_channel_is_the_centred_map(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, g = torch.rand(3, 1, 4, 5, generator=generator), torch.randn(3, 1, 4, 5, generator=generator)
+    plain = METHODS[method](a, g)
+    centred = plain - plain.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(EIGEN_SMOOTHED[method](a, g), centred, atol=1e-5, rtol=1e-4)
 
 
 def test_xgradcam_sums_to_what_hirescam_sums_to() -> None:
@@ -104,39 +145,6 @@ def test_before_pooling_and_a_linear_head_gradcam_is_cam_and_hirescam() -> None:
     original = torch.einsum("nc,nchw->nhw", model.fc.weight.detach()[classes], a) / (a.shape[2] * a.shape[3])
     for method in ("gradcam", "hirescam", "xgradcam"):
         torch.testing.assert_close(METHODS[method](a, g), original, atol=1e-6, rtol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def theirs() -> Iterator[object]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # theirs, on import
-        yield pytest.importorskip("pytorch_grad_cam")
-
-
-@pytest.mark.parametrize("layer", ["early", "late"])
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("gradcam", "GradCAM"),
-        ("hirescam", "HiResCAM"),
-        ("layercam", "LayerCAM"),
-        ("xgradcam", "XGradCAM"),
-        ("elementwise", "GradCAMElementWise"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore")
-def test_parity_with_grad_cam(theirs: object, method: str, name: str, layer: str) -> None:
-    """Their convention is ours up to two things: the minimum is subtracted, and 1e-7 added to the maximum."""
-    model, images, classes = net_and_batch()
-    with torch.no_grad():
-        model.fc.weight *= 1e4  # so that their 1e-7 is small beside every maximum
-    target = __import__("pytorch_grad_cam.utils.model_targets", fromlist=["_"]).ClassifierOutputTarget
-    with getattr(theirs, name)(model, [getattr(model, layer)]) as engine:
-        expected = torch.from_numpy(engine(images, [target(int(c)) for c in classes]))
-    ours = cams(model, images, [layer], classes, method=method).maps[0]
-    converted = normalise(ours - ours.amin((1, 2), keepdim=True))
-    torch.testing.assert_close(converted, expected.float(), atol=1e-5, rtol=0)
-    assert expected.std() > 0.1
 
 
 def test_normalise_by_hand() -> None:

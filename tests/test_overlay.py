@@ -1,7 +1,6 @@
-"""Pictures by the pixel: colours that mean numbers, and pages on which nothing overlaps or is cut off."""
+"""Pictures by the pixel: colours that mean numbers."""
 
 import inspect
-from collections.abc import Sequence
 
 import cv2
 import matplotlib
@@ -9,16 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
-from cam_core import SCALE_MAX, Tile, colour_bar, enlarge, grid, heat, overlay
-from cam_core import overlay as overlay_function
-from cam_core.text import font, wrap
-
-module = inspect.getmodule(inspect.unwrap(overlay_function))
-assert module is not None
+from cam_core import SCALE_MAX, colour_bar, enlarge, heat, overlay
+from cam_core.overlay import COLOUR_MAPS, DIFFERENCE_MAX, LESS, MORE, difference_bar, difference_overlay
 
 TABLE = np.rint(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(int)
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.sampled_from(" -_"), max_size=60)
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+# Machado et al. 2009, table of severity 1: linear RGB as those without one kind of cone see it.
+COLOUR_VISION = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
 
 
 def photo(height: int = 6, width: int = 8, seed: int = 0) -> np.ndarray:
@@ -82,6 +84,89 @@ def test_value_v_has_colour_v_of_a_perceptually_uniform_table() -> None:
     assert np.array_equal(heat(values * 2, scale_max=2 * SCALE_MAX), heat(values))
 
 
+@pytest.mark.parametrize("name", [name for name in COLOUR_MAPS if name != "jet"])
+def test_named_colours_are_those_of_matplotlib(name: str) -> None:
+    values = np.arange(256, dtype=np.float32)[None] / 255 * SCALE_MAX
+    published = np.rint(matplotlib.colormaps[name](np.arange(256))[:, :3] * 255)
+    assert np.abs(heat(values, colours=name)[0] - published).max() <= 1
+    image = photo()
+    assert np.array_equal(overlay(image, flat(0), colours=name), image)
+
+
+def test_jet_on_request_from_dark_blue_to_dark_red() -> None:
+    low, middle, high = heat(np.array([[0, 2, 4]], np.float32), colours="jet")[0].astype(int)
+    assert np.abs(low - (0, 0, 128)).max() <= 1
+    assert middle[1] == 255
+    assert np.abs(high - (128, 0, 0)).max() <= 1
+    image = photo()
+    assert np.array_equal(overlay(image, flat(0), colours="jet"), image)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(float)
+    assert np.abs(overlay(image, flat(9), colours="jet") - (0.3 * grey + 0.7 * high)).max() <= 1
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.float32, (2, 3), elements=FINITE), st.floats(0.01, 1e6), st.sampled_from(sorted(COLOUR_MAPS)))
+def test_nothing_wraps_whatever_the_map(map_: np.ndarray, scale_max: float, colours: str) -> None:
+    image = photo(2, 3)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(float)
+    for pixels, below, top in (
+        (
+            overlay(image, map_, scale_max=scale_max, colours=colours),
+            map_ <= 0,
+            heat(map_, scale_max=scale_max, colours=colours),
+        ),
+        (difference_overlay(image, map_, scale_max=scale_max), map_ == 0, np.where(map_[..., None] < 0, LESS, MORE)),
+    ):
+        assert np.array_equal(pixels[below], image[below])
+        extremes = np.stack([image, np.broadcast_to(grey, image.shape), top])  # a blend is between what it blends
+        assert (pixels >= extremes.min(0) - 1).all()
+        assert (pixels <= extremes.max(0) + 1).all()
+
+
+def test_a_difference_of_zero_shows_the_image_and_opposite_ones_swap_the_colours() -> None:
+    image = photo()
+    assert np.array_equal(difference_overlay(image, flat(0)), image)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(float)
+    ground = np.broadcast_to(grey, image.shape)
+    for value, opacity in ((DIFFERENCE_MAX / 2, 0.35), (DIFFERENCE_MAX, 0.7), (9, 0.7)):
+        for sign, colour in ((1, MORE), (-1, LESS)):
+            expected = (1 - opacity) * ground + opacity * np.array(colour)
+            assert np.abs(difference_overlay(image, flat(sign * value)) - expected).max() <= 1
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.float32, (2, 3), elements=FINITE))
+def test_opposite_differences_are_mirror_images(difference: np.ndarray) -> None:
+    image = photo(2, 3)
+    plus, minus = (
+        difference_overlay(image, sign * difference).astype(float) for sign in (np.float32(1), np.float32(-1))
+    )
+    # Less the ground that both share, what is left of each is its colour at one and the same opacity.
+    opacity = 0.7 * np.minimum(np.abs(difference) / DIFFERENCE_MAX, 1)[..., None]
+    sign = np.sign(difference)[..., None]
+    assert np.abs(plus - minus - opacity * sign * (np.array(MORE) - np.array(LESS))).max() <= 1
+    y, x = 1, 2
+    assert np.array_equal(difference_overlay(image[y:, x:], difference[y:, x:])[0, 0], plus[y, x])
+
+
+def lightness_and_hue(colour: np.ndarray) -> np.ndarray:
+    lab: np.ndarray = cv2.cvtColor(np.float32(colour)[None, None], cv2.COLOR_RGB2LAB)[0, 0]
+    return lab
+
+
+def test_neither_sign_is_lighter() -> None:
+    less, more = (lightness_and_hue(np.array(colour) / 255) for colour in (LESS, MORE))
+    assert less[0] == pytest.approx(more[0], abs=1)
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISION)
+def test_the_signs_are_told_apart_with_any_colour_vision(vision: str) -> None:
+    matrix = np.array(COLOUR_VISION[vision])
+    linear = [(np.array(colour) / 255) ** 2.2 for colour in (LESS, MORE)]
+    seen = [lightness_and_hue(np.clip(matrix @ colour, 0, 1) ** (1 / 2.2)) for colour in linear]
+    assert np.linalg.norm(seen[0] - seen[1]) > 80  # black and white are 100 apart
+
+
 def test_bad_maps_are_refused() -> None:
     with pytest.raises(ValueError, match="map_ holds NaN or infinity"):
         overlay(photo(), flat(np.nan))
@@ -89,6 +174,30 @@ def test_bad_maps_are_refused() -> None:
         heat(flat(np.inf))
     with pytest.raises(ValueError, match=r"image is \(6, 8\) and map_ \(3, 8\); resize the map"):
         inspect.unwrap(overlay)(photo(), flat(1, height=3))
+    with pytest.raises(ValueError, match=r"image is \(6, 8\) and map_ \(3, 8\); resize the map"):
+        inspect.unwrap(difference_overlay)(photo(), flat(1, height=3))
+    with pytest.raises(ValueError, match="map_ holds NaN or infinity"):
+        difference_overlay(photo(), flat(-np.inf))
+
+
+@pytest.mark.parametrize("scale_max", [0.0, -1.0, np.inf, np.nan])
+def test_a_scale_needs_a_top(scale_max: float) -> None:
+    for draw in (overlay, difference_overlay):
+        with pytest.raises(ValueError, match=f"scale_max must be above 0 and finite, got {scale_max}"):
+            draw(photo(), flat(1), scale_max=scale_max)
+    for bar in (colour_bar, difference_bar):
+        with pytest.raises(ValueError, match=f"scale_max must be above 0 and finite, got {scale_max}"):
+            bar(scale_max=scale_max)
+
+
+def test_unknown_colours_are_refused_with_those_there_are() -> None:
+    message = "colours 'rainbow' are unknown; there are inferno, magma, viridis, cividis, jet"
+    with pytest.raises(ValueError, match=message):
+        overlay(photo(), flat(1), colours="rainbow")
+    with pytest.raises(ValueError, match=message):
+        heat(flat(1), colours="rainbow")
+    with pytest.raises(ValueError, match=message):
+        colour_bar(colours="rainbow")
 
 
 def test_enlarge_repeats_pixels() -> None:
@@ -100,141 +209,42 @@ def test_enlarge_repeats_pixels() -> None:
             assert np.array_equal(large[dy::5, dx::5], image)
 
 
-def test_colour_bar_shows_what_the_overlay_makes_of_a_grey_image() -> None:
-    bar = colour_bar(200)
+BAR_TOP = 27  # of the ramp: a line of heading and half a line of the tick that stands beside its end
+
+
+@pytest.mark.parametrize("colours", ["inferno", "jet"])
+def test_colour_bar_shows_what_the_overlay_makes_of_a_grey_image(colours: str) -> None:
+    bar = colour_bar(200, colours=colours)
     assert bar.shape[0] == 200
-    column = bar[:, 5]
-    grey = np.full((1, 1, 3), 128, np.uint8)
-    (ends,) = np.nonzero((column == overlay(grey, flat(SCALE_MAX, 1, 1))[0]).all(1))
-    (starts,) = np.nonzero((column == grey[0]).all(1))
-    ramp = column[ends[0] : starts[-1] + 1]
-    assert len(ramp) > 140
-    for value, colour in zip(np.linspace(SCALE_MAX, 0, len(ramp), dtype=np.float32), ramp, strict=True):
-        assert (overlay(grey, flat(value, 1, 1))[0, 0] == colour).all()
+    ramp = bar[BAR_TOP : BAR_TOP + 164, 5]
+    assert (bar[[BAR_TOP - 1, BAR_TOP + 164], 5] == 255).all()
+    grey = np.full((164, 1, 3), 128, np.uint8)
+    values = np.linspace(SCALE_MAX, 0, 164, dtype=np.float32)[:, None]
+    assert np.array_equal(ramp, overlay(grey, values, colours=colours)[:, 0])
     with pytest.raises(ValueError, match="height must be at least 108 pixels, got 60"):
         colour_bar(60)
 
 
-def place(rows: Sequence[Sequence[Tile]], **options: object) -> list[tuple[int, int, np.ndarray]]:
-    settings = {"row_labels": (), "column_labels": (), "title": "", "footer": "", "bar": None, "tile_size": 160}
-    blocks = module._blocks(rows, **settings | options)  # type: ignore[union-attr]
-    return [(block.x, block.y, block.pixels) for block in blocks]
+def test_difference_bar_shows_both_signs_around_the_image() -> None:
+    bar = difference_bar(201)
+    ramp = bar[BAR_TOP : BAR_TOP + 165, 5]
+    grey = np.full((165, 1, 3), 128, np.uint8)
+    values = np.linspace(DIFFERENCE_MAX, -DIFFERENCE_MAX, 165, dtype=np.float32)[:, None]
+    assert np.array_equal(ramp, difference_overlay(grey, values)[:, 0])
+    assert (ramp[82] == 128).all()
+    assert (bar[BAR_TOP + 82, 18:22] < 50).all()  # its tick
+    with pytest.raises(ValueError, match="height must be at least 108 pixels, got 60"):
+        difference_bar(60)
 
 
-def tiles(rows: int, columns: int, caption: str, size: tuple[int, int] = (8, 8)) -> list[list[Tile]]:
-    verdicts = ("right", "wrong", "none")
-    return [[Tile(photo(*size), caption, verdicts[(r + c) % 3]) for c in range(columns)] for r in range(rows)]
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    rows=st.integers(1, 20),
-    columns=st.integers(1, 10),
-    texts=st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS),
-    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
-    tile_size=st.integers(16, 96),
-    bar=st.booleans(),
-)
-def test_nothing_overlaps_and_all_is_on_the_page(
-    rows: int, columns: int, texts: tuple[str, ...], size: tuple[int, int], tile_size: int, bar: bool
-) -> None:
-    caption, row_label, column_label, title, footer = texts
-    page_tiles = tiles(rows, columns, caption, size)
-    options = {
-        "row_labels": [row_label] * rows,
-        "column_labels": [column_label] * columns,
-        "title": title,
-        "footer": footer,
-        "bar": colour_bar(110) if bar else None,
-        "tile_size": tile_size,
-    }
-    page = grid(page_tiles, **options)
-    used = np.zeros(page.shape[:2], int)
-    for x, y, pixels in place(page_tiles, **options):
-        assert x >= 0
-        assert y >= 0
-        assert y + len(pixels) <= len(page)
-        assert x + pixels.shape[1] <= page.shape[1]
-        used[y : y + len(pixels), x : x + pixels.shape[1]] += 1
-        assert np.array_equal(page[y : y + len(pixels), x : x + pixels.shape[1]], pixels)
-    assert used.max() == 1
-    assert (page[used == 0] == 255).all()
-
-
-@settings(deadline=None)
-@given(text=TEXTS, width=st.integers(40, 200), size=st.sampled_from([13, 14, 20]))
-def test_text_keeps_all_its_characters_within_the_width(text: str, width: int, size: int) -> None:
-    face = font(size)
-    lines = wrap(text, face, width)
-    assert "".join("".join(lines).split()) == "".join(text.split())
-    assert all(len(line) == 1 or face.getlength(line) <= width for line in lines)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "automobile",
-        "a very long class name of a folder data set",
-        "Wüstenspringmausgehege",
-        "черепаха",
-        "jumping, gypsy",
-    ],
-)
-@pytest.mark.parametrize("width", [60, 104, 168])
-def test_no_ink_is_cut_off(text: str, width: int) -> None:
-    block = module._text(text, width, 13)  # type: ignore[union-attr]
-    for border in (block[0], block[-1], block[:, 0], block[:, -1]):
-        assert (border == 255).all()
-    assert block.min() < 100
-
-
-def test_words_break_at_joints_before_they_break_anywhere() -> None:
-    face = font(13)
-    width = int(face.getlength("resnet18_one"))
-    assert wrap("resnet18_onecycle", face, width) == ["resnet18_", "onecycle"]
-    assert wrap("a\nb c", face, 100) == ["a", "b c"]
-    assert wrap("", face, 100) == []
-
-
-@pytest.mark.parametrize(("size", "tile_size", "factor"), [((32, 32), 160, 5), ((32, 32), 100, 3), ((64, 40), 160, 2)])
-def test_a_tile_is_the_image_enlarged_pixel_by_pixel(size: tuple[int, int], tile_size: int, factor: int) -> None:
-    image = photo(*size)
-    ((_, _, framed), *_) = place([[Tile(image, "cat", "right")]], tile_size=tile_size)
-    assert np.array_equal(framed[4:-4, 4:-4], enlarge(image, factor))
-    assert (framed[0] == (0, 114, 86)).all()
-
-
-def test_a_larger_image_is_shrunk_by_averaging() -> None:
-    image = np.zeros((320, 200, 3), np.uint8)
-    image[::2] = 200
-    ((_, _, framed), *_) = place([[Tile(image)]], tile_size=160)
-    assert framed.shape == (168, 108, 3)
-    assert (framed[4:-4, 4:-4] == 100).all()
-
-
-def test_right_and_wrong_differ_in_symbol_and_not_in_colour_alone() -> None:
-    blocks = [place([[Tile(photo(), "cat", verdict)]])[1][2] for verdict in ("right", "wrong")]
-    ink = [block.min(axis=2) < 200 for block in blocks]
-    assert ink[0].shape == ink[1].shape
-    assert (ink[0] != ink[1]).any()
-
-
-def test_rows_may_differ_in_length_and_need_no_text() -> None:
-    page = grid([[Tile(photo())] * 3, [Tile(photo())]])
-    assert page.shape[2] == 3
-    assert (page[:10] == 255).all()
-
-
-@pytest.mark.parametrize(
-    ("rows", "options", "message"),
-    [
-        ([], {}, "rows must hold at least one row"),
-        ([[]], {}, "rows must hold at least one row and no empty row"),
-        ([[Tile(photo())]], {"row_labels": ["a", "b"]}, "row_labels holds 2 texts for 1 rows"),
-        ([[Tile(photo())] * 3], {"column_labels": ["a"]}, "column_labels holds 1 texts for 3 columns"),
-        ([[Tile(photo())]], {"tile_size": 8}, "tile_size must be at least 16 pixels, got 8"),
-    ],
-)
-def test_impossible_pages(rows: list[list[Tile]], options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        grid(rows, **options)
+@pytest.mark.parametrize("scale_max", [0.4, 1.0, 2.5, 8.0])
+def test_a_bar_has_its_ticks_on_any_scale(scale_max: float) -> None:
+    for bar, low in (
+        (colour_bar(300, scale_max=scale_max), 0.0),
+        (difference_bar(400, scale_max=scale_max), -scale_max),
+    ):
+        length = len(bar) - 36
+        ticks = BAR_TOP + np.flatnonzero((bar[BAR_TOP:, 20] < 50).all(1))
+        whole = [value for value in range(-8, 9) if low < value < scale_max and scale_max - abs(value) >= 1]
+        values = sorted({low, *whole, 0, scale_max}, reverse=True)
+        assert ticks.tolist() == [BAR_TOP + round((length - 1) * (scale_max - v) / (scale_max - low)) for v in values]

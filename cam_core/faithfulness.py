@@ -1,0 +1,354 @@
+"""Does a map say what the model used? Remove or keep pixels in the order of the map, and ask the model again.
+
+Every function runs the model in eval mode, without gradients, `chunk` images at a time, and leaves it as it was.
+Results are float32, on the device of the images; a dead map, which is all zero, is missing evidence and gives NaN:
+average with `nanmean`.
+
+All of this shows the model images that it has never seen. What it makes of them depends on how removed pixels are
+filled (`Remove`), and on what it was trained with: a model trained with holes (Cutout) meets in a hole an old friend.
+So these numbers rank maps of one model. Between models not even `deletion_margin` is free of that, only freer.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cam_core.capture import device_of, undisturbed
+from cam_core.maps import normalise
+from cam_core.quality import live, random_maps
+from cam_core.targets import scores
+
+NEIGHBOURS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
+"""What each neighbour of a removed pixel counts for in ROAD's imputation."""
+
+RESIDUAL = 1e-4
+"""Where imputation stops: the imbalance left in the equations, relative to the image; off by about an 8-bit step."""
+
+Remove = Callable[[Float[Tensor, "n c h w"], Bool[Tensor, "n h w"]], Float[Tensor, "n c h w"]]
+"""A way to remove pixels: new images, in which those under the mask say nothing and the others are as they were."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The class's probability in each image while pixels are removed (or inserted).
+
+    `fractions` of the pixels, from 0 to 1, have been removed (inserted) at each point; a dead map's row is NaN.
+    """
+
+    fractions: Float32[Tensor, " points"]
+    probabilities: Float32[Tensor, "n points"]
+
+    @property
+    def auc(self) -> Float32[Tensor, " n"]:
+        """The area under each image's curve by the trapezoid rule, in [0, 1]: the probability averaged on the way."""
+        return torch.trapezoid(self.probabilities, self.fractions, dim=1)
+
+
+def mean_fill(images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"]) -> Float[Tensor, "n c h w"]:
+    """The images with each removed pixel in the mean colour of its own image.
+
+    Flat holes have a shape, and the shape can give the class away: on drawn objects the silhouette alone was enough.
+    A model trained with flat holes is at home with them besides.
+    """
+    return torch.where(removed[:, None], images.mean((2, 3), keepdim=True), images)
+
+
+def colour_fill(colour: Float[Tensor, " c"]) -> Remove:
+    """A way to remove pixels: each becomes this colour, in what the model takes; zeros are RISE's choice for deletion.
+
+    After the usual normalisation zeros are the data set's mean colour. Misleads as `mean_fill` does.
+    """
+
+    def fill(images: Tensor, removed: Tensor) -> Tensor:
+        return torch.where(removed[:, None], colour.to(images)[:, None, None], images)
+
+    return fill
+
+
+def blur_fill(
+    images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"], *, sigma: float = 5.0
+) -> Float[Tensor, "n c h w"]:
+    """The images with each removed pixel as it is in the blurred image: what RISE's insertion starts from.
+
+    A Gaussian of standard deviation `sigma` pixels, cut off there: 11 x 11 pixels for RISE's 5 (Petsiuk et al., BMVC
+    2018). Edges are repeated outside. The blurred image holds blurred evidence: that is its weakness for deletion.
+    """
+    radius = math.ceil(sigma)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = (-(offsets**2) / (2 * sigma**2)).exp()
+    kernel = kernel / kernel.sum()
+    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate").flatten(0, 1)[:, None]
+    blurred = F.conv2d(F.conv2d(padded, kernel[None, None, None, :]), kernel[None, None, :, None])
+    return torch.where(removed[:, None], blurred.view_as(images), images)
+
+
+def inpaint(images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"]) -> Float[Tensor, "n c h w"]:
+    """The images with each removed pixel as the weighted mean of its eight neighbours, which may be removed too.
+
+    ROAD's linear imputation (Rong et al., ICML 2022): a hole is filled smoothly from its rim, so that its shape tells
+    little. Neighbours at an edge count 1/6, at a corner 1/12; those outside the image do not count. Solved for all
+    images at once by conjugate gradients, as one depthwise convolution per round. Nothing can be inferred where nothing
+    is left: an image removed as a whole becomes its own mean colour. Scattered pixels it restores nearly perfectly,
+    hence `deletion_margin`'s choice of what to compare with.
+    """
+    hole = removed[:, None].to(images)
+    weights = _of_neighbours(torch.ones_like(images[:1, :1]))
+
+    def imbalance(values: Tensor) -> Tensor:
+        return (weights * values - _of_neighbours(values)) * hole
+
+    filled = mean_fill(images, removed)
+    rest = -imbalance(filled)
+    direction, size = rest, _energy(rest)
+    enough = RESIDUAL**2 * _energy(images)
+    for _ in range(4 * max(images.shape[2:])):
+        active = size > enough  # each image and channel goes its own way: its neighbours in the batch change nothing
+        if not active.any():
+            break
+        change = imbalance(direction)
+        step = torch.where(active, size / (direction * change).sum((2, 3), keepdim=True), 0.0)
+        filled, rest = filled + step * direction, rest - step * change
+        before, size = size, _energy(rest)
+        direction = rest + torch.where(active, size / before, 0.0) * direction
+    return filled
+
+
+def noisy_inpaint(
+    images: Float[Tensor, "n c h w"],
+    removed: Bool[Tensor, "n h w"],
+    *,
+    generator: torch.Generator,
+    noise: float = 0.01,
+) -> Float[Tensor, "n c h w"]:
+    """As `inpaint`, with Gaussian noise of standard deviation `noise` on removed pixels, in what the model takes.
+
+    ROAD as published, for smooth patches can be told from real ones. Give the generator with `functools.partial`.
+    """
+    normal = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
+    return inpaint(images, removed) + noise * normal * removed[:, None]
+
+
+def deletion(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    maps: Float[Tensor, "n h w"],
+    classes: Int[Tensor, " n"],
+    *,
+    steps: int = 10,
+    remove: Remove = inpaint,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Curve:
+    """The curve of each class's probability as pixels are removed, the map's highest first; a low area is good.
+
+    Petsiuk et al., RISE, BMVC 2018, where the fill is zero; here it is `inpaint` unless you say otherwise. `maps` are
+    non-negative, at the size of the images; equal values, of which a map has many after its ReLU, come in a random
+    order drawn from `seed`. Takes `steps` + 1 forward passes per image, the untouched image among them.
+
+    Raises ValueError for shapes that do not fit together, non-finite maps, a class that the model does not have, steps
+    that are not between 1 and the number of pixels, and a chunk below 1.
+    """
+    return _curve(model, images, maps, classes, torch.lt, steps, remove, seed, chunk)
+
+
+def insertion(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    maps: Float[Tensor, "n h w"],
+    classes: Int[Tensor, " n"],
+    *,
+    steps: int = 10,
+    remove: Remove = blur_fill,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Curve:
+    """The curve of each class's probability as pixels are put back, the map's highest first; a high area is good.
+
+    Petsiuk et al., RISE, BMVC 2018: starts from the image removed as a whole, which is by default the blurred image, as
+    there. The rest is as for `deletion`.
+    """
+    return _curve(model, images, maps, classes, torch.ge, steps, remove, seed, chunk)
+
+
+def deletion_margin(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    maps: Float[Tensor, "n h w"],
+    classes: Int[Tensor, " n"],
+    grid: tuple[int, int],
+    *,
+    steps: int = 10,
+    remove: Remove = inpaint,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Float32[Tensor, " n"]:
+    """The deletion area of a random map minus that of the map, in [-1, 1]; 0 = knows nothing, higher is better.
+
+    How fast a probability falls while pixels go says as much about the model as about the map: one trained with Cutout
+    has seen holes, and holds out against a random order too. That part is the same for a random map of the same model
+    and is taken away here, so this margin, and never the area itself, may be set side by side between models; with a
+    fill that neither was trained with. Even so it is no ranking of models: a margin is large where evidence is
+    concentrated, whether on the object or on a shortcut.
+
+    The random map is one that a layer of the maps' own `grid` (rows, columns) could give, as of `random_maps`: it takes
+    patches away as the map does, where random single pixels would be restored by `inpaint`, and any patches would seem
+    faithful. Takes 2 (`steps` + 1) forward passes per image. Noisy for one image: average over many.
+    """
+    n, h, w = maps.shape
+    chance = random_maps(n, grid, (h, w), torch.Generator().manual_seed(seed))
+    own, random = (
+        deletion(model, images, some, classes, steps=steps, remove=remove, seed=seed, chunk=chunk).auc
+        for some in (maps, chance)
+    )
+    return random - own
+
+
+def masked_confidence(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    maps: Float[Tensor, "n h w"],
+    classes: Int[Tensor, " n"],
+    *,
+    chunk: int = 64,
+) -> tuple[Float32[Tensor, " n"], Float32[Tensor, " n"]]:
+    """The class's probability in each image, and in the image times its map: what the three measures below compare.
+
+    The map is divided by its maximum; where it is 0 the product is 0, after the usual normalisation the data set's mean
+    colour (Chattopadhay et al., WACV 2018). The second is NaN for a dead map. Takes two forward passes per image;
+    raises as `deletion`.
+    """
+    _check(images, maps, classes, chunk)
+    device = device_of(model, images)
+    with undisturbed(model, device), torch.no_grad():
+        found = [
+            (_confidence(model, some, labels), _confidence(model, some * mask[:, None].to(some), labels))
+            for some, mask, labels in _chunks(device, chunk, images, normalise(maps), classes)
+        ]
+    full, masked = (torch.cat(parts).to(images.device) for parts in zip(*found, strict=True))
+    return full, _of_live(maps, masked)
+
+
+def average_drop(full: Float[Tensor, " n"], masked: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The share of each image's confidence that masking costs, max(0, p - p_masked) / p, in [0, 1], lower is better.
+
+    Chattopadhay et al., WACV 2018, who give the mean in per cent. Takes what `masked_confidence` returns; 0 where p is
+    0. A map of ones drops nothing, so a map that lights up everything is perfect: never rank models by it, nor maps
+    by it alone.
+    """
+    return torch.where(full > 0, (full - masked).relu() / full, masked * 0)
+
+
+def increase_in_confidence(full: Float[Tensor, " n"], masked: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """1 for each image of which masking makes the model surer, p < p_masked, else 0; higher is better.
+
+    Chattopadhay et al., WACV 2018, as a percentage of images. Blind to how much surer, so a map close to one everywhere
+    that removes a trifle can win it all; never rank models by it. `average_gain` was meant to replace it.
+    """
+    return torch.where(masked.isnan(), torch.nan, (full < masked).to(full))
+
+
+def average_gain(full: Float[Tensor, " n"], masked: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The share of the missing confidence that masking adds, max(0, p_masked - p) / (1 - p), in [0, 1]; high is good.
+
+    Zhang et al., Opti-CAM, arXiv:2301.07002: the counterpart of `average_drop`, to be read with it. 0 where p is 1 and
+    no gain is possible, and for a map of ones; a map made for it can win it with what is not evidence to anyone: never
+    rank models by it.
+    """
+    return torch.where(full < 1, (masked - full).relu() / (1 - full), masked * 0)
+
+
+def _curve(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    classes: Tensor,
+    is_removed: Callable[[Tensor, int], Tensor],
+    steps: int,
+    remove: Remove,
+    seed: int,
+    chunk: int,
+) -> Curve:
+    """The curve where `is_removed(ranks, count)` says which pixels lack at each count of pixels dealt with."""
+    _check(images, maps, classes, chunk)
+    pixels = maps[0].numel()
+    if not 1 <= steps <= pixels:
+        raise ValueError(f"steps must be between 1 and the {pixels} pixels of an image, got {steps}")
+    counts = [(2 * k * pixels + steps) // (2 * steps) for k in range(steps + 1)]
+    device = device_of(model, images)
+    with undisturbed(model, device), torch.no_grad():
+        parts = [
+            torch.stack(
+                [_confidence(model, _without(some, is_removed(ranks, count), remove), labels) for count in counts], 1
+            )
+            for some, ranks, labels in _chunks(device, chunk, images, _ranks(maps, seed), classes)
+        ]
+    probabilities = torch.cat(parts).to(images.device)
+    return Curve(torch.tensor(counts, device=images.device) / pixels, _of_live(maps, probabilities))
+
+
+def _ranks(maps: Tensor, seed: int) -> Int[Tensor, "n h w"]:
+    """Each pixel's place in the order of its map, 0 for the highest; equal values are in random order."""
+    flat = maps.flatten(1)
+    shuffled = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed)).argsort(1).to(maps.device)
+    order = shuffled.gather(1, flat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+    return order.argsort(1).view(maps.shape)
+
+
+def _without(images: Tensor, removed: Tensor, remove: Remove) -> Tensor:
+    """The images after removal, computed in float32 at least whatever their own and autocast's precision."""
+    with torch.autocast(images.device.type, enabled=False):
+        return remove(images.to(torch.promote_types(images.dtype, torch.float32)), removed).to(images.dtype)
+
+
+def _confidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """The probability of each image's class."""
+    # A copy, for some models change their input in place.
+    logits: object = model(images.clone())
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"the model must return logits ({len(images)}, classes), got {got}")
+    return scores(classes, logits.float().softmax(1))
+
+
+def _chunks(device: torch.device, size: int, *tensors: Tensor) -> Iterator[list[Tensor]]:
+    """The tensors side by side, `size` images at a time, on the device."""
+    for some in zip(*(torch.split(tensor, size) for tensor in tensors), strict=True):
+        yield [part.to(device) for part in some]
+
+
+def _of_live(maps: Tensor, values: Tensor) -> Tensor:
+    """The values of each image, NaN where its map is dead."""
+    alive = live(maps).to(values.device)
+    return torch.where(alive.view(-1, *[1] * (values.ndim - 1)), values, torch.nan)
+
+
+def _of_neighbours(values: Tensor) -> Tensor:
+    """The weighted sum of each pixel's neighbours; the sum of weights is 1 away from the border."""
+    channels = values.shape[1]
+    kernel = values.new_tensor(NEIGHBOURS).expand(channels, 1, 3, 3)
+    return F.conv2d(values, kernel, padding=1, groups=channels)
+
+
+def _energy(values: Tensor) -> Tensor:
+    return (values**2).sum((2, 3), keepdim=True)
+
+
+def _check(images: Tensor, maps: Tensor, classes: Tensor, chunk: int) -> None:
+    if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
+        raise ValueError(f"images must be floats (n, channels, h, w), n > 0, got {images.dtype} {tuple(images.shape)}")
+    n, h, w = len(images), images.shape[2], images.shape[3]
+    if maps.shape != (n, h, w):
+        raise ValueError(f"maps must be ({n}, {h}, {w}) as the images, got {tuple(maps.shape)}; resize changes that")
+    if not maps.isfinite().all():
+        raise ValueError("maps hold NaN or infinity; check the model that they are of")
+    if classes.shape != (n,) or classes.is_floating_point():
+        raise ValueError(
+            f"classes must be {n} whole numbers, one per image, got {classes.dtype} {tuple(classes.shape)}"
+        )
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1 image, got {chunk}")

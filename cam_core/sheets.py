@@ -1,0 +1,172 @@
+"""Ready-made pages of maps: the layers of a network, methods, or several models side by side, one row per image.
+
+Every map is drawn divided by its own mean, on the one scale of `overlay`: never scaled by its own maximum, so that
+equal colours mean equal shares of a map in every column and on every page. Maps may be on any device.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from cam_core.engine import Cams
+from cam_core.maps import relative_to_mean
+from cam_core.overlay import colour_bar, difference_bar, difference_overlay, overlay
+from cam_core.page import ROW_GAP, Tile, grid
+
+NO_EVIDENCE = "no positive evidence"
+"""What stands below a dead map: nothing at this layer raised the score."""
+
+EXPLAINED = "Colour: the map divided by its mean, 1 = no preference."
+TILE, LARGEST_TILE = 128, 256  # the longer side of an image on the page in pixels, at least and at most
+BAR = 160
+
+Images = UInt8[np.ndarray, "n h w 3"]
+Maps = Float32[np.ndarray, "n h w"]
+Page = UInt8[np.ndarray, "page_h page_w 3"]
+
+
+def layer_strips(
+    images: Images, found: Cams, *, labels: Sequence[str] = (), title: str = "", colours: str = "inferno"
+) -> Page:
+    """A page with a row per image: the image, then its map at every layer.
+
+    `images` are RGB and of the size of the maps; `labels` stand to the left of the rows. A dead map is marked as one.
+    Raises ValueError where images, maps and labels do not fit together or `colours` is not a key of `COLOUR_MAPS`.
+    """
+    maps = {layer: _drawn(images, found, layer) for layer in found.layers}
+    return _page(images, maps, {}, labels, title, f"Method: {found.method}.", colours)
+
+
+def method_strips(
+    images: Images,
+    by_method: Mapping[str, Cams],
+    layer: str,
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+    colours: str = "inferno",
+) -> Page:
+    """A page with a row per image: the image, then the map of every method at that layer.
+
+    `by_method` is what `cams_of_methods` returns; its keys head the columns. Otherwise as `layer_strips`.
+    """
+    maps = {name: _drawn(images, found, layer) for name, found in by_method.items()}
+    return _page(images, maps, {}, labels, title, f"Layer: {layer}.", colours)
+
+
+def side_by_side(
+    images: Images,
+    by_model: Mapping[str, Cams],
+    layer: str,
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+    colours: str = "inferno",
+) -> Page:
+    """A page with a row per image: the image, then the map of every model at that layer, all of one method.
+
+    The keys of `by_model` head the columns. Two models get a last column, the second's map less the first's, with a
+    scale of its own. Otherwise as `layer_strips`.
+    """
+    methods = sorted({found.method for found in by_model.values()})
+    if len(methods) > 1:
+        raise ValueError(f"by_model mixes the methods {', '.join(methods)}; compare models under one of them")
+    maps = {name: _drawn(images, found, layer) for name, found in by_model.items()}
+    footer = f"Method: {', '.join(methods)}. Layer: {layer}."
+    return _page(images, maps, difference_column(images, maps), labels, title, footer, colours)
+
+
+def _page(
+    images: Images,
+    maps: Mapping[str, Maps],
+    differences: Mapping[str, Sequence[Tile]],
+    labels: Sequence[str],
+    title: str,
+    footer: str,
+    colours: str,
+) -> Page:
+    if not maps:
+        raise ValueError("there is no map to draw; give at least one layer, method or model")
+    pictures = [Tile(image) for image in images]
+    columns = {name: map_tiles(images, some, colours) for name, some in maps.items()}
+    footer = f"{footer} {EXPLAINED}"
+    return sheet(pictures, columns, differences, labels=labels, title=title, footer=footer, colours=colours)
+
+
+def sheet(
+    images: Sequence[Tile],
+    columns: Mapping[str, Sequence[Tile]],
+    differences: Mapping[str, Sequence[Tile]] | None = None,
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+    footer: str = "",
+    colours: str = "inferno",
+) -> Page:
+    """A page of tiles, one row per image: the image, its tile in each column, and in each column of differences.
+
+    What the other functions here make their pages with, for tiles with captions of one's own (see `map_tiles` and
+    `difference_column`). `colours` are those of the tiles in `columns`.
+    """
+    if labels and len(labels) != len(images):
+        raise ValueError(f"labels holds {len(labels)} texts for {len(images)} images")
+    every = {**columns, **(differences or {})}
+    bars = [colour_bar(BAR, colours=colours), *(difference_bar(BAR) for _ in differences or {})]
+    return grid(
+        list(zip(images, *every.values(), strict=True)),
+        row_labels=labels,
+        column_labels=["image", *every],
+        title=title,
+        footer=footer,
+        bar=np.concatenate([np.pad(bar, ((0, ROW_GAP), (0, 0), (0, 0)), constant_values=255) for bar in bars]),
+        tile_size=_tile_size(images),
+    )
+
+
+def _tile_size(tiles: Sequence[Tile]) -> int:
+    """The longer side of the largest image on the page: whole times its own, so that pixels stay squares, if it can."""
+    longest = max((max(tile.image.shape[:2]) for tile in tiles), default=TILE)
+    return min(LARGEST_TILE, longest * math.ceil(TILE / longest))
+
+
+def map_tiles(images: Images, maps: Maps, colours: str = "inferno") -> list[Tile]:
+    """Each map over its image; `maps` are relative to their mean. A dead one is marked as such."""
+    return [
+        Tile(overlay(image, map_, colours=colours), "" if map_.any() else NO_EVIDENCE)
+        for image, map_ in zip(images, maps, strict=True)
+    ]
+
+
+def difference_column(images: Images, maps: Mapping[str, Maps]) -> dict[str, list[Tile]]:
+    """The second map less the first over each image, in grey, under a heading that says so; {} unless there are two.
+
+    `maps` are relative to their mean. Where one of the two is dead there is no difference to show.
+    """
+    if len(maps) != 2:
+        return {}
+    (name, first), (other_name, second) = maps.items()
+    both = np.any(first, (1, 2)) & np.any(second, (1, 2))
+    differences = np.where(both[:, None, None], second - first, np.float32(0))
+    tiles = [
+        Tile(difference_overlay(_grey(image), difference), "" if live else NO_EVIDENCE)
+        for image, difference, live in zip(images, differences, both, strict=True)
+    ]
+    return {f"{other_name} − {name}": tiles}
+
+
+def _grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image without colours, so that all colour over it is that of a difference."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.uint8)
+
+
+def _drawn(images: Images, found: Cams, layer: str) -> Maps:
+    """The maps at that layer, each relative to its mean."""
+    if layer not in found.layers:
+        raise ValueError(f"layer {layer!r} has no maps; there are maps of {', '.join(found.layers)}")
+    size, wanted = tuple(found.maps.shape[1:]), images.shape[:3]
+    if size != wanted:
+        raise ValueError(f"images is {wanted} and the maps are {size} (n, height, width); give the images explained")
+    return relative_to_mean(found.maps[found.layers.index(layer)]).cpu().numpy()

@@ -1,0 +1,108 @@
+"""What is explained: classes, contrasts and functions of the logits, from one and the same pass."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cam_core import Contrast, cams, capture, predicted
+from cam_core.targets import check_target, scores, take
+
+LOGITS = torch.tensor([[1.0, 5.0, 3.0], [4.0, 0.0, 2.0]])
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    )
+
+
+def test_scores_by_hand() -> None:
+    classes, others = torch.tensor([2, 0]), torch.tensor([0, 1])
+    assert scores(classes, LOGITS).tolist() == [3, 4]
+    assert scores(Contrast(classes, others), LOGITS).tolist() == [2, 4]
+    assert scores(predicted, LOGITS).tolist() == [5, 4]
+    assert scores(lambda logits: logits.sum(1), LOGITS).tolist() == [9, 6]
+
+
+def test_the_predicted_class_is_the_one_class_that_predicted_explains_even_in_a_tie() -> None:
+    logits = torch.zeros(2, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(scores(predicted, logits).sum(), logits)
+    assert gradient.sum(1).tolist() == [1, 1]
+    assert gradient.count_nonzero() == 2
+
+
+def test_take_gives_the_target_of_some_images_in_their_order() -> None:
+    indices = torch.tensor([1, 1, 0])
+    taken = take(Contrast(torch.tensor([2, 0]), torch.tensor([0, 1])), indices)
+    assert isinstance(taken, Contrast)
+    assert (taken.classes.tolist(), taken.others.tolist()) == ([0, 0, 2], [1, 1, 0])
+    assert take(predicted, indices) is predicted
+
+
+def test_the_evidence_of_a_contrast_is_the_difference_of_its_classes_evidence() -> None:
+    images, classes, others = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 0, 2])
+    model = net()
+    contrast = capture(model, images, ["1"], Contrast(classes, others)).gradients["1"]
+    apart = [capture(model, images, ["1"], target).gradients["1"] for target in (classes, others)]
+    torch.testing.assert_close(contrast, apart[0] - apart[1])
+
+
+@pytest.mark.parametrize(
+    "method", ["gradcam", "scorecam", "ablationcam", "gradcam:aug_smooth", "hirescam:eigen_smooth"]
+)
+def test_predicted_is_the_class_with_the_highest_logit_of_the_image_itself(method: str) -> None:
+    images, model = torch.randn(5, 3, 8, 8), net()
+    found = cams(model, images, ["1"], predicted, method=method, chunk=2)
+    named = cams(model, images, ["1"], model(images).argmax(1), method=method)
+    torch.testing.assert_close(found.maps, named.maps, atol=1e-5, rtol=0)
+
+
+def test_a_function_of_the_logits_may_be_a_probability() -> None:
+    images, model = torch.randn(3, 3, 8, 8), net()
+    evidence = capture(model, images, ["1"], lambda logits: logits.softmax(1)[:, 1])
+    activations = model[1](model[0](images)).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(model[2:](activations).softmax(1)[:, 1].sum(), activations)
+    torch.testing.assert_close(evidence.gradients["1"], expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (torch.tensor([0, 1]), r"target must be 3 whole numbers, one class per image, got torch.int64 \(2,\)"),
+        (torch.tensor([True, False, True]), "target must be 3 whole numbers, .* got torch.bool"),
+        (Contrast(torch.tensor([0, 1]), torch.tensor([1, 0])), r"target.classes must be 3 whole numbers.*\(2,\)"),
+    ],
+)
+def test_targets_of_another_number_are_refused(target: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_target(target, 3)
+
+
+def test_a_list_is_no_target_and_the_way_out_is_named() -> None:
+    with pytest.raises(TypeError, match=r"got list; torch.as_tensor\(target\) makes a tensor"):
+        check_target([0, 1], 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [(lambda logits: logits, r"shape \(2, 3\)"), (lambda logits: logits.sum(), r"shape \(\)"), (len, "int")],
+)
+def test_functions_that_do_not_give_one_number_each_are_refused(function: object, got: str) -> None:
+    with pytest.raises(ValueError, match=rf"target must turn logits \(2, 3\) into \(2,\), one each, got {got}"):
+        scores(function, LOGITS)  # type: ignore[arg-type]
+
+
+def test_a_class_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match="target holds class 3, but the model has 3 classes: 0 to 2"):
+        scores(torch.tensor([0, 3]), LOGITS)
+    with pytest.raises(ValueError, match="target holds class -1"):
+        scores(Contrast(torch.tensor([0, 1]), torch.tensor([0, -1])), LOGITS)
+
+
+def test_a_target_that_does_not_depend_on_the_layer_is_named() -> None:
+    def constant(logits: Tensor) -> Tensor:
+        return logits.detach()[:, 0]
+
+    with pytest.raises(ValueError, match="the target does not depend on layer '1'"):
+        capture(net(), torch.randn(2, 3, 8, 8), ["1"], constant)
