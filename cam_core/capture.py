@@ -22,7 +22,8 @@ class Evidence:
     """What every gradient method is computed from: per layer the activations and their gradients, and the logits.
 
     `activations[name]` and `gradients[name]` have the shape `(n, c, h, w)` of that layer's output; the gradient is that
-    of each image's own explained logit. All are float32, detached, on the model's device, in the order asked for.
+    of what is explained of each image; `observe` has none. All are float32, detached, on the model's device, in the
+    order asked for.
     """
 
     activations: dict[str, Float32[Tensor, "n _ _ _"]]
@@ -63,6 +64,31 @@ def capture(
         {name: _map(name, gradient, reshape) for name, gradient in gradients.items()},
         logits.detach().float(),
     )
+    _check_finite(evidence)
+    return evidence
+
+
+def observe(
+    model: nn.Module,
+    images: Float[Tensor, "n channels height width"],
+    layers: Sequence[str],
+    target: Target,
+    *,
+    reshape: Reshape | None = None,
+) -> Evidence:
+    """The same without gradients, from one forward pass: for methods that ask for none.
+
+    `target` is only checked. Raises as `capture` does; whether the target depends on a layer does not matter here.
+    """
+    check_inputs(images, layers, target)
+    modules = find_layers(model, layers)
+    device = device_of(model, images)
+    with undisturbed(model, device), torch.no_grad():
+        logits, outputs = _run(model, images.detach().to(device).clone(), modules)
+        _check_logits(logits, len(images))
+        scores(target, logits)
+    maps = {name: _map(name, output.detach(), reshape) for name, output in outputs.items()}
+    evidence = Evidence(maps, {}, logits.detach().float())
     _check_finite(evidence)
     return evidence
 
@@ -210,10 +236,16 @@ def _check_logits(logits: object, count: int) -> None:
 
 
 def _check_finite(evidence: Evidence) -> None:
-    for kind, values in (("activations", evidence.activations), ("gradients", evidence.gradients)):
+    kinds = {"activations": evidence.activations, "gradients": evidence.gradients}
+    # A sum is finite only where all its values are, is cheap, and one look at all sums waits for a GPU once. Where a
+    # sum overflows, the look at each value decides.
+    sums = [value.sum() for values in kinds.values() for value in values.values()]
+    if torch.stack(sums).isfinite().all():
+        return
+    for kind, values in kinds.items():
         for name, value in values.items():
-            if not value.isfinite().all():
-                broken = int((~value.isfinite().flatten(1).all(1)).sum())
+            broken = int((~value.isfinite().flatten(1).all(1)).sum())
+            if broken:
                 raise ValueError(
                     f"the {kind} of layer {name!r} hold NaN or infinity for {broken} of {len(value)} images; "
                     "check the images, the weights and the precision"

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence, Reshape, capture, check_inputs
+from cam_core.capture import Evidence, Reshape, capture, check_inputs, observe
 from cam_core.maps import finish
-from cam_core.methods import EIGEN_SMOOTHED, METHODS, eigen_smoothed, summed
+from cam_core.methods import EIGEN_SMOOTHED, METHODS, WITHOUT_GRADIENTS, eigen_smoothed, summed
 from cam_core.names import Spec, specs_of
 from cam_core.perturbation import PERTURBATION_METHODS
 from cam_core.targets import Target, predicted, take
@@ -134,7 +134,8 @@ def _of_one_view(
     reshape: Reshape | None,
 ) -> dict[str, Cams]:
     """All methods on the images given: one capture, and the further forward passes of those that need them."""
-    evidence = capture(model, images, layers, target, reshape=reshape)
+    gradients_needed = any(spec.base in METHODS and spec.base not in WITHOUT_GRADIENTS for spec in specs)
+    evidence = (capture if gradients_needed else observe)(model, images, layers, target, reshape=reshape)
     weights = {
         base: weigh(model, images, evidence, target, reshape=reshape)
         for base, weigh in PERTURBATION_METHODS.items()
@@ -155,7 +156,8 @@ def _raw(evidence: Evidence, spec: Spec, weights: Mapping[str, Mapping[str, Tens
         found = weights[spec.base]
         return {name: reduce(found[name][:, :, None, None] * act) for name, act in evidence.activations.items()}
     method = (EIGEN_SMOOTHED if "eigen_smooth" in spec.smoothings else METHODS)[spec.base]
-    return {name: method(act, evidence.gradients[name]) for name, act in evidence.activations.items()}
+    # The activations stand in for gradients that a method without does not look at.
+    return {name: method(act, evidence.gradients.get(name, act)) for name, act in evidence.activations.items()}
 
 
 def _cams(

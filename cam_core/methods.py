@@ -5,6 +5,7 @@ to the map, `(n, c, h, w)`. `METHODS` holds the maps made of them, `(n, h, w)` a
 over channels, or the first principal component. The ReLU, the resize and the scaling are `cam_core.maps.finish`'s.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from types import MappingProxyType
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 Contributions = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
 Method = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n h w"]]
@@ -32,9 +34,9 @@ def gradcam_plus_plus(
     methods here, this map depends on the scale of the logits: beware when comparing models of different confidence.
     """
     positive = gradients.relu()
-    denominator = 2 + activations.sum((2, 3), keepdim=True) * positive
-    weights = torch.where(denominator > 0, positive / denominator, 0.0).sum((2, 3), keepdim=True)
-    return weights * activations
+    # Infinite where it is not positive, so that the position counts 0.
+    denominator = F.threshold(2 + activations.sum((2, 3), keepdim=True) * positive, 0.0, math.inf)
+    return (positive / denominator).sum((2, 3), keepdim=True) * activations
 
 
 def hirescam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -86,7 +88,7 @@ def first_component(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
     table = contributions.flatten(2)
     top = table.abs().amax((1, 2), keepdim=True)
     # By way of [-1, 1], where the squares of small gradients do not underflow.
-    scaled = torch.where(top > 0, table / top, 0.0)
+    scaled = table / torch.where(top > 0, top, 1.0)
     centred = scaled - scaled.mean(2, keepdim=True)
     channels, positions = centred.shape[1:]
     if channels <= positions:
@@ -131,6 +133,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     | {"eigencam": eigencam, "eigengradcam": partial(_eigen_smoothed, hirescam)}
 )
 """The maps of one pass, `(activations, gradients) -> map`, by the names that `cams` takes."""
+
+WITHOUT_GRADIENTS = frozenset({"eigencam"})
+"""Those of `METHODS` that do not look at the gradients."""
 
 EIGEN_SMOOTHED: Mapping[str, Method] = MappingProxyType(
     {name: partial(_eigen_smoothed, of) for name, of in CONTRIBUTIONS.items()}

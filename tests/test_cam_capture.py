@@ -178,6 +178,19 @@ def test_one_forward_and_one_backward_and_a_second_forward_only_after_changes_in
     assert calls == ["forward"] * forwards + ["backward"]
 
 
+def test_a_method_without_gradients_takes_no_backward_and_gives_what_it_gives_beside_others() -> None:
+    model, (images, classes) = net(inplace=True), batch()
+    together = cams_of_methods(model, images, LAYERS, classes, methods=["eigencam", "gradcam"])["eigencam"]
+    calls: list[str] = []
+    model.fc.register_forward_hook(lambda *_: calls.append("forward"))
+    model.fc.register_full_backward_hook(lambda *_: calls.append("backward"))
+    alone = cams(model, images, ["block1", "block2"], classes, method="eigencam")
+    assert calls == ["forward"]
+    torch.testing.assert_close(alone.maps, together.maps[1:], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="target holds class 5"):
+        cams(model, images, LAYERS, classes + 1, method="eigencam")
+
+
 def state(model: nn.Module) -> dict[str, object]:
     """Everything of a model and of the process that explaining must leave alone."""
     return {
