@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from cam_core.maps import normalise
-from cam_core.quality import centre, live, ranks, top
+from cam_core.quality import centre, check_maps, live, ranks, top
 
 
 def rank_correlation(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
@@ -23,6 +23,7 @@ def rank_correlation(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Fl
     The correlation of the ranks, with the average rank for equal pixels. It weighs the order among the low pixels as
     much as among the high: `top_iou` looks at the high alone. NaN also where a map is constant.
     """
+    check_maps(a, b)
     size = a.shape[1] * a.shape[2]
     return _cosine(ranks(a) / size, ranks(b) / size)
 
@@ -36,6 +37,7 @@ def top_iou(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"], share: float =
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, a share of the pixels of a map, not {share}")
+    check_maps(a, b)
     n, h, w = a.shape
     counts = torch.full((n,), max(1, round(share * h * w)), device=a.device)
     in_a, in_b = (top(maps, counts) * (maps > 0) for maps in (a, b))
@@ -49,6 +51,7 @@ def cosine(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float32[Tens
     0 = nowhere both above 0; 1 = the same up to scale. Unrelated maps are far from 0, since no map is negative: two of
     uniform noise have 3/4, and more when resized from a coarse grid. `rank_correlation` has a plain zero.
     """
+    check_maps(a, b)
     return _cosine(normalise(a), normalise(b))
 
 
@@ -58,6 +61,7 @@ def centre_shift(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float3
     In fractions of the image side, as `quality.spread`. Maps that differ in size or shape alone have 0, and so have all
     that are symmetrical about the middle: it says where maps lie and not whether they are the same.
     """
+    check_maps(a, b)
     return (centre(a) - centre(b)).norm(dim=1)
 
 

@@ -93,22 +93,29 @@ def observe(
     return evidence
 
 
-def check_inputs(images: object, layers: Sequence[str], target: object) -> None:
-    """Nothing; raises TypeError for what is of another type, ValueError where the three do not fit together."""
+def check_images(images: object) -> Tensor:
+    """The images; raises TypeError for what is no tensor, ValueError for what is no batch of floats."""
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"images must be a torch tensor, got {type(images).__name__}; torch.as_tensor(images) makes one"
+            f"images must be a torch tensor, got {type(images).__name__}; torch.stack makes one of a list of tensors"
         )
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"images must be a float tensor (n, channels, height, width), got {images.dtype} {tuple(images.shape)}"
-            + ("; for one image use image[None]" if images.ndim == 3 else "")
+            + ("; for one image use image[None]" if images.ndim == 3 else "; make them what the model was trained with")
         )
     if len(images) == 0:
         raise ValueError("images is an empty batch; give at least one image")
-    check_target(target, len(images))
+    return images
+
+
+def check_inputs(images: object, layers: object, target: object) -> None:
+    """Nothing; raises TypeError for what is of another type, ValueError where the three do not fit together."""
+    check_target(target, len(check_images(images)))
     if isinstance(layers, str):
         raise ValueError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
+    if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers):
+        raise TypeError("layers must be a list of dotted module names, such as ['layer4'], not modules")
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers must name at least one layer and none twice, got {list(layers)}")
 
@@ -120,24 +127,33 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     """The modules of these dotted names; ValueError names the closest known one."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     known = named_layers(model)
     for name in layers:
         if name not in known:
             top = ", ".join(child for child, _ in _plain(model).named_children())
             hint = near_miss(name, known)
-            raise ValueError(f"layer {name!r} is not in the model{hint} It has {top} and what is inside them (a.b)")
+            raise ValueError(f"layer {name!r} is not in the model{hint}; it has {top} and what is inside them (a.b)")
     return {name: known[name] for name in layers}
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """A question naming the closest known name, or a mere semicolon where none is close."""
-    near = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ";"
+    """A question in brackets naming the closest known name, or nothing where none is close."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:
-    """Where the model's parameters are; for a model without any, where the images are."""
+    """Where the model's parameters are; for a model without any, where the images are.
+
+    Raises TypeError for what is no module, ValueError where one of the two is float64 and the other is not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     first = next(model.parameters(), None)
+    if first is not None and (first.dtype == torch.float64) != (images.dtype == torch.float64):
+        raise ValueError(f"images are {images.dtype} and the model is {first.dtype}; use images.to({first.dtype})")
     return images.device if first is None else first.device
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence, Reshape, capture, check_inputs, observe
+from cam_core.capture import Evidence, Reshape, capture, check_inputs, find_layers, observe
 from cam_core.maps import finish
 from cam_core.methods import EIGEN_SMOOTHED, METHODS, WITHOUT_GRADIENTS, eigen_smoothed, summed
 from cam_core.names import Spec, specs_of
@@ -90,9 +90,10 @@ def iter_cams(
 ) -> Iterator[dict[str, Cams]]:
     """The same, `chunk` images at a time: memory does not grow with the number of images.
 
-    The arguments are checked at once, not when the first chunk is asked for.
+    The arguments are checked at once, not when the first chunk is asked for; classes out of range show in their chunk.
     """
     check_inputs(images, layers, target)
+    find_layers(model, layers)
     specs = specs_of(methods)
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 image, got {chunk}")

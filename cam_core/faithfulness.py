@@ -338,14 +338,18 @@ def _energy(values: Tensor) -> Tensor:
     return (values**2).sum((2, 3), keepdim=True)
 
 
-def _check(images: Tensor, maps: Tensor, classes: Tensor, chunk: int) -> None:
+def _check(images: Tensor, maps: Tensor, classes: object, chunk: int) -> None:
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(f"images must be floats (n, channels, h, w), n > 0, got {images.dtype} {tuple(images.shape)}")
+    if not images.isfinite().all():
+        raise ValueError("images hold NaN or infinity; leave those images out")
     n, h, w = len(images), images.shape[2], images.shape[3]
     if maps.shape != (n, h, w):
         raise ValueError(f"maps must be ({n}, {h}, {w}) as the images, got {tuple(maps.shape)}; resize changes that")
-    if not maps.isfinite().all():
-        raise ValueError("maps hold NaN or infinity; check the model that they are of")
+    if not maps.isfinite().all() or maps.min() < 0:
+        raise ValueError("maps hold NaN, infinity or negative values; give maps as `cams` makes them")
+    if not isinstance(classes, Tensor):
+        raise TypeError(f"classes must be a tensor of one class per image, got {type(classes).__name__}")
     if classes.shape != (n,) or classes.is_floating_point():
         raise ValueError(
             f"classes must be {n} whole numbers, one per image, got {classes.dtype} {tuple(classes.shape)}"

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cam_core.capture import device_of, named_layers, undisturbed
+from cam_core.capture import check_images, device_of, named_layers, undisturbed
 
 # What passes a map on, smaller at most, is no layer of its own.
 _PASSING_ON = (
@@ -31,6 +31,7 @@ def auto_layers(model: nn.Module, images: Float[Tensor, "n channels height width
 
     Raises ValueError where no layer puts out a map.
     """
+    check_images(images)
     grids = {name: grid for name, grid in _grids(model, images[:1]) if _alike(grid, (images.shape[2], images.shape[3]))}
     stages: dict[tuple[int, int], str] = {}
     for name, grid in grids.items():

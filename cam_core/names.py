@@ -36,13 +36,17 @@ def spec_of(name: str) -> Spec:
 
     A smoothing alone is that of Grad-CAM. Raises ValueError for an unknown name, with the nearest one.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a method is named by a text such as 'gradcam', got {type(name).__name__}")
     first, *rest = (_plain(part) for part in name.split(":"))
     smoothing_of = {_plain(smoothing): smoothing for smoothing in SMOOTHINGS}
     if first in smoothing_of:
         first, rest = "gradcam", [first, *rest]
     base = _ALSO_CALLED.get(first, first)
     if base not in ALL_METHODS:
-        raise ValueError(f"method {name!r} is unknown{near_miss(base, ALL_METHODS)} There are {', '.join(ALL_METHODS)}")
+        raise ValueError(
+            f"method {name!r} is unknown{near_miss(base, ALL_METHODS)}; there are {', '.join(ALL_METHODS)}"
+        )
     for part in rest:
         if part not in smoothing_of:
             raise ValueError(f"method {name!r}: {part!r} is no smoothing; there are {', '.join(SMOOTHINGS)}")
@@ -54,6 +58,8 @@ def spec_of(name: str) -> Spec:
 
 def specs_of(names: Sequence[str]) -> tuple[Spec, ...]:
     """What the names mean; ValueError also for none, and for one method twice."""
+    if isinstance(names, str):
+        raise ValueError(f"methods must be a list of names, got the text {names!r}; write [{names!r}]")
     specs = tuple(spec_of(name) for name in names)
     if not specs:
         raise ValueError(f"methods is empty; choose from {', '.join(ALL_METHODS)}")

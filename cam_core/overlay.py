@@ -47,7 +47,8 @@ def overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB image with the map's colours over it, opaque in proportion to the map's value.
 
-    `map_` is relative to its mean. Where it is 0 the image shows as it is; towards 1 the image's own colours fade to
+    `map_` is relative to its mean, as `relative_to_mean` makes it: a map in [0, 1] would hardly be seen.
+    Where it is 0 the image shows as it is; towards 1 the image's own colours fade to
     grey, so that above 1 every hue is the map's; from `scale_max` on the colour is that of the top, at `OPACITY`. A
     pixel depends on its own value only. `colours` is a key of `COLOUR_MAPS`. Raises ValueError where image and map
     differ in size, the map is not finite, the scale not positive or the colours are unknown.
@@ -117,8 +118,18 @@ def _share(values: Float32[np.ndarray, "h w"], low: float, high: float) -> Float
 
 
 def _check_size(image: np.ndarray, map_: np.ndarray) -> None:
+    check_photo("image", image, 3)
     if image.shape[:2] != map_.shape:
         raise ValueError(f"image is {image.shape[:2]} and map_ {map_.shape}; resize the map to the image first")
+
+
+def check_photo(name: str, photo: object, dimensions: int) -> None:
+    """Nothing; raises TypeError or ValueError for what is no RGB picture of bytes, with `dimensions` dimensions."""
+    if not isinstance(photo, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array of uint8, got {type(photo).__name__}")
+    if photo.dtype != np.uint8 or photo.ndim != dimensions or photo.shape[-1] != 3:
+        shape = "(n, h, w, 3)" if dimensions == 4 else "(h, w, 3)"
+        raise ValueError(f"{name} must be RGB pixels, uint8 {shape}, got {photo.dtype} {photo.shape}")
 
 
 def _check_scale(scale_max: float) -> None:

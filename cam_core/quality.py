@@ -2,7 +2,8 @@
 
 Maps are `(n, h, w)`, non-negative, on any scale; masks `(n, h, w)` are True on the object. Each measure returns `(n,)`
 float32 and is NaN where it is undefined (a dead map, which is all zero, or an empty mask): average with `nanmean`,
-and report `dead_rate` beside, for a dead map is missing evidence and not a bad map. `with_references` puts beside any
+and report `dead_rate` beside, for a dead map is missing evidence and not a bad map. Maps and masks of other shapes or
+types raise ValueError. `with_references` puts beside any
 measure what a random map and a blob in the middle score.
 
 How far to trust them was measured on some thirty small nets trained on drawn scenes, with backgrounds that betrayed the
@@ -36,6 +37,7 @@ def energy_inside(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) ->
     layer sets it a ceiling (on a 4 x 4 grid about 0.57 for objects of a quarter of the area), hence `focus_index`. The
     way of resizing alone moves it by up to 0.03, so compare only maps that were resized alike.
     """
+    check_masks(maps, masks)
     scaled = normalise(maps)
     energy = (scaled * masks).sum((1, 2)) / scaled.sum((1, 2))
     return _where(_defined(maps, masks), energy)
@@ -56,6 +58,7 @@ def focus_index(
     below 0 = avoids the object; above 1 = keeps to a part of the object, so read it together with `object_recall`.
     NaN also where the grid cannot resolve the mask (E* - a below 0.001), as for a mask of the whole image.
     """
+    check_masks(maps, masks)
     seen = resize(F.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0], (masks.shape[1], masks.shape[2]))
     gain = energy_inside(seen, masks) - _area(masks)
     return _where(gain > RESOLVABLE, (energy_inside(maps, masks) - _area(masks)) / gain)
@@ -66,6 +69,7 @@ def pointing_game(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) ->
 
     Zhang et al., ECCV 2016. Of several equal maxima the share inside counts, so that the order of pixels does not.
     """
+    check_masks(maps, masks)
     tops = maps == maps.amax((1, 2), keepdim=True)
     return _where(_defined(maps, masks), (tops & masks).sum((1, 2)) / tops.sum((1, 2)))
 
@@ -78,6 +82,7 @@ def pixel_auc(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Flo
     how much higher one is: `energy_inside` says where the mass is. Choe et al. (CVPR 2020) pool precision and recall
     over all images instead (PxAP), which is another number. NaN also for a mask of the whole image.
     """
+    check_masks(maps, masks)
     inside, outside = masks.sum((1, 2)), (~masks).sum((1, 2))
     above = (ranks(maps) * masks).sum((1, 2))
     return _where(live(maps), 0.5 + above / (2 * inside * outside))
@@ -90,6 +95,7 @@ def rank_accuracy(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) ->
     has. Equal pixels share what room is left, as random order would on average, so a uniform map scores the mask's
     share of the area, and it grows with the object.
     """
+    check_masks(maps, masks)
     sizes = masks.sum((1, 2))
     return _where(_defined(maps, masks), (top(maps, sizes) * masks).sum((1, 2)) / sizes)
 
@@ -103,6 +109,7 @@ def object_iou(
     fixed for all models ranks them by how broad their maps are as much as by where they lie, and one tuned on the masks
     knows the answer (Choe et al., CVPR 2020): `pixel_auc` needs none.
     """
+    check_masks(maps, masks)
     hot = _hot(maps, threshold)
     return _where(_defined(maps, masks), (hot & masks).sum((1, 2)) / (hot | masks).sum((1, 2)))
 
@@ -115,6 +122,7 @@ def object_recall(
     "Covers the whole object". A map that is high everywhere scores 1: only together with `object_precision` does it
     say anything. The half is a convention, not tuned (Choe et al., CVPR 2020, on tuned thresholds).
     """
+    check_masks(maps, masks)
     hot = _hot(maps, threshold)
     return _where(_defined(maps, masks), (hot & masks).sum((1, 2)) / masks.sum((1, 2)))
 
@@ -126,6 +134,7 @@ def object_precision(
 
     A uniform map scores the mask's share of the area. To be read together with `object_recall`.
     """
+    check_masks(maps, masks)
     hot = _hot(maps, threshold)
     return _where(_defined(maps, masks), (hot & masks).sum((1, 2)) / hot.sum((1, 2)))
 
@@ -233,8 +242,29 @@ def with_references(
     return {"map": values} | {name: _where(~values.isnan(), measure(others)) for name, others in references.items()}
 
 
+def check_maps(*several: Tensor) -> None:
+    """Nothing; raises ValueError for what is no `(n, h, w)`, or not of one shape."""
+    first = several[0]
+    for maps in several:
+        if maps.ndim != 3:
+            hint = "; take one layer, maps[i]" if maps.ndim == 4 else ""
+            raise ValueError(f"maps must be (n, h, w), got {tuple(maps.shape)}{hint}")
+        if maps.shape != first.shape:
+            raise ValueError(f"maps of shapes {tuple(first.shape)} and {tuple(maps.shape)} cannot be compared")
+
+
+def check_masks(maps: Tensor, masks: Tensor) -> None:
+    """Nothing; raises ValueError for masks that are not True and False, or not of the maps' shape."""
+    check_maps(maps)
+    if masks.dtype != torch.bool:
+        raise ValueError(f"masks must be bool, True on the object, got {masks.dtype}; masks > 0 makes them so")
+    if masks.shape != maps.shape:
+        raise ValueError(f"masks must be {tuple(maps.shape)} as the maps, got {tuple(masks.shape)}")
+
+
 def live(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
     """Which maps are not zero everywhere."""
+    check_maps(maps)
     return maps.amax((1, 2)) > 0
 
 
@@ -274,6 +304,7 @@ def _hot(maps: Tensor, threshold: float) -> Tensor:
 
 def _shares(maps: Tensor) -> Tensor:
     """The maps with sum 1; NaN for dead ones."""
+    check_maps(maps)
     scaled = normalise(maps)
     return scaled / scaled.sum((1, 2), keepdim=True)
 

@@ -13,11 +13,14 @@ from jaxtyping import Float32, UInt8
 
 from cam_core.engine import Cams
 from cam_core.maps import relative_to_mean
-from cam_core.overlay import colour_bar, difference_bar, difference_overlay, overlay
+from cam_core.overlay import check_photo, colour_bar, difference_bar, difference_overlay, overlay
 from cam_core.page import ROW_GAP, Tile, grid
 
 NO_EVIDENCE = "no positive evidence"
 """What stands below a dead map: nothing at this layer raised the score."""
+
+NO_DIFFERENCE = "undefined: a map is dead"
+"""What stands in a column of differences where one of the maps shows no positive evidence."""
 
 EXPLAINED = "Colour: the map divided by its mean, 1 = no preference."
 TILE, LARGEST_TILE = 128, 256  # the longer side of an image on the page in pixels, at least and at most
@@ -114,7 +117,7 @@ def sheet(
     if labels and len(labels) != len(images):
         raise ValueError(f"labels holds {len(labels)} texts for {len(images)} images")
     every = {**columns, **(differences or {})}
-    bars = [colour_bar(BAR, colours=colours), *(difference_bar(BAR) for _ in differences or {})]
+    bars = [colour_bar(BAR, colours=colours), *([difference_bar(BAR)] if differences else [])]
     return grid(
         list(zip(images, *every.values(), strict=True)),
         row_labels=labels,
@@ -151,7 +154,7 @@ def difference_column(images: Images, maps: Mapping[str, Maps]) -> dict[str, lis
     both = np.any(first, (1, 2)) & np.any(second, (1, 2))
     differences = np.where(both[:, None, None], second - first, np.float32(0))
     tiles = [
-        Tile(difference_overlay(_grey(image), difference), "" if live else NO_EVIDENCE)
+        Tile(difference_overlay(_grey(image), difference), "" if live else NO_DIFFERENCE)
         for image, difference, live in zip(images, differences, both, strict=True)
     ]
     return {f"{other_name} − {name}": tiles}
@@ -164,6 +167,7 @@ def _grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
 
 def _drawn(images: Images, found: Cams, layer: str) -> Maps:
     """The maps at that layer, each relative to its mean."""
+    check_photo("images", images, 4)
     if layer not in found.layers:
         raise ValueError(f"layer {layer!r} has no maps; there are maps of {', '.join(found.layers)}")
     size, wanted = tuple(found.maps.shape[1:]), images.shape[:3]

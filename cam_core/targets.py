@@ -62,7 +62,9 @@ def check_target(target: object, count: int) -> None:
         )
 
 
-def _check_classes(name: str, classes: Tensor, count: int) -> None:
+def _check_classes(name: str, classes: object, count: int) -> None:
+    if not isinstance(classes, Tensor):
+        raise TypeError(f"{name} must be a tensor of classes, got {type(classes).__name__}; use torch.as_tensor")
     if classes.shape != (count,) or classes.is_floating_point() or classes.dtype == torch.bool:
         raise ValueError(
             f"{name} must be {count} whole numbers, one class per image, got {classes.dtype} {tuple(classes.shape)}"

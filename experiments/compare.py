@@ -1,4 +1,4 @@
-"""Entry point: train what is missing of several variants, then compare them side by side."""
+"""Entry point: compare several variants side by side, after training what is missing, or finished runs."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = CompareSettings.given(argv)
     settings = CompareSettings.from_argv(argv)
     try:
-        trainings = plan(settings, given)
+        trainings = [] if settings.finished_by else plan(settings, given)
     except SettingsError as error:
         fail(CompareSettings.command, error.problems)
 
@@ -18,7 +18,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from experiments import comparison, entry
 
     with entry.at_work(CompareSettings.command):
-        comparison.compare(settings, given, trainings)
+        if settings.finished_by:
+            comparison.compare_finished(settings, given)
+        else:
+            comparison.compare(settings, given, trainings)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from experiments.recipes import RECIPES, RecipeName
 
 AUTO = "auto"
+NONE = "none"
 S = TypeVar("S", bound="Settings")  # beartype, which checks types under pytest, does not take typing.Self here
 
 
@@ -57,6 +58,12 @@ def _epoch_list(text: str) -> str:
     parts = text.split(",")
     if not all(part.isdigit() for part in parts) or [int(p) for p in parts] != sorted({int(p) for p in parts}):
         raise ValueError("must be none, or rising epochs such as 60,120,160")
+    return text
+
+
+def _run_list(text: str) -> str:
+    """`text` unchanged where `parse_runs` reads it."""
+    parse_runs(text)
     return text
 
 
@@ -233,8 +240,19 @@ class TrainSettings(Settings):
     )
 
     # Pictures
-    cam_method: Literal["gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "elementwise"] = Field(
-        "gradcam", description="class activation map of the pictures"
+    cam_method: str = Field(
+        "gradcam",
+        min_length=1,
+        description="class activation map of the pictures and measures, such as gradcam, hirescam, gradcam:aug_smooth",
+    )
+    cam_methods: str = Field(
+        "auto",
+        min_length=1,
+        description="methods in the picture that compares methods, such as GradCAM,ScoreCAM,eigen_smooth; "
+        "auto: all of one pass",
+    )
+    cam_layers: str = Field(
+        "auto", min_length=1, description="layers explained, such as layer3,layer4; auto: the network's own, all stages"
     )
     gallery_size: int = Field(10, ge=1, le=25, description="images in each gallery")
 
@@ -320,10 +338,46 @@ class CompareSettings(TrainSettings):
     seeds: int = Field(
         1, ge=1, le=100, description="seeds per variant, counted from seed; 3 or more for a statement about the method"
     )
+    runs: Annotated[str, AfterValidator(_run_list)] = Field(
+        NONE,
+        description="finished runs to compare, with no training: MLflow run ids or their first digits, six or more, "
+        "such as '1a2b3c 77aa01', or with a name for each variant, 'plain=1a2b3c+9f8e7d cutout=77aa01+c0ffee'",
+    )
+    filter: str = Field(
+        NONE,
+        min_length=1,
+        description="finished runs to compare, with no training: those that MLflow's search finds with this, such as "
+        "\"params.`resolved.epochs` = '6' AND tags.`camparison.dataset` = 'scenes'\"",
+    )
+    allow_same: bool = Field(
+        False, description="allow one training under two names: a comparison in which there is nothing to find (A/A)"
+    )
+    quiet: bool = Field(False, description="no progress and no table, for scripts, which read comparison.json")
+
+    @property
+    def finished_by(self) -> str:
+        """The option that chooses finished runs, `runs` or `filter`; empty where variants are trained."""
+        return next((name for name in ("runs", "filter") if getattr(self, name) != NONE), "")
+
+    @model_validator(mode="after")
+    def _chooses_once(self) -> "CompareSettings":
+        if NONE not in (self.runs, self.filter):
+            raise ValueError(f"filter={self.filter}: runs={self.runs} chooses the runs already; leave one of them out")
+        return self
 
     def without_effect(self, given: Mapping[str, object]) -> list[str]:
-        """Nothing: what is idle in one variant may matter in another."""
-        return []
+        """One line for each option of a training, where finished runs are compared.
+
+        Otherwise none: what is idle in one variant may matter in another.
+        """
+        if not self.finished_by:
+            return []
+        by_hand = (name for name in given if getattr(self, name) != type(self).model_fields[name].default)
+        return [
+            f"{name}={given[name]}: has no effect on finished runs; leave out {name} or {self.finished_by}"
+            for name in by_hand
+            if name not in ("runs", "filter", "allow_same", "quiet", "data_dir")
+        ]
 
 
 @dataclass(frozen=True)
@@ -332,6 +386,9 @@ class Variant:
 
     name: str
     options: Mapping[str, object]
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # what MLflow takes as part of a metric's name
 
 
 def parse_variants(text: str) -> list[Variant]:
@@ -346,7 +403,7 @@ def parse_variants(text: str) -> list[Variant]:
     variants, problems = [], []
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, colon, options = (piece.strip() for piece in part.partition(":"))
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):  # what MLflow takes as part of a metric's name
+        if not _NAME.fullmatch(name):
             problems.append(f"variants: {name!r} is no name; use letters, digits, _ . -, then a colon and the options")
         elif colon:
             words = options.split()
@@ -368,8 +425,40 @@ def parse_variants(text: str) -> list[Variant]:
     return variants
 
 
+def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
+    """The run ids, or beginnings of them, in `text` by the variant's name; all under None where none has a name.
+
+    `"1a2b3c 77aa01"` or `"plain=1a2b3c+9f8e7d, cutout=77aa01"`: words separated by spaces or commas, each an id, or
+    each a name with its ids joined by +. Empty for `none`.
+
+    Raises:
+        ValueError: with every problem, in one line.
+    """
+    words = [] if text == NONE else list(filter(None, re.split(r"[\s,]+", text)))
+    pairs = [(name, tuple(ids.split("+"))) for name, _, ids in (word.rpartition("=") for word in words if "=" in word)]
+    bare = tuple(word for word in words if "=" not in word)
+    problems = [f"{id_!r} is no run id: 6 to 32 of 0-9 and a-f" for id_ in _no_ids([bare, *(ids for _, ids in pairs)])]
+    names = [name for name, _ in pairs]
+    problems += [f"{name!r} is no name; use letters, digits, _ . -" for name in names if not _NAME.fullmatch(name)]
+    problems += [
+        f"{name!r} is named twice; join its run ids with +" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    if pairs and bare:
+        problems.append(f"{bare[0]!r} has no name; give every run one (name=id+id), or none")
+    if not words and text != NONE:
+        problems.append("must be none, or run ids")
+    if problems:
+        raise ValueError("; ".join(problems))
+    named: dict[str | None, tuple[str, ...]] = dict(pairs)
+    return {None: bare} if bare else named
+
+
+def _no_ids(groups: Iterable[Sequence[str]]) -> list[str]:
+    return [word for group in groups for word in group if not re.fullmatch("[0-9a-f]{6,32}", word)]
+
+
 # Options that all variants of a comparison must share, or they would not be judged on the same images.
-SHARED = ("dataset", "data_dir", "background_bias", "image_size", "train_images", "seed", "cam_method")
+SHARED = ("dataset", "data_dir", "background_bias", "image_size", "train_images", "seed", "cam_method", "cam_methods")
 
 
 @dataclass(frozen=True)

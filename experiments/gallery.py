@@ -12,22 +12,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cam_core import Tile, colour_bar, energy_inside, grid, overlay
+from cam_core import Tile, energy_inside, grid, overlay
+from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
+from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 from experiments.evaluation import Predictions
 
 Picture = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
-NO_EVIDENCE = "no positive evidence"  # a dead map: nothing at this layer raised the score
 MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
 CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels: so the words stay legible
-TILE = 128  # side of a small image in a sheet, pixels
 EXPLAINED = (
-    "Left: the true class, the one that is explained. Below a picture: what the network said. "
-    "Colour: the map divided by its mean, 1 = no preference."
+    f"Left: the true class, the one that is explained. Below a picture: what the network said. {COLOURS_EXPLAINED}"
 )
 PREDICTED_EXPLAINED = (
     "Left: the true class. Below a picture: what the network said, which is the class that is explained here. "
-    "Colour: the map divided by its mean, 1 = no preference."
+    f"{COLOURS_EXPLAINED}"
 )
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
@@ -36,9 +35,19 @@ METHOD_NAMES = {
     "xgradcam": "XGradCAM",
     "layercam": "LayerCAM",
     "elementwise": "element-wise",
+    "eigencam": "EigenCAM",
+    "eigengradcam": "EigenGradCAM",
+    "scorecam": "Score-CAM",
+    "ablationcam": "Ablation-CAM",
 }
 # Okabe & Ito 2008: told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#882255", "#999999")
+
+
+def method_name(method: str) -> str:
+    """The method's name for people, with its smoothings: `gradcam:aug_smooth` is "Grad-CAM, aug_smooth"."""
+    base, *smoothings = method.split(":")
+    return ", ".join([METHOD_NAMES[base], *smoothings])
 
 
 @dataclass(frozen=True)
@@ -99,15 +108,9 @@ def layer_sheet(
     footer: str = EXPLAINED,
 ) -> Picture:
     """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean."""
-    captions = [notes(layer_maps) for layer_maps in maps]
-    rows = [
-        [
-            said[i].tile(image),
-            *(Tile(overlay(image, layer[i]), caption[i]) for layer, caption in zip(maps, captions, strict=True)),
-        ]
-        for i, image in enumerate(images)
-    ]
-    return _sheet(rows, [classes[label] for label in labels], layers, title, footer)
+    columns = {name: map_tiles(images, own) for name, own in zip(layers, maps, strict=True)}
+    originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
+    return sheet(originals, columns, labels=[classes[label] for label in labels], title=title, footer=footer)
 
 
 def side_by_side(
@@ -118,31 +121,19 @@ def side_by_side(
     row_labels: Sequence[str],
     title: str,
 ) -> Picture:
-    """Rows are the same images, columns the original and each variant's map; `variants` are relative to their mean."""
-    columns = [
-        [
+    """Rows are the same images, columns the original and each variant's map; of two variants also their difference.
+
+    `variants` are relative to their mean.
+    """
+    columns = {
+        name: [
             verdict.tile(overlay(image, map_), note)
             for image, map_, verdict, note in zip(images, maps, said[name], notes(maps, masks), strict=True)
         ]
         for name, maps in variants.items()
-    ]
-    rows = [[Tile(image), *(column[i] for column in columns)] for i, image in enumerate(images)]
-    return _sheet(rows, row_labels, list(variants), title, EXPLAINED)
-
-
-def _sheet(
-    rows: Sequence[Sequence[Tile]], row_labels: Sequence[str], columns: Sequence[str], title: str, footer: str
-) -> Picture:
-    """Images on the left, maps under the names of `columns`, and the one scale of all maps."""
-    return grid(
-        rows,
-        row_labels=row_labels,
-        column_labels=["image", *columns],
-        title=title,
-        footer=footer,
-        bar=colour_bar(2 * TILE),
-        tile_size=TILE,
-    )
+    }
+    originals, differences = [Tile(image) for image in images], difference_column(images, variants)
+    return sheet(originals, columns, differences, labels=row_labels, title=title, footer=EXPLAINED)
 
 
 def keyed(

@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table at `path`, written as the path's ending says: `.parquet` or `.csv`."""
+    """A table at `path`, written as the path's ending says: `.parquet`, `.csv`, or `.json`, which MLflow's UI shows."""
 
     path: str
     frame: pd.DataFrame

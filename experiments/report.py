@@ -1,63 +1,131 @@
-"""The comparison as one HTML page that needs nothing else: pictures inside, no scripts."""
+"""The comparison as one HTML page that needs nothing else: pictures, style and a small script inside."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
+from markupsafe import Markup
 
-from experiments.gallery import Picture
-
-if TYPE_CHECKING:
-    from experiments.comparison import Comparison, Measure
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+from cam_core import SCALE_MAX
+from experiments import tracking
+from experiments.findings import MEASURES, Findings, Member
+from experiments.gallery import Picture, method_name
+from experiments.probes import SPLIT
+from experiments.report_figures import blinks, figure_groups
+from experiments.report_tables import DASH, TextTable, measured, tables, value_text
 
 
 def html(
-    title: str,
-    result: "Comparison",
+    name: str,
+    findings: Findings,
     rows: Sequence[Mapping[str, str]],
-    measures: Sequence["Measure"],
     pictures: Mapping[str, Picture],
-    link: str,
+    address: str,
     hint: str,
+    command: str = "",
 ) -> str:
-    """The whole page."""
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-        TEMPLATE.read_text(encoding="utf-8")
+    """The whole page, headed `name`; works from disk, without JavaScript, and prints.
+
+    `rows` are those of the summary, a text per heading. `pictures` are shown as far as they are there:
+    `side_by_side.png`, `side_by_side/<layer>.png`, `changed/<variant>.png`, `over_seeds.png`, `mean_maps.png` and in
+    `charts/`: `forest.png`, `seeds.png`, `curves.png`, `reliability.png`, `classes*.png`, `agreement.png`. `address`
+    is that of the saved view in MLflow, `hint` what to do before it opens; `command` makes the comparison again.
+    """
+    folder = Path(__file__).parent
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+        (folder / "report.html.j2").read_text(encoding="utf-8")
     )
-    layers = {path.split("/")[1].removesuffix(".png"): picture for path, picture in pictures.items() if "/" in path}
-    if set(result.last_layers) <= layers.keys() and len(set(result.last_layers)) == 1:
-        del layers[result.last_layers[0]]  # shown above
-    return template.render(
-        title=title,
-        result=result,
-        rows=rows,
-        headings=list(rows[0]),
-        measures=measures,
-        alt=alt_text(result),
-        last=data_uri(pictures["side_by_side.png"]),
-        layers={layer: data_uri(picture) for layer, picture in layers.items()},
-        curves=data_uri(pictures["curves.png"]),
-        link=link,
+    return page.render(
+        title=name,
+        # Text of this project, not of a user.
+        style=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        variants=findings.variants,
+        answers=by_question(findings),
+        scope=scope(findings),
+        address=address,
         hint=hint,
+        command=command,
+        runs=[run_row(member) for member in findings.members],
+        facts=facts(findings),
+        settings=settings_table(findings),
+        **figure_groups(findings, pictures),
+        blinks=blinks(findings),
+        first_seeds=" and ".join(dict.fromkeys(str(findings.of(name)[0].seed) for name in findings.variants)),
+        **tables(findings, rows),
     )
 
 
-def alt_text(result: "Comparison") -> str:
-    """What the picture shows, for who cannot see it."""
+def by_question(findings: Findings) -> dict[str, list[str]]:
+    """The sentences of all pairs under each question."""
+    answers: dict[str, list[str]] = {}
+    for answer in findings.answers:
+        answers.setdefault(answer.question, []).append(answer.sentence)
+    return answers
+
+
+def scope(findings: Findings) -> str:
+    """One line on what was compared."""
+    first, *others = findings.variants
+    seeds = {len(findings.of(name)) for name in findings.variants}
+    dataset = findings.dataset
     return (
-        f"{len(result.probes.indices)} test images, one per row; the original, then the class activation map of "
-        f"{', '.join(result.variants)} at the last layer, all on one colour scale"
+        f"{', '.join(others)} against {first}. Data set {dataset.name}, {len(dataset.splits[SPLIT]):,} test images, "
+        f"{' or '.join(map(str, sorted(seeds)))} seed{'' if seeds == {1} else 's'} per variant. "
+        "Nothing was selected on the test images."
     )
 
 
-def data_uri(picture: Picture) -> str:
-    """The picture as a PNG that can stand in the page itself."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def settings_table(findings: Findings) -> TextTable:
+    """The settings, as they were resolved, in which the variants differ."""
+    params = {name: findings.of(name)[0].run.params for name in findings.variants}
+    every = sorted({key for own in params.values() for key in own if key.startswith("resolved.")} - {"resolved.seed"})
+    rows = [
+        [key.removeprefix("resolved."), *(own.get(key, DASH) for own in params.values())]
+        for key in every
+        if len({own.get(key) for own in params.values()}) > 1
+    ]
+    return TextTable("Settings in which the variants differ", ("setting", *params), rows)
+
+
+def facts(findings: Findings) -> dict[str, str]:
+    """What must be known to trust or repeat the numbers."""
+    dataset, probes = findings.dataset, findings.probes
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    masks = "the data set has object masks" if probes.masks is not None else "the data set has no object masks"
+    methods = dict.fromkeys(member.run.params.get("resolved.cam_method", "gradcam") for member in findings.members)
+    return {
+        "Data set": f"{dataset.name} (digest {dataset.digest}; {dataset.source}): {sizes} images; {masks}.",
+        "Trained": _shared(findings, ("recipe", "model", "epochs")),
+        "Seeds": "; ".join(
+            f"{name}: {', '.join(str(member.seed) for member in findings.of(name))}" for name in findings.variants
+        ),
+        "Measured images": f"The maps of {measured(findings):,} test images, evenly spread over the split.",
+        "Images in the sheets": f"{len(probes.indices)} test images, chosen by class and place before any training.",
+        "Class explained": "The true one, for right and wrong predictions alike.",
+        "Maps": f"{', '.join(map(method_name, methods))}; enlarged to the image (bilinear).",
+        "Colour scale": f"The map divided by its mean, from 0 to {SCALE_MAX:g}; 1 = no preference. One for all.",
+        "Selection": "Nothing was selected on the test images: no epoch, seed or layer.",
+    }
+
+
+def _shared(findings: Findings, settings: Iterable[str]) -> str:
+    """The settings with the values that the runs have."""
+    parts = []
+    for setting in settings:
+        values = dict.fromkeys(member.run.params.get(f"resolved.{setting}", DASH) for member in findings.members)
+        parts.append(f"{setting} {' or '.join(values)}")
+    return ", ".join(parts)
+
+
+def run_row(member: Member) -> dict[str, str]:
+    """A line of the list of runs."""
+    run = member.run
+    return {
+        "variant": member.variant,
+        "seed": str(member.seed),
+        "accuracy": value_text(MEASURES[0], MEASURES[0].of(run)),
+        "trained": "earlier, reused" if member.reused else "for this comparison",
+        "id": run.id,
+        "address": tracking.ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}"),
+    }

@@ -8,6 +8,7 @@ The only module that imports mlflow. As a command it sets the store up and opens
 import argparse
 import contextlib
 import copy
+import difflib
 import json
 import logging
 import os
@@ -92,6 +93,7 @@ PARENT = "mlflow.parentRunId"
 COMMIT = "mlflow.source.git.commit"
 NOTE = "mlflow.note.content"
 MODEL = "model"
+TRAIN = "train"
 
 UI_PORT = 5000
 VIEWS_IN_NOTE = 50
@@ -294,8 +296,15 @@ def _log_files(run: Run, records: list[Picture | Text | Table | Arrays]) -> None
     with tempfile.TemporaryDirectory() as folder:
         for record in records:
             path = Path(folder, _inside(record.path))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _save(record, path)
+            if isinstance(record, Table) and path.suffix == ".json":
+                # As objects, for of the other kind of text MLflow's code makes pandas complain.
+                frame = record.frame.copy()
+                for name in [name for name in frame if pd.api.types.is_string_dtype(frame[name])]:
+                    frame[name] = frame[name].astype(object)
+                MlflowClient().log_table(run.id, frame, record.path)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _save(record, path)
         MlflowClient().log_artifacts(run.id, folder)
 
 
@@ -401,7 +410,7 @@ def _save_table(record: Table, path: Path) -> None:
     elif path.suffix == ".csv":
         record.frame.to_csv(path, index=False)
     else:
-        raise ValueError(f"a table cannot be written to {record.path!r}: the name must end in .parquet or .csv")
+        raise ValueError(f"a table cannot be written to {record.path!r}: the name must end in .parquet, .csv or .json")
 
 
 @_save.register
@@ -654,9 +663,82 @@ def finished_run(run_id: str) -> FinishedRun:
         run = MlflowClient().get_run(run_id)
     except MlflowException as error:
         raise TrackingError(f"{mlflow.get_tracking_uri()} has no run {run_id!r}: {_one_line(error)}") from error
-    if run.data.tags.get(STATUS) != "completed":
+    return _completed(run)
+
+
+def finished_training(prefix: str) -> FinishedRun:
+    """The completed training whose run id begins with `prefix`, in whichever experiment.
+
+    Raises:
+        TrackingError: no run or several begin so, or it is no training, or it did not complete.
+        ValueError: a prefix that is not of the digits 0-9 and a-f.
+    """
+    if not re.fullmatch("[0-9a-f]+", prefix):
+        raise ValueError(f"{prefix!r} begins no run id: the digits 0-9 and a-f are allowed")
+    experiments = [experiment.experiment_id for experiment in MlflowClient().search_experiments()]
+    found = _search(experiments, f"attributes.run_id LIKE '{prefix}%'")
+    if not found:
+        raise TrackingError(f"no run begins with {prefix!r}{_near_run(prefix, experiments)}")
+    if len(found) > 1:
+        several = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found[:3])
+        raise TrackingError(f"{len(found)} runs begin with {prefix!r}, such as {several}: give more digits")
+    kind = found[0].data.tags.get(KIND)
+    if kind != TRAIN:
+        what = f"of kind {kind!r}" if kind else "of another program"
+        raise TrackingError(f"run {prefix} ({found[0].info.run_name}) is {what}: give the ids of trainings")
+    return _completed(found[0])
+
+
+def finished_trainings(matching: str) -> list[FinishedRun]:
+    """The completed trainings that MLflow's search finds with the filter `matching`, the oldest first.
+
+    In the experiment that `open_run` uses.
+
+    Raises:
+        TrackingError: MLflow cannot read the filter, or no completed training matches.
+    """
+    try:
+        found = _search([_experiment_id()], matching)
+    except MlflowException as error:
+        raise TrackingError(f"MLflow does not take {matching!r} ({_one_line(error)})") from error
+    finished = [_finished(run) for run in found if _is_completed(run) and run.data.tags.get(KIND) == TRAIN]
+    if not finished:
+        others = "".join(
+            f", only such as {run.info.run_id} ({run.info.run_name}, {run.info.status})" for run in found[:1]
+        )
+        raise TrackingError(f"{matching!r} matches no completed training{others}")
+    return finished
+
+
+def _search(experiment_ids: list[str], matching: str) -> list[mlflow.entities.Run]:
+    runs: list[mlflow.entities.Run] = []
+    token = None
+    while True:
+        order = ["attributes.start_time ASC"]
+        page = MlflowClient().search_runs(experiment_ids, matching, order_by=order, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _near_run(prefix: str, experiment_ids: list[str]) -> str:
+    """A suggestion such as `; did you mean 1a2b3c (baseline, seed 0)?`, empty where no training is near."""
+    trainings = _search(experiment_ids, f"tags.`{KIND}` = '{TRAIN}'")
+    names = {run.info.run_id[: len(prefix)]: run.info.run_name for run in trainings}
+    near = difflib.get_close_matches(prefix, names, n=1, cutoff=0.8)  # one digit of six
+    return f"; did you mean {near[0]} ({names[near[0]]})?" if near else ": MLflow's UI shows it on the run's page"
+
+
+def _is_completed(run: mlflow.entities.Run) -> bool:
+    return run.data.tags.get(STATUS) == "completed"
+
+
+def _completed(run: mlflow.entities.Run) -> FinishedRun:
+    if not _is_completed(run):
         why = run.data.tags.get(ERROR, "no error recorded")
-        raise TrackingError(f"run {run_id} did not complete (status {run.info.status}, {why}): train it again")
+        cure = "wait for its end" if run.info.status == "RUNNING" else "train it again"
+        raise TrackingError(f"run {run.info.run_id} did not complete (status {run.info.status}, {why}): {cure}")
     return _finished(run)
 
 

@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Int64
 
 import cam_core
-from cam_core import METHODS, Cams, cams, cams_of_methods, relative_to_mean
+from cam_core import Cams, cams, cams_of_methods, relative_to_mean
 from experiments import data, evaluation, focus, gallery, tracking
 from experiments.augment import Augmentation, to_tensor
 from experiments.config import TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import Predictions, predict
-from experiments.models import MODELS, Network
+from experiments.explaining import Explaining, resolve_explaining
+from experiments.models import Network
 from experiments.probes import SPLIT, Probes, in_turn, probes
 from experiments.progress import Reporter
 from experiments.records import (
@@ -41,8 +42,11 @@ from experiments.training import Machine, build_model, fit, resolve_machine
 
 EXPLAINING = 0.1  # share of the work after the training, for the progress bar
 
+BACKGROUNDS = ("own", "other", "background_only", "object_only")
+"""Splits of the scenes that show the objects of the test images on backgrounds of all kinds."""
+
 # The code that decides a result. A run made by other code is not the same run.
-_CODE = ("augment", "data", "evaluation", "focus", "models", "probes", "scenes", "schedule", "training")
+_CODE = ("augment", "data", "evaluation", "explaining", "focus", "models", "probes", "scenes", "schedule", "training")
 
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
 _NOT_IDENTITY = {
@@ -61,6 +65,7 @@ class Prepared:
     dataset: Dataset
     machine: Machine
     augmentation: Augmentation
+    explaining: Explaining
     fingerprint: str
     clock: "Clock"
 
@@ -103,6 +108,7 @@ def prepare(
     clock = Clock()
     machine = resolve_machine(settings)
     torch.set_num_threads(machine.threads)
+    explaining = resolve_explaining(settings)
     with clock.measuring("data"):
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
@@ -114,6 +120,7 @@ def prepare(
         dataset=dataset,
         machine=machine,
         augmentation=Augmentation(settings, settings.side, mean),
+        explaining=explaining,
         fingerprint=fingerprint(settings, dataset, machine),
         clock=clock,
     )
@@ -222,7 +229,9 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
         yield Param(name, str(prepared.given.get(name, _default(name))))
     resolved = settings.as_params() | {key: str(value).lower() for key, value in asdict(prepared.machine).items()}
     resolved |= {"dataset": dataset.name, "image_size": str(settings.side), "augmentation": str(prepared.augmentation)}
-    resolved["layers"] = " ".join(MODELS[settings.model].cam_layers)
+    resolved["layers"] = " ".join(prepared.explaining.layers)
+    resolved["cam_method"] = prepared.explaining.method
+    resolved["cam_methods"] = " ".join(prepared.explaining.methods)
     for name, value in resolved.items():
         yield Param(f"resolved.{name}", value)
     sizes = {name: len(split) for name, split in dataset.splits.items()}
@@ -246,7 +255,7 @@ def _config(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, object]:
         "given": {name: str(value) for name, value in prepared.given.items() if str(value) != _default(name)},
         "settings": prepared.settings.model_dump(),
         "machine": asdict(prepared.machine),
-        "layers": list(MODELS[prepared.settings.model].cam_layers),
+        "layers": list(prepared.explaining.layers),
         "dataset": {"name": dataset.name, "digest": dataset.digest, "source": dataset.source}
         | {"classes": list(dataset.classes), "image_size": prepared.settings.side, "sizes": dict(sizes)},
         "software": {"python": platform.python_version(), "torch": torch.__version__},
@@ -255,7 +264,7 @@ def _config(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, object]:
 
 def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> Iterator[list[Record]]:
     """What the trained network does and where it looks, in portions; the time each takes goes to the clock."""
-    clock, dataset, settings = prepared.clock, prepared.dataset, prepared.settings
+    clock, dataset, explaining = prepared.clock, prepared.dataset, prepared.explaining
     split, epoch = dataset.splits[SPLIT], int(history.index[-1])
     with clock.measuring("evaluate"):
         predictions = predict(model, split.images, split.labels, prepared.machine.device)
@@ -264,10 +273,17 @@ def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> 
     with clock.measuring("cam"):
         chosen = probes(dataset)
         maps = cams_of_methods(
-            model, to_tensor(chosen.images), model.cam_layers, torch.from_numpy(chosen.labels), methods=tuple(METHODS)
+            model,
+            to_tensor(chosen.images),
+            explaining.layers,
+            torch.from_numpy(chosen.labels),
+            methods=explaining.all_methods,
         )
-        table = focus.measure(model, model.cam_layers, split, predictions, settings.cam_method, prepared.machine.device)
-    yield [Metrics(focus.summary(table), epoch), Table("cam_measures.parquet", table)]
+        looked = list(iter_looks(prepared, model, chosen, maps[explaining.method], predictions, epoch))
+    yield looked
+    with clock.measuring("faithfulness"):
+        asked = list(iter_faithfulness(prepared, model, epoch))
+    yield asked
     with clock.measuring("pictures"):
         pictures = [
             *iter_probe_records(prepared, chosen, maps, predictions, epoch),
@@ -286,42 +302,72 @@ def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions
     yield Table("predictions.parquet", evaluation.prediction_table(predictions, dataset.classes))
     counts = evaluation.confusion_matrix(predictions, len(dataset.classes))
     yield Picture("confusion.png", gallery.confusion(counts, dataset.classes))
-    accuracy = {
-        name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device).accuracy
-        for name in ("own", "other", "background_only", "object_only")
+    found = {
+        name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
+        for name in BACKGROUNDS
         if name in dataset.splits
     }
-    if accuracy:
-        gap = {"shift/background_gap": accuracy["own"] - accuracy["other"]}
-        yield Metrics({f"shift/{name}_accuracy": value for name, value in accuracy.items()} | gap, epoch)
+    if found:
+        yield Metrics(shift(found), epoch)
+
+
+def shift(found: Mapping[str, Predictions]) -> dict[str, float]:
+    """What the background does, named as it is logged; the splits `own` and `other` show the same objects in order.
+
+    The accuracy of each split, the gap between own and other backgrounds, and the share of predictions that differ.
+    """
+    accuracy = {f"shift/{name}_accuracy": predictions.accuracy for name, predictions in found.items()}
+    own, other = found["own"], found["other"]
+    return accuracy | {
+        "shift/background_gap": own.accuracy - other.accuracy,
+        "shift/background_flips": float((own.classes != other.classes).mean()),
+    }
+
+
+def iter_looks(
+    prepared: Prepared, model: Network, chosen: Probes, own: Cams, predictions: Predictions, epoch: int
+) -> Iterator[Record]:
+    """Where it looks: measures of a sample of the test images, and its maps beside those of the images in `chosen`."""
+    explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
+    looks = focus.measure(model, explaining.layers, split, predictions, explaining.method, prepared.machine.device)
+    yield Metrics(focus.summary(looks.table), epoch)
+    yield Table("cam_measures.parquet", looks.table)
+    arrays = {"maps": own.maps.cpu().numpy(), "strength": own.strength.cpu().numpy()}
+    arrays |= {"indices": chosen.indices, "labels": chosen.labels, "layers": np.array(own.layers)}
+    yield Arrays("maps.npz", arrays | {"sample_indices": looks.indices, "sample_maps": looks.maps})
+
+
+def iter_faithfulness(prepared: Prepared, model: Network, epoch: int) -> Iterator[Record]:
+    """Whether the last layer's maps say what the network used, on fewer images."""
+    explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
+    last = explaining.layers[-1]
+    table = focus.faithfulness(model, last, split, explaining.method, prepared.machine.device)
+    yield Metrics(focus.faithfulness_summary(table, last), epoch)
+    yield Table("faithfulness.parquet", table)
 
 
 def iter_probe_records(
     prepared: Prepared, chosen: Probes, maps: Mapping[str, Cams], predictions: Predictions, epoch: int
 ) -> Iterator[Record]:
-    """The pictures and arrays of the images that every run explains."""
-    classes, method = prepared.dataset.classes, prepared.settings.cam_method
+    """The pictures of the images that every run explains."""
+    classes, method, methods = prepared.dataset.classes, prepared.explaining.method, prepared.explaining.methods
     said = gallery.verdicts(predictions, chosen.indices, classes)
     own = maps[method]
     drawn = relative_to_mean(own.maps).cpu().numpy()
     for key, picture in zip(chosen.keys, gallery.keyed(chosen.images, drawn[-1], said, chosen.masks), strict=True):
         yield KeyedPicture(key, picture, epoch)
-    title = f"{prepared.name}: {gallery.METHOD_NAMES[method]} of the images that every run explains"
+    title = f"{prepared.name}: {gallery.method_name(method)} of the images that every run explains"
     yield Picture(
         "gradcam/probes.png",
         gallery.layer_sheet(chosen.images, drawn, own.layers, chosen.labels, said, classes, title),
     )
-    last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in METHODS])
+    last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in methods])
     title = f"{prepared.name}: CAM methods at {own.layers[-1]}"
     yield Picture(
         "gradcam/methods.png",
         gallery.layer_sheet(
-            chosen.images, last, [gallery.METHOD_NAMES[name] for name in METHODS], chosen.labels, said, classes, title
+            chosen.images, last, [gallery.method_name(name) for name in methods], chosen.labels, said, classes, title
         ),
-    )
-    arrays = {"maps": own.maps.cpu().numpy(), "strength": own.strength.cpu().numpy()}
-    yield Arrays(
-        "maps.npz", arrays | {"indices": chosen.indices, "labels": chosen.labels, "layers": np.array(own.layers)}
     )
 
 
@@ -356,9 +402,9 @@ def _explained(
     found = cams(
         model,
         to_tensor(split.images[indices]),
-        model.cam_layers,
+        prepared.explaining.layers,
         torch.from_numpy(explained),
-        method=prepared.settings.cam_method,
+        method=prepared.explaining.method,
     )
     said = gallery.verdicts(predictions, indices, classes)
     drawn = relative_to_mean(found.maps).cpu().numpy()

@@ -58,10 +58,12 @@ def comparison_view(
     hidden_metrics: Sequence[str] = (),
     hidden_keys: Sequence[str] = (),
     colours: Sequence[str] = (),
+    parallel: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> View:
     """A view with one row per picture key and one column per run, in the order of `run_ids`.
 
-    Below the pictures lie a line chart for each metric in `curves` and a bar chart of the last value of each in `bars`.
+    Below the pictures lie a line chart for each metric in `curves`, a bar chart of the last value of each in `bars`,
+    and parallel coordinates of the parameters and metrics in `parallel`.
     `columns` are those of the runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`".
     `step` is the one that the pictures were logged at. Of more than ten runs the UI shows ten. The UI adds a chart for
     every metric and picture key of the runs that is not named here: the hidden ones get none.
@@ -87,12 +89,12 @@ def comparison_view(
             "lifecycleFilter": "Active",
             "selectedColumns": list(columns),
             "compareRunCharts": [
-                *_shown(picture_keys, step, curves, bars),
+                *_shown(picture_keys, step, curves, bars, parallel),
                 *_hidden(
                     dict.fromkeys([*picture_keys, *hidden_keys]), dict.fromkeys([*curves, *bars, *hidden_metrics])
                 ),
             ],
-            "compareRunSections": _sections(len(picture_keys), bool(curves), bool(bars)),
+            "compareRunSections": _sections(len(picture_keys), bool(curves), bool(bars), any(parallel)),
             "isAccordionReordered": True,
             "hideEmptyCharts": True,
         },
@@ -140,11 +142,20 @@ def fragment(experiment_id: str, key: str) -> str:
     )
 
 
-def _shown(picture_keys: Sequence[str], step: int, curves: Sequence[str], bars: Sequence[str]) -> list[Chart]:
+def _shown(
+    picture_keys: Sequence[str],
+    step: int,
+    curves: Sequence[str],
+    bars: Sequence[str],
+    parallel: tuple[Sequence[str], Sequence[str]],
+) -> list[Chart]:
+    params, metrics = map(list, parallel)
+    coordinates = _chart("PARALLEL", "parallel", "parallel", selectedParams=params, selectedMetrics=metrics)
     return [
         _image("grid", "pictures", picture_keys, step),
         *(_line(f"curve-{metric}", "curves", metric) for metric in curves),
         *(_chart("BAR", f"bar-{metric}", "bars", metricKey=metric, selectedMetricKeys=[metric]) for metric in bars),
+        *([coordinates | {"showAllRuns": False}] if params or metrics else []),
     ]
 
 
@@ -192,12 +203,14 @@ def _line(uuid: str, section: str, metric: str) -> Chart:
     )
 
 
-def _sections(pictures: int, curves: bool, bars: bool) -> list[dict[str, Any]]:
+def _sections(pictures: int, curves: bool, bars: bool, parallel: bool) -> list[dict[str, Any]]:
     sections = [_section("pictures", "Pictures side by side", columns=1, height=min(120 + 320 * pictures, 760))]
     if curves:
         sections.append(_section("curves", "Curves", columns=3, height=360))
     if bars:
         sections.append(_section("bars", "Results", columns=3, height=360))
+    if parallel:
+        sections.append(_section("parallel", "Settings and results", columns=1, height=400))
     return sections
 
 

@@ -1,6 +1,11 @@
-"""The saved view in a real browser: the format is MLflow's own and undocumented, only its UI can say that it works."""
+"""The saved view and the report in a real browser.
 
+The view's format is MLflow's own and undocumented: only its UI can say that it works.
+"""
+
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +13,13 @@ import numpy as np
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from experiments import tracking, views
-from experiments.records import KeyedPicture, Metrics, Param
+from experiments import report, tracking, views
+from experiments.records import KeyedPicture, Metrics, Param, Text
 from tests.conftest import free_port, mlflow_server
+from tests.toy_runs import toy_findings
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -59,6 +66,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         f"--user-data-dir={tmp_path / 'chromium'}",
     ):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
     try:
         yield driver
@@ -168,3 +176,121 @@ def test_the_saved_view_shows_the_runs_pictures_side_by_side(store, browser):
         check_matrix(at)
         for name in COLOURS:
             check_heading(browser, name, at[name, KEYS[0]])
+
+
+EVIL = "<script>document.title = 'broken'</script> & co"
+SIZES = [(375, 800), (1366, 768), (1920, 1080)]
+# Parts of the page that reach beyond the window and do not lie in a box of their own that scrolls.
+STICKING_OUT = """
+return [...document.querySelectorAll("body *")].filter(part =>
+  part.getBoundingClientRect().right > innerWidth + 1 && (part.matches(".scroll") || !part.closest(".scroll"))
+).map(part => part.outerHTML.slice(0, 90));
+"""
+UNLOADED = "return [...document.images].filter(image => !(image.complete && image.naturalWidth)).length;"
+# How much of the variant's map is covered, from the left; and, at the same moment, what the control says.
+COVERED = "return getComputedStyle(document.querySelector('.pair .after')).clipPath;"
+SHOWN = """
+return [document.querySelector("#blink output").textContent,
+        getComputedStyle(document.querySelector(".pair .after")).clipPath];
+"""
+
+
+def report_page():
+    """A report with wide pictures and tables, long names and names that are markup."""
+    findings = toy_findings((EVIL, "resnet18_onecycle_with_cutout_two_holes_of_16_and_more_regularisation"))
+    wide = np.full((300, 2600, 3), 200, np.uint8)
+    shown = dict.fromkeys(("side_by_side.png", "side_by_side/stem.png", "charts/forest.png"), wide)
+    cells = {f"a measure with a long name {i}": "0.123 ± 0.004" for i in range(12)}
+    rows = [{"variant": name} | cells for name in findings.variants]
+    return report.html("the report", findings, rows, shown, "http://127.0.0.1:5000/#/x", " (start it)")
+
+
+def open_report(driver, folder, size=(1366, 768)):
+    file = folder / "report.html"
+    file.write_text(report_page(), encoding="utf-8")
+    width, height = size
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    driver.get(file.as_uri())
+
+
+def unfold(driver):
+    driver.execute_script("document.querySelectorAll('details').forEach(part => part.open = true);")
+
+
+def check_whole(driver):
+    """Everything has loaded and no name has become markup."""
+    assert driver.execute_script(UNLOADED) == 0
+    assert driver.title == "the report"
+    assert EVIL in driver.find_element(By.CLASS_NAME, "answers").text
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size[0]))
+def test_the_report_opens_from_disk_and_never_scrolls_sideways(browser, tmp_path, size):
+    open_report(browser, tmp_path, size)
+    check_whole(browser)
+    unfold(browser)
+    assert browser.execute_script(STICKING_OUT) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    boxes = browser.find_elements(By.CLASS_NAME, "scroll")
+    wider = [box for box in boxes if browser.execute_script("return arguments[0].scrollWidth", box) > box.size["width"]]
+    assert wider  # what is too wide can be scrolled to
+    assert browser.get_log("browser") == []
+
+
+def test_the_reports_maps_are_compared_by_a_line_and_by_blinking(browser, tmp_path):
+    open_report(browser, tmp_path)
+    names = [image.get_attribute("alt").split(": ")[0] for image in browser.find_elements(By.CSS_SELECTOR, ".pair img")]
+    controls = browser.find_element(By.ID, "blink")
+    slider, button = (controls.find_element(By.TAG_NAME, tag) for tag in ("input", "button"))
+    assert browser.execute_script(COVERED) == "inset(0px 0px 0px 50%)"
+    slider.send_keys(Keys.HOME)
+    assert browser.execute_script(COVERED) == "inset(0px 0px 0px 0%)"
+    button.click()
+    for covered, name in (("100%", names[0]), ("0%", names[1])):
+        expected = [f"shown: {name}", f"inset(0px 0px 0px {covered})"]
+        WebDriverWait(browser, 10).until(lambda driver, expected=expected: driver.execute_script(SHOWN) == expected)
+    assert button.get_attribute("aria-pressed") == "true"
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert browser.execute_script(COVERED) == "inset(0px 0px 0px 0%)"  # where the line was left
+
+
+def test_the_report_works_without_scripts_and_shows_no_dead_control(browser, tmp_path):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    open_report(browser, tmp_path)
+    assert not browser.find_element(By.ID, "blink").is_displayed()
+    check_whole(browser)
+    folded = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")[0]
+    folded.find_element(By.TAG_NAME, "summary").click()
+    assert folded.get_attribute("open")
+
+
+def test_the_report_is_dark_where_that_is_asked_for_but_prints_light_and_unfolded(browser, tmp_path):
+    background = "return getComputedStyle(document.body).backgroundColor;"
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    open_report(browser, tmp_path)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
+    assert max(int(part) for part in re.findall(r"\d+", browser.execute_script(background))) < 64
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+    assert browser.execute_script(background) == "rgb(255, 255, 255)"
+    folded = browser.find_element(By.CSS_SELECTOR, "details:not([open]) table")
+    assert folded.size["height"] > 0
+    assert not browser.find_element(By.ID, "blink").is_displayed()
+
+
+def test_mlflow_shows_the_report(store, browser):
+    tracking.prepare_store()
+    with tracking.open_run(kind="compare", name="the comparison") as run:
+        run.log([Text("report.html", report_page())])
+    with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
+        open_page(browser, f"{address}/#/experiments/0/runs/{run.id}/artifacts/report.html")
+        frame = WebDriverWait(browser, 90).until(lambda driver: driver.find_element(By.TAG_NAME, "iframe"))
+        browser.switch_to.frame(frame)
+        WebDriverWait(browser, 30).until(lambda driver: driver.find_elements(By.CLASS_NAME, "answers"))
+        assert browser.execute_script(UNLOADED) == 0
+        assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
+        assert browser.find_element(By.ID, "blink").is_displayed()  # MLflow lets scripts run in there
+        browser.find_element(By.LINK_TEXT, "the pictures side by side").click()  # but no links: the page must stay
+        time.sleep(1)
+        assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text

@@ -354,9 +354,9 @@ def bare_cams(*args: object) -> object:
         (lambda x, c: (x, ["stem", "stem"], c), "layers must name at least one layer and none twice"),
         (
             lambda x, c: (x, ["blok1"], c),
-            "layer 'blok1' is not in the model; did you mean 'block1'.*stem, block1, pool",
+            r"layer 'blok1' is not in the model \(did you mean 'block1'\?\); it has stem, block1, pool",
         ),
-        (lambda x, c: (x, ["zzz"], c), "layer 'zzz' is not in the model; It has stem"),
+        (lambda x, c: (x, ["zzz"], c), "layer 'zzz' is not in the model; it has stem"),
         (lambda x, c: (x, ["unused"], c), "layer 'unused' takes no part in the forward pass"),
         (lambda x, c: (x, ["fc"], c), r"layer 'fc' puts out a tensor \(6, 5\), not a map .*or give reshape"),
         (lambda x, c: (x * torch.nan, ["stem"], c), "the activations of layer 'stem' hold NaN or infinity for 6 of 6"),
@@ -379,7 +379,9 @@ def test_a_length_that_only_a_later_chunk_would_show_is_found_first() -> None:
 
 def test_unknown_methods_and_chunks() -> None:
     images, classes = batch()
-    with pytest.raises(ValueError, match=r"method 'gradkam' is unknown; did you mean 'gradcam'\? There are gradcam,"):
+    with pytest.raises(
+        ValueError, match=r"method 'gradkam' is unknown \(did you mean 'gradcam'\?\); there are gradcam,"
+    ):
         cams(net(), images, LAYERS, classes, method="gradkam")
     with pytest.raises(ValueError, match="methods is empty"):
         cams_of_methods(net(), images, LAYERS, classes, methods=[])

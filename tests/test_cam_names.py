@@ -37,8 +37,8 @@ def test_every_way_to_write_a_method_means_one_name(written: str, name: str) -> 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("gradkam", "method 'gradkam' is unknown; did you mean 'gradcam'"),
-        ("", "method '' is unknown; There are gradcam,"),
+        ("gradkam", "method 'gradkam' is unknown .did you mean 'gradcam'"),
+        ("", "method '' is unknown; there are gradcam,"),
         ("gradcam:smooth", "method 'gradcam:smooth': 'smooth' is no smoothing; there are aug_smooth, eigen_smooth"),
         ("eigencam:eigen_smooth", "eigencam is a first component already; leave :eigen_smooth out"),
         ("eigengradcam:eigen_smooth", "eigengradcam is a first component already"),
@@ -48,6 +48,13 @@ def test_what_is_no_method_is_refused_in_one_line(written: str, message: str) ->
     with pytest.raises(ValueError, match=message) as error:
         spec_of(written)
     assert "\n" not in str(error.value)
+
+
+def test_a_text_in_the_place_of_a_list_is_told_so() -> None:
+    with pytest.raises(
+        ValueError, match=r"methods must be a list of names, got the text 'gradcam'; write \['gradcam'\]"
+    ):
+        specs_of("gradcam")
 
 
 def test_one_method_under_two_names_is_refused() -> None:

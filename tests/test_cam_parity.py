@@ -61,7 +61,7 @@ class Small(nn.Module):
 class Case:
     """A network, images with their classes, and the layers to compare."""
 
-    model: nn.Module
+    model: Small | ResNet18
     images: Tensor
     classes: Tensor
     layers: tuple[str, ...]
@@ -75,13 +75,14 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(3)
     if request.param == "small":
-        model, shape, layers = Small().eval(), (4, 3, 20, 28), ("stem", "middle", "late")
+        found = Case(Small(), torch.rand(4, 3, 20, 28), torch.tensor([0, 9, 1, 4]), ("stem", "middle", "late"))
     else:
-        model, shape = ResNet18(10, [0.5] * 3, [0.25] * 3).eval(), (2, 3, 32, 32)
-        layers = ("stem", "layer2", "layer3", "layer4")
+        resnet, layers = ResNet18(10, [0.5] * 3, [0.25] * 3), ("stem", "layer2", "layer3", "layer4")
+        found = Case(resnet, torch.rand(2, 3, 32, 32), torch.tensor([0, 9]), layers)
     with torch.no_grad():
-        model.linear.weight *= LOUD
-    return Case(model, torch.rand(shape), torch.tensor([0, 9, 1, 4])[: shape[0]], layers)
+        found.model.linear.weight *= LOUD
+    found.model.eval()
+    return found
 
 
 def by_grad_cam(case: Case, name: str, layer: str, **smoothing: bool) -> Tensor:
@@ -159,7 +160,7 @@ def six_views(case: Case, method: str, each: Callable[[Tensor], Tensor]) -> Tens
         as_is = cams(case.model, case.images * factor, case.layers, case.classes, method=method).maps
         mirrored = cams(case.model, case.images.flip(3) * factor, case.layers, case.classes, method=method).maps
         views += [each(as_is.flatten(0, 1)), each(mirrored.flatten(0, 1)).flip(2)]
-    return torch.stack(views).mean(0).unflatten(0, (len(case.layers), -1))
+    return torch.stack(views).mean(0).view(len(case.layers), -1, *case.size)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "xgradcam", "layercam", "eigencam", "gradcam:eigen_smooth"])

@@ -1,6 +1,8 @@
 """A comparison trains what is missing, reuses what is done, and says only what the numbers allow."""
 
+import json
 import re
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ from mlflow import MlflowClient
 from scipy import stats
 
 from experiments import comparison, tracking, variant
-from experiments.comparison import Comparison, compare
+from experiments.comparison import compare, compare_finished
 from experiments.config import CompareSettings, SettingsError, plan
 from experiments.data import Dataset
 from experiments.evaluation import Predictions, predict
+from experiments.findings import HEADLINE_FOCUS, Findings, last_layer
 from experiments.progress import Reporter
 from tests.toys import toy_dataset
 
@@ -41,7 +44,7 @@ def toys(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking.prepare_store(store)
 
 
-def run(**options: str) -> Comparison:
+def run(**options: str) -> Findings:
     given = QUICK | options
     settings = CompareSettings.of(**given)
     return compare(settings, given, plan(settings, given))
@@ -71,39 +74,37 @@ def test_a_comparison_from_nothing_and_again(capsys: pytest.CaptureFixture[str])
     pd.testing.assert_frame_equal(again.runs.drop(columns="reused"), first.runs.drop(columns="reused"))
 
 
-def check_parent(result: Comparison) -> None:
+def check_parent(result: Findings) -> None:
     """The children hang under the comparison's run, which holds tables and pictures."""
     client = MlflowClient()
     child = client.get_run(result.members[0].run.id)
     parent = client.get_run(child.data.tags["mlflow.parentRunId"])
     assert parent.data.tags["camparison.kind"] == "compare"
     assert parent.data.tags["camparison.status"] == "completed"
-    files = {
-        file.path for folder in (None, "side_by_side") for file in client.list_artifacts(parent.info.run_id, folder)
-    }
+    folders = (None, "side_by_side", "changed", "charts", "tables")
+    files = {file.path for folder in folders for file in client.list_artifacts(parent.info.run_id, folder)}
     assert files >= {
-        "side_by_side.png",
-        "curves.png",
-        "report.html",
-        "runs.csv",
-        "differences.csv",
-        "summary.csv",
-        "side_by_side/stem.png",
+        *("side_by_side.png", "over_seeds.png", "mean_maps.png", "report.html", "comparison.json"),
+        *(f"{name}.csv" for name in ("runs", "differences", "summary", "where", "look_differences", "classes")),
+        *(f"{name}.csv" for name in ("networks", "agreement")),
+        *("side_by_side/stem.png", "changed/cutout.png"),
+        *(f"charts/{name}.png" for name in ("forest", "seeds", "curves", "reliability", "classes", "agreement")),
+        *("tables/summary.json", "tables/differences.json"),
     }
+    note = parent.data.tags["mlflow.note.content"]
+    assert all(answer.sentence in note for answer in result.answers)
+    assert "viewStateShareKey=" in note
+    difference = np.mean(result.differences.set_index("measure").loc["test/accuracy", "per_seed"])
+    assert parent.data.metrics["difference/test/accuracy/cutout"] == pytest.approx(difference)
     accuracies = [member.run.metrics["test/accuracy"] for member in result.members if member.variant == "cutout"]
     assert parent.data.metrics["test/accuracy/cutout"] == pytest.approx(np.mean(accuracies))
 
 
-def check_report(page: str, result: Comparison) -> None:
-    """One file that needs nothing else and shows the numbers of the table."""
-    assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1)", page)
-    assert "<script" not in page
-    for sentence in result.sentences:
-        assert sentence in page
-    for row in comparison.table_rows(result):
-        for value in row.values():
-            assert f"<td>{value}</td>" in page
-    assert page.count('src="data:image/png;base64,') == 2 + 3  # last layer, curves, each of three other layers
+def check_report(page: str, result: Findings) -> None:
+    """One file that needs nothing else and says what the findings say."""
+    assert not re.search(r"(src|href)=\"(?!data:|#|http://127\.0\.0\.1)", page)
+    for answer in result.answers:
+        assert answer.sentence in unescape(page)
 
 
 def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
@@ -119,7 +120,7 @@ def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
 
 def test_differences_are_paired_by_seed_and_measured_against_the_first_variant() -> None:
     result = run(variants="cutout, baseline", seeds="3")
-    table = comparison.differences(result).set_index("measure")
+    table = result.differences.set_index("measure")
     pairs = result.runs.pivot(index="seed", columns="variant", values="test/accuracy")
     gains = pairs["baseline"] - pairs["cutout"]
     row = table.loc["test/accuracy"]
@@ -127,11 +128,11 @@ def test_differences_are_paired_by_seed_and_measured_against_the_first_variant()
     assert row["mean"] == pytest.approx(gains.mean())
     interval = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
-    assert [float(word) for word in row["per_seed"].split()] == pytest.approx(gains.tolist(), abs=1e-4)
+    assert row["per_seed"] == pytest.approx(gains.tolist())
 
 
 def test_what_a_run_has_not_is_said_and_not_averaged() -> None:
-    measure = comparison.MEASURES[3]
+    measure = HEADLINE_FOCUS
     assert measure.written(0.5, 0.1, 3, 3) == "0.500 ± 0.100"
     assert measure.written(0.5, float("nan"), 1, 3) == "0.500 (n=1)"
     assert measure.written(float("nan"), float("nan"), 0, 3) == "none"
@@ -156,7 +157,7 @@ def test_the_same_training_under_two_names_is_refused_before_anything_is_logged(
 def test_variants_may_have_other_networks_and_lengths() -> None:
     result = run(variants="baseline; longer: epochs=2; big: model=resnet18")
     assert result.variants == ("baseline", "longer", "big")
-    assert [comparison.last_layer(m.run) for m in result.members] == ["layer3", "layer3", "layer4"]
+    assert [last_layer(m.run) for m in result.members] == ["layer3", "layer3", "layer4"]
     # All pictures must stand at one step, or MLflow's grid would leave cells empty.
     for member in result.members:
         files = MlflowClient().list_artifacts(member.run.id, "images")
@@ -170,3 +171,37 @@ def test_words_of_a_finished_run_are_those_of_its_predictions() -> None:
     predictions: Predictions = predict(member.run.load_model(), split.images, split.labels, "cpu")
     said = comparison.verdicts_of(result, member.run)
     assert [verdict.verdict == "right" for verdict in said] == predictions.right[result.probes.indices].tolist()
+
+
+def test_finished_runs_are_compared_by_id_without_training(capsys: pytest.CaptureFixture[str]) -> None:
+    trained = run()
+    ids = {member.variant: member.run.id for member in trained.members}
+    before = len(MlflowClient().search_runs(["0"]))
+    given = {"runs": f"plain={ids['baseline']} holes={ids['cutout']}", "quiet": "true"}
+    capsys.readouterr()
+    settings = CompareSettings.of(**given)
+    found = compare_finished(settings, given)
+    assert found.variants == ("plain", "holes")
+    assert len(MlflowClient().search_runs(["0"])) == before + 1  # the comparison itself
+    path = Path(capsys.readouterr().out.strip())
+    told = json.loads(path.read_text())
+    assert told["variants"] == ["plain", "holes"]
+    assert [run["run"] for run in told["runs"]] == [ids["baseline"], ids["cutout"]]
+    assert told["answers"][0]["sentence"] == found.answers[0].sentence
+
+
+def test_the_same_numbers_come_from_the_same_runs_again() -> None:
+    first = run(seeds="2")
+    again = run(seeds="2")
+    assert all(member.reused for member in again.members)
+    for table in ("differences", "where", "look_differences", "classes", "networks", "agreement"):
+        pd.testing.assert_frame_equal(getattr(again, table), getattr(first, table))
+    assert again.answers == first.answers
+
+
+def test_a_variant_under_two_names_differs_in_nothing() -> None:
+    result = run(variants="baseline; same: cutout=false", allow_same="true")
+    assert [member.run.id for member in result.members] == [result.members[0].run.id] * 2
+    assert result.differences["mean"].abs().max() == 0
+    assert result.look_differences["mean"].abs().max() == 0
+    assert "test accuracy +0.00 points with one seed" in result.answers[0].sentence

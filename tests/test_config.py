@@ -5,6 +5,8 @@ import sys
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.config import (
     BY_RECIPE,
@@ -12,6 +14,7 @@ from experiments.config import (
     CompareSettings,
     SettingsError,
     TrainSettings,
+    parse_runs,
     parse_variants,
     plan,
 )
@@ -239,3 +242,73 @@ def test_a_plan_names_the_variant_whose_option_is_wrong() -> None:
 
 def test_shared_options_exist() -> None:
     assert set(SHARED) <= set(TrainSettings.model_fields)
+
+
+# Finished runs
+
+RUN_IDS = st.lists(st.from_regex(r"[0-9a-f]{6,32}", fullmatch=True), min_size=1, max_size=4)
+BETWEEN = st.sampled_from([" ", ",", ", ", "  "])
+
+
+@given(RUN_IDS, BETWEEN)
+def test_run_ids_are_separated_by_spaces_or_commas(ids: list[str], between: str) -> None:
+    assert parse_runs(f" {between.join(ids)} ") == {None: tuple(ids)}
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,8}", fullmatch=True), RUN_IDS, min_size=1), BETWEEN)
+def test_runs_may_have_names_in_their_order(named: dict[str, list[str]], between: str) -> None:
+    text = between.join(f"{name}={'+'.join(ids)}" for name, ids in named.items())
+    assert list(parse_runs(text).items()) == [(name, tuple(ids)) for name, ids in named.items()]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "must be none, or run ids"),
+        (" , ", "must be none, or run ids"),
+        ("1a2b3", "'1a2b3' is no run id: 6 to 32 of 0-9 and a-f"),
+        ("1a2b3c " + "a" * 33, f"'{'a' * 33}' is no run id"),
+        ("1a2b3c+9f8e7d", "'1a2b3c+9f8e7d' is no run id"),
+        ("plain=1a2b3c+ cutout=77aa01", "'' is no run id"),
+        ("plain=baseline", "'baseline' is no run id"),
+        ("a/b=1a2b3c", "'a/b' is no name; use letters, digits, _ . -"),
+        ("=1a2b3c", "'' is no name"),
+        ("a=1a2b3c a=77aa01", "'a' is named twice; join its run ids with +"),
+        ("a=1a2b3c 77aa01", "'77aa01' has no name; give every run one (name=id+id), or none"),
+    ],
+)
+def test_bad_runs_are_refused_in_one_line(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        CompareSettings.of(runs=text)
+    assert len(refused.value.problems) == 1
+    assert refused.value.problems[0].startswith(f"runs={text}: ")
+    assert problem in refused.value.problems[0]
+    assert "\n" not in refused.value.problems[0]
+
+
+def test_without_runs_and_filter_variants_are_trained() -> None:
+    assert CompareSettings.of().finished_by == ""
+    assert parse_runs("none") == {}
+    assert CompareSettings.of(runs="1a2b3c 77aa01").finished_by == "runs"
+    assert CompareSettings.of(filter="tags.a = 'b'").finished_by == "filter"
+
+
+def test_runs_are_chosen_in_one_way() -> None:
+    with pytest.raises(SettingsError, match=r"^filter=tags.a = 'b': runs=1a2b3c chooses the runs already; leave one"):
+        CompareSettings.of(runs="1a2b3c", filter="tags.a = 'b'")
+
+
+@pytest.mark.parametrize("chooser", [["--runs", "1a2b3c 77aa01"], ["--filter", "tags.a = 'b'"]])
+def test_finished_runs_leave_nothing_to_the_options_of_a_training(
+    chooser: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        CompareSettings.from_argv([*chooser, "--variants", "baseline; cutout", "--seeds", "3", "--epochs", "2"])
+    said, option = capsys.readouterr().err, chooser[0].removeprefix("--")
+    for line in ("variants=baseline; cutout", "seeds=3", "epochs=2"):
+        name = line.split("=")[0]
+        assert f"{line}: has no effect on finished runs; leave out {name} or {option}\n" in said
+    # As `mlflow run` spells the defaults; and what does matter.
+    rest = ["--seeds", "1", "--compile", "False", "--lr", "auto", "--quiet", "True", "--data_dir", "elsewhere"]
+    settings = CompareSettings.from_argv([*chooser, *rest])
+    assert (settings.quiet, settings.data_dir) == (True, "elsewhere")

@@ -3,9 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
 from torch import nn
 
-from experiments.evaluation import CHUNK, Predictions, confusion_matrix, predict, prediction_table, predictions_of
+from experiments.evaluation import (
+    CHUNK,
+    Predictions,
+    calibration,
+    confusion_matrix,
+    predict,
+    prediction_table,
+    predictions_of,
+)
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 5.0]], np.float32)
 FOUR = Predictions(LOGITS, np.array([0, 0, 1, 2]))
@@ -36,6 +48,67 @@ def test_predictions_come_back_from_their_table() -> None:
     assert np.allclose(back.probabilities, FOUR.probabilities, atol=1e-6)
     assert back.labels.tolist() == FOUR.labels.tolist()
     assert back.right.tolist() == FOUR.right.tolist()
+
+
+def predictions_with(probabilities: list[list[float]], labels: list[int]) -> Predictions:
+    with np.errstate(divide="ignore"):
+        return Predictions(np.log(np.array(probabilities, np.float32)), np.array(labels))
+
+
+def test_calibration_by_hand() -> None:
+    # Confidences 0.6 and 0.7 (one right) share the bin up to 3/4, 0.9 and 1.0 (both right) the last one.
+    found = calibration(predictions_with([[0.6, 0.4], [0.3, 0.7], [0.9, 0.1], [0, 1]], [0, 0, 0, 1]), bins=4)
+    assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert found.count.tolist() == [0, 0, 2, 2]
+    assert found.confidence.tolist() == pytest.approx([np.nan, np.nan, 0.65, 0.95], nan_ok=True)
+    assert found.accuracy.tolist() == pytest.approx([np.nan, np.nan, 0.5, 1], nan_ok=True)
+    assert found.ece == pytest.approx(2 / 4 * 0.15 + 2 / 4 * 0.05)
+    # Each of two classes is off by 0.4, 0.7, 0.1, 0.
+    assert found.brier == pytest.approx(2 * (0.16 + 0.49 + 0.01) / 4)
+
+
+def test_a_perfectly_calibrated_network_has_no_calibration_error() -> None:
+    # Of ten images with confidence 0.8 eight are right, of five with 0.6 three.
+    rows = [[0.8, 0.1, 0.1]] * 10 + [[0.2, 0.6, 0.2]] * 5
+    labels = [0] * 8 + [1, 2] + [1] * 3 + [0, 2]
+    assert calibration(predictions_with(rows, labels)).ece == pytest.approx(0, abs=1e-7)
+
+
+def test_a_certain_network_is_as_wrong_as_it_is_inaccurate() -> None:
+    found = calibration(predictions_with([[1, 0], [1, 0], [1, 0], [0, 1]], [0, 1, 1, 1]))
+    assert found.ece == 0.5
+    assert found.brier == 2 * 0.5
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 20))
+def test_calibration_is_that_of_scikit_learn(seed: int, bins: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 3, (200, 4)).astype(np.float32)
+    predictions = Predictions(logits, generator.integers(4, size=200))
+    found = calibration(predictions, bins)
+    confidence = predictions.probabilities.max(axis=1).astype(float)
+    accuracies, confidences = calibration_curve(predictions.right, confidence, n_bins=bins)
+    filled = found.count > 0
+    assert found.accuracy[filled].tolist() == pytest.approx(accuracies.tolist())
+    assert found.confidence[filled].tolist() == pytest.approx(confidences.tolist())
+    assert found.count.sum() == 200
+    expected = brier_score_loss(predictions.labels, predictions.probabilities, labels=range(4), scale_by_half=False)
+    assert found.brier == pytest.approx(expected, rel=1e-5)
+    assert found.ece == pytest.approx(np.nansum(found.count * np.abs(found.accuracy - found.confidence)) / 200)
+    assert 0 <= found.ece <= 1
+
+
+def test_one_bin_measures_confidence_against_accuracy() -> None:
+    found = calibration(FOUR, bins=1)
+    assert found.ece == pytest.approx(abs(FOUR.probabilities.max(axis=1).mean() - 0.5))
+
+
+def test_no_images_and_no_bins_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 images in 0 bins have no calibration"):
+        calibration(FOUR, bins=0)
+    with pytest.raises(ValueError, match="0 images in 15 bins"):
+        calibration(Predictions(np.zeros((0, 3), np.float32), np.zeros(0, np.int64)))
 
 
 class _Mean(nn.Module):

@@ -510,7 +510,7 @@ def test_drop_and_increase_are_torchcam_s() -> None:
         (lambda x, m, c: (x[:0], m[:0], c[:0]), "images must be floats"),
         (lambda x, m, c: (x.byte(), m, c), "images must be floats .* torch.uint8"),
         (lambda x, m, c: (x, m[:, :4], c), r"maps must be \(5, 8, 8\) as the images, got \(5, 4, 8\)"),
-        (lambda x, m, c: (x, m * torch.inf, c), "maps hold NaN or infinity"),
+        (lambda x, m, c: (x, m * torch.inf, c), "maps hold NaN, infinity or negative"),
         (lambda x, m, c: (x, m, c[:4]), r"classes must be 5 whole numbers, one per image, got torch.int64 \(4,\)"),
         (lambda x, m, c: (x, m, c.float()), "classes must be 5 whole numbers"),
         (lambda x, m, c: (x, m, c + 1), "holds class 4, but the model has 4 classes: 0 to 3"),

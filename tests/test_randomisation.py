@@ -234,7 +234,7 @@ def test_tokens_with_reshape(trained: Net) -> None:
 
 
 def test_bad_input(trained: Net) -> None:
-    with pytest.raises(ValueError, match="layer 'bdy' is not in the model; did you mean 'body'"):
+    with pytest.raises(ValueError, match=r"layer 'bdy' is not in the model .did you mean 'body'"):
         run(trained, ["bdy"])
 
 

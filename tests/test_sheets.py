@@ -148,7 +148,7 @@ def test_a_dead_map_is_the_image_and_says_so_and_has_no_difference() -> None:
     for pair in ({"a": dead, "b": live}, {"a": live, "b": dead}):
         ((heading, differences),) = difference_column(images, pair).items()
         assert heading == "b − a"
-        assert [tile.caption for tile in differences] == ["no positive evidence", ""]
+        assert [tile.caption for tile in differences] == ["undefined: a map is dead", ""]
         assert np.array_equal(differences[0].image, grey(images[0]))
     silent = replace(found(2), maps=torch.zeros(3, 2, 32, 32))
     assert len(layer_strips(images, silent)) > len(layer_strips(images, found(2)))  # room for the words

@@ -193,7 +193,7 @@ def test_files_stay_inside_the_run(ready, path):
 
 
 def test_a_table_needs_a_known_ending(ready):
-    with open_run() as run, pytest.raises(ValueError, match=r"must end in \.parquet or \.csv"):
+    with open_run() as run, pytest.raises(ValueError, match=r"must end in \.parquet, \.csv or \.json"):
         run.log([Table("predictions.xlsx", pd.DataFrame({"a": [1]}))])
 
 
@@ -483,6 +483,80 @@ def test_an_unfinished_or_unknown_run_is_an_error(ready):
         tracking.finished_run(run.id)
     with pytest.raises(TrackingError, match=r"sqlite:.*/mlflow\.db has no run 'x'"):
         tracking.finished_run("x")
+
+
+def test_a_training_is_found_by_the_beginning_of_its_id(ready, monkeypatch):
+    with open_run() as run:
+        run.log([Metrics({"val/accuracy": 0.5}, step=0)])
+        with pytest.raises(
+            TrackingError, match=rf"run {run.id} did not complete \(status RUNNING, .*\): wait for its end"
+        ):
+            tracking.finished_training(run.id[:6])
+    assert tracking.finished_training(run.id[:6]) == tracking.finished_training(run.id) == tracking.finished_run(run.id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "study")
+    with open_run() as other:
+        pass
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert tracking.finished_training(other.id[:8]).experiment_id != "0"
+
+
+def test_a_beginning_that_fits_no_training_is_named_with_the_nearest(ready):
+    with open_run(kind="compare", name="two nets") as run:
+        pass
+    with pytest.raises(
+        TrackingError, match=rf"run {run.id} \(two nets\) is of kind 'compare': give the ids of trainings"
+    ):
+        tracking.finished_training(run.id)
+    foreign = MlflowClient().create_run("0", run_name="hello").info.run_id
+    with pytest.raises(TrackingError, match=rf"run {foreign} \(hello\) is of another program"):
+        tracking.finished_training(foreign)
+    with open_run() as training:
+        pass
+    slip = training.id[:7] + next(digit for digit in "0123456789abcdef" if digit != training.id[7])
+    with pytest.raises(TrackingError, match=rf"begins with '{slip}'; did you mean {training.id[:8]} \(baseline\)\?"):
+        tracking.finished_training(slip)
+    far = "".join("1" if digit == "0" else "0" for digit in training.id)
+    with pytest.raises(TrackingError, match=rf"no run begins with '{far}': MLflow's UI shows it"):
+        tracking.finished_training(far)
+    with pytest.raises(ValueError, match="begins no run id"):
+        tracking.finished_training("' OR '1' = '1")
+
+
+def test_trainings_are_found_by_filter_the_oldest_first(ready):
+    made = []
+    for epochs in (6, 6, 3):
+        with open_run() as run:
+            run.log([Param("resolved.epochs", epochs)])
+        made.append(run.id)
+        time.sleep(0.002)  # MLflow orders by milliseconds
+    with open_run(kind="compare") as comparison:
+        comparison.log([Param("resolved.epochs", 6)])
+    with pytest.raises(ValueError, match="broken"), open_run(tags={"broken": "yes"}) as broken:
+        raise ValueError("broken")
+    assert [run.id for run in tracking.finished_trainings("params.`resolved.epochs` = '6'")] == made[:2]
+    assert [run.id for run in tracking.finished_trainings("attributes.status = 'FINISHED'")] == made
+    with pytest.raises(TrackingError, match=r"^\"tags.a = 'b'\" matches no completed training$"):
+        tracking.finished_trainings("tags.a = 'b'")
+    with pytest.raises(TrackingError, match=rf"no completed training, only such as {broken.id} \(baseline, FAILED\)$"):
+        tracking.finished_trainings("tags.broken = 'yes'")
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs is six", "params.epochs = 6", "params.a = 'b' OR params.a = 'c'", "metrics.a > 'x'"]
+)
+def test_a_filter_that_mlflow_does_not_take_is_an_error_in_one_line(ready, text):
+    with pytest.raises(TrackingError, match=r"^MLflow does not take [\"'].*\(MlflowException: .+\)$"):
+        tracking.finished_trainings(text)
+
+
+def test_more_runs_than_one_answer_of_mlflow_holds(ready, monkeypatch):
+    real = MlflowClient.search_runs
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *given, **named: real(*given, **named, max_results=2))
+    made = set()
+    for _ in range(5):
+        with open_run() as run:
+            made.add(run.id)
+    assert {run.id for run in tracking.finished_trainings("attributes.status = 'FINISHED'")} == made
 
 
 # ------------------------------------------------------------------------------------------------------------- views

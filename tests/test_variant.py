@@ -1,6 +1,8 @@
 """One variant leaves everything that a comparison and a person need in its run, and can be explained again."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,17 @@ import torch
 from mlflow import MlflowClient
 from mlflow.pytorch import load_model
 
-from cam_core import cams
+from cam_core import cams, normalise, resize
 from experiments import tracking, variant
 from experiments.augment import to_tensor
 from experiments.config import TrainSettings
+from experiments.evaluation import Predictions, predict
 from experiments.progress import Reporter
+from experiments.records import Metrics, Record
 from experiments.tracking import FinishedRun
-from experiments.training import TrainingDiverged
+from experiments.training import TrainingDiverged, build_model
 from experiments.variant import Prepared, prepare
-from tests.toys import CLASSES, toy_dataset
+from tests.toys import CLASSES, toy_dataset, toy_split
 
 QUICK = {
     "epochs": 2,
@@ -56,6 +60,7 @@ def test_a_run_leaves_everything(finished: FinishedRun) -> None:
         "confusion.png",
         "predictions.parquet",
         "cam_measures.parquet",
+        "faithfulness.parquet",
         "maps.npz",
         "galleries/correct.png",
         "gradcam/correct.png",
@@ -85,13 +90,26 @@ def test_its_numbers_agree_with_its_tables(finished: FinishedRun) -> None:
     at_last = looking[looking["layer"] == "layer3"]
     assert finished.metrics["cam/layer3/energy"] == pytest.approx(at_last["energy"].mean(), rel=1e-6)
     assert len(at_last) == len(labels)
+    assert at_last["right"].tolist() == (table["prediction"] == table["label"]).tolist()
+    again = finished.read_table("faithfulness.parquet")
+    assert finished.metrics["faith/deletion_margin"] == pytest.approx(again["deletion_margin"].mean(), rel=1e-6)
+    assert finished.metrics["cam/layer3/flip_consistency"] == pytest.approx(again["flip_consistency"].mean(), rel=1e-6)
     assert [step for step, _ in finished.metric_history("val/accuracy")] == [1, 2]
     assert finished.read_json("config.json")["settings"]["epochs"] == 2
 
 
 def test_times_of_all_phases_are_recorded(finished: FinishedRun) -> None:
     phases = {key.split("/")[1] for key in finished.metrics if key.startswith("time/")}
-    assert phases >= {"data_s", "train_s", "train_cpu_s", "evaluate_s", "cam_s", "pictures_s", "tracking_s"}
+    assert phases >= {
+        "data_s",
+        "train_s",
+        "train_cpu_s",
+        "evaluate_s",
+        "cam_s",
+        "faithfulness_s",
+        "pictures_s",
+        "tracking_s",
+    }
 
 
 def test_the_logged_model_predicts_and_is_explained_as_before(finished: FinishedRun) -> None:
@@ -103,6 +121,10 @@ def test_the_logged_model_predicts_and_is_explained_as_before(finished: Finished
     assert np.allclose(found.maps.numpy(), arrays["maps"], atol=1e-5)
     probabilities = finished.read_table("predictions.parquet").loc[arrays["indices"], [f"p_{c}" for c in CLASSES]]
     assert np.allclose(found.logits.softmax(1).numpy(), probabilities, atol=1e-5)
+    images, labels = to_tensor(split.images[arrays["sample_indices"]]), split.labels[arrays["sample_indices"]]
+    sampled = torch.from_numpy(arrays["sample_maps"].astype(np.float32))
+    expected = cams(model, images, model.cam_layers[-1:], torch.from_numpy(labels)).maps[0]
+    torch.testing.assert_close(normalise(resize(sampled, (16, 16))), expected, atol=2e-3, rtol=0)
 
 
 def test_a_diverged_training_is_a_failed_run_with_its_reason(store: Path) -> None:
@@ -114,6 +136,51 @@ def test_a_diverged_training_is_a_failed_run_with_its_reason(store: Path) -> Non
     assert run.info.status == "FAILED"
     assert "learning rate 100" in run.data.tags["camparison.error"]
     assert tracking.completed_run(lost.fingerprint) is None
+
+
+# What the background does
+
+
+def predicted(*classes: int) -> Predictions:
+    return Predictions(np.eye(3, dtype=np.float32)[list(classes)], np.array([0, 1, 2, 0]))
+
+
+def test_shift_is_what_the_background_does_to_the_same_objects() -> None:
+    # Of four objects the first two are right on their own background; elsewhere the second and the third move.
+    found = {"own": predicted(0, 1, 0, 1), "other": predicted(0, 2, 1, 1), "background_only": predicted(0, 1, 2, 1)}
+    assert variant.shift(found) == {
+        "shift/own_accuracy": 0.5,
+        "shift/other_accuracy": 0.25,
+        "shift/background_only_accuracy": 0.75,
+        "shift/background_gap": 0.25,
+        "shift/background_flips": 0.5,
+    }
+
+
+def test_predictions_that_move_without_a_gap_are_flips_all_the_same() -> None:
+    found = variant.shift({"own": predicted(0, 0, 0, 1), "other": predicted(1, 1, 0, 1)})
+    assert (found["shift/background_gap"], found["shift/background_flips"]) == (0, 0.5)
+
+
+def test_only_scenes_have_a_background_to_shift() -> None:
+    plain = ready()
+    split = plain.dataset.splits["test"]
+    shifted = {"own": split, "other": toy_split(len(split), 4)}
+    scenes = replace(plain, dataset=replace(plain.dataset, splits={**plain.dataset.splits, **shifted}))
+    model = build_model(plain.settings, len(CLASSES), *plain.dataset.statistics)
+    said = predict(model, split.images, split.labels, "cpu")
+    metrics = [
+        {name for record in variant.iter_evaluation(prepared, model, said, 1) for name in metrics_of(record)}
+        for prepared in (plain, scenes)
+    ]
+    assert metrics[1] - metrics[0] == {
+        *("shift/own_accuracy", "shift/other_accuracy"),
+        *("shift/background_gap", "shift/background_flips"),
+    }
+
+
+def metrics_of(record: Record) -> Mapping[str, float]:
+    return record.values if isinstance(record, Metrics) else {}
 
 
 # Fingerprints

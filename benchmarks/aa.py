@@ -1,0 +1,206 @@
+"""Does the comparison cry wolf, and does it find what is there? Prints markdown.
+
+python -m benchmarks.aa             about ten minutes on two cores
+python -m benchmarks.aa --quick     a minute, too few networks for a judgement
+
+A/A: networks that differ in nothing but the seed are divided into two "variants" many times; each measure may be
+declared different in about 5 % of the comparisons. Planted effect: networks trained with `background_bias` 0.8 against
+0.0, three seeds each, again and again; accuracy on foreign backgrounds and energy inside the object must differ. The
+networks are tiny, so that there can be hundreds: nothing here is about how good they are.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from rich.progress import track
+from scipy import stats
+from torch import Tensor, nn
+
+from experiments import data, focus
+from experiments.augment import Augmentation
+from experiments.config import TrainSettings
+from experiments.data import Dataset
+from experiments.evaluation import predict
+from experiments.models import conv_bn_relu
+from experiments.statistics import CONFIDENCE, paired_difference
+from experiments.training import fit, resolve_machine
+
+LAYER = "features"
+TRAIN = 4000
+IMAGES = 500  # of each split that is measured
+MEASURES = (
+    "accuracy",
+    "focus",
+    "energy",
+    "auc",
+    "pointing",
+    "iou",
+    "recall",
+    "precision",
+    "coverage",
+    "spread",
+    "entropy",
+)
+PLANTED = ("accuracy, other background", "energy")
+SIZES = (3, 5)  # seeds a side
+DIVISIONS = 2000
+
+
+class TinyNet(nn.Module):
+    """Three convolutions and a linear layer, some two hundred times less work than a ResNet-18."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(conv_bn_relu(3, 16, 2), conv_bn_relu(16, 48, 2), conv_bn_relu(48, 96))
+        self.linear = nn.Linear(96, classes)
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        return self.linear(self.features(4 * images - 2).mean((2, 3)))
+
+
+def main() -> None:
+    """Trains the networks, compares them in all ways, and prints both tables."""
+    options = parser().parse_args()
+    started = time.perf_counter()
+    settings = training_settings(options.epochs)
+    pool = networks(settings, dataset(0.5, options.data_dir), options.networks, "A/A")
+    print(f"\n{options.networks} networks, {options.epochs} epochs of {settings.train_images} images each\n")
+    for line in false_alarms(pool):
+        print(line)
+    sides = [
+        networks(settings, dataset(bias, options.data_dir), 3 * options.planted, f"bias {bias}") for bias in (0.0, 0.8)
+    ]
+    print()
+    for line in detections(*sides):
+        print(line)
+    print(f"\n{time.perf_counter() - started:,.0f} s, {torch.get_num_threads()} threads, torch {torch.__version__}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    found = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    found.add_argument("--networks", type=int, default=300, help="in the A/A pool (default %(default)s)")
+    found.add_argument("--planted", type=int, default=10, help="comparisons with an effect (default %(default)s)")
+    found.add_argument("--epochs", type=int, default=3, help="of each network (default %(default)s)")
+    found.add_argument("--data-dir", default="data", help="where the scenes are kept (default %(default)s)")
+    found.add_argument("--quick", action="store_const", const=30, dest="networks", help="30 networks")
+    return found
+
+
+def training_settings(epochs: int) -> TrainSettings:
+    """Plain training, as the suite does it."""
+    return TrainSettings.of(
+        dataset="scenes", epochs=epochs, train_images=TRAIN, batch_size=64, lr=0.1, device="cpu", precision="fp32"
+    )
+
+
+def dataset(background_bias: float, data_dir: str) -> Dataset:
+    """The scenes, with few images to validate and to test."""
+    found = data.load(
+        "scenes",
+        data_dir=data_dir,
+        image_size=32,
+        background_bias=background_bias,
+        train_images=TRAIN,
+        progress=lambda text: None,
+    )
+    keep = {"train": TRAIN, "val": 100, "test": IMAGES, "other": IMAGES}
+    return replace(found, splits={name: first(found.splits[name], count) for name, count in keep.items()})
+
+
+def first(split: data.Split, count: int) -> data.Split:
+    """The first images of a split."""
+    masks = None if split.masks is None else split.masks[:count]
+    return replace(split, images=split.images[:count], labels=split.labels[:count], masks=masks)
+
+
+def networks(settings: TrainSettings, images: Dataset, count: int, what: str) -> pd.DataFrame:
+    """A row per network of another seed: its measures, as the suite takes them of a run."""
+    mean, _ = images.statistics
+    rows = []
+    for seed in track(range(count), what):
+        seeded = settings.model_copy(update={"seed": seed})
+        torch.manual_seed(seed)
+        model = TinyNet(len(images.classes))
+        for _ in fit(model, images, Augmentation(seeded, seeded.side, mean), seeded, resolve_machine(seeded)):
+            pass
+        rows.append(measured(model, images))
+    return pd.DataFrame(rows)
+
+
+def measured(model: nn.Module, images: Dataset) -> dict[str, float]:
+    """Accuracy, also on foreign backgrounds, and the measures of the last layer's maps."""
+    test, other = (
+        predict(model, images.splits[name].images, images.splits[name].labels, "cpu") for name in ("test", "other")
+    )
+    looks = focus.measure(model, (LAYER,), images.splits["test"], test, "gradcam", "cpu")
+    maps = {name.rpartition("/")[2]: value for name, value in focus.summary(looks.table).items()}
+    return {"accuracy": test.accuracy, "accuracy, other background": other.accuracy} | maps
+
+
+def false_alarms(pool: pd.DataFrame) -> Iterator[str]:
+    """How often two groups that differ in nothing are declared different, for each measure.
+
+    First with every network in one group only, so that the comparisons are independent and an interval can be given;
+    then with many random divisions of the same networks, which say the same with less noise.
+    """
+    yield "| measure | " + " | ".join(f"{n} against {n} seeds | 95 % interval | divided anew" for n in SIZES) + " |"
+    yield "|---|" + "---|---|---|" * len(SIZES)
+    for measure in MEASURES:
+        cells = []
+        for seeds in SIZES:
+            values = pool[measure].to_numpy()
+            alarms = [declared(*sides) for sides in disjoint(values, seeds)]
+            again = [declared(*sides) for sides in divisions(values, seeds)]
+            cells.append(f"{rate(alarms)} | {np.mean(again):.1%} of {len(again):,}")
+        yield f"| {measure} | " + " | ".join(cells) + " |"
+
+
+def disjoint(values: np.ndarray, seeds: int) -> list[np.ndarray]:
+    """Pairs of groups of so many networks; no network is in two of them."""
+    count = len(values) // (2 * seeds)
+    return list(values[: count * 2 * seeds].reshape(count, 2, seeds))
+
+
+def divisions(values: np.ndarray, seeds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of groups of so many networks, drawn again and again from all."""
+    generator = np.random.default_rng(0)
+    for _ in range(DIVISIONS):
+        one, other = generator.choice(values, (2, seeds), replace=False)
+        yield one, other
+
+
+def declared(variant: np.ndarray, baseline: np.ndarray) -> bool:
+    """Whether the suite says that the variants differ."""
+    return paired_difference(variant, baseline).shown
+
+
+def rate(outcomes: Sequence[bool]) -> str:
+    """k of n and the share, with its exact interval, which must hold the 5 % that are allowed."""
+    found = stats.binomtest(sum(outcomes), len(outcomes), 1 - CONFIDENCE)
+    low, high = found.proportion_ci(CONFIDENCE)
+    outside = "" if low <= 1 - CONFIDENCE <= high else " (outside)"
+    return (
+        f"{sum(outcomes)} of {len(outcomes)} = {sum(outcomes) / len(outcomes):.1%} | {low:.1%} to {high:.1%}{outside}"
+    )
+
+
+def detections(without: pd.DataFrame, biased: pd.DataFrame) -> Iterator[str]:
+    """How often three seeds find that the background was made to give the class away."""
+    yield "| measure | bias 0.0 | bias 0.8 | found with 3 seeds |"
+    yield "|---|---|---|---|"
+    for measure in PLANTED:
+        sides = zip(biased[measure].to_numpy().reshape(-1, 3), without[measure].to_numpy().reshape(-1, 3), strict=True)
+        found = [declared(one, other) for one, other in sides]
+        means = [f"{table[measure].mean():.3f} ± {table[measure].std():.3f}" for table in (without, biased)]
+        yield f"| {measure} | {means[0]} | {means[1]} | {sum(found)} of {len(found)} |"
+
+
+if __name__ == "__main__":
+    main()

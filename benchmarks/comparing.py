@@ -1,0 +1,112 @@
+"""Seconds that comparing finished runs takes, and whether they grow with the runs. Prints markdown.
+
+python -m benchmarks.comparing
+
+The runs are made up, of the size of real ones (2,000 test images, ten classes, five layers), and logged as real ones
+are; then they are compared as `experiments.compare --runs` does: everything read, computed, drawn, logged, reported.
+"""
+
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from experiments import comparison, data, focus, tracking
+from experiments.data import Dataset
+from experiments.evaluation import Predictions, prediction_table
+from experiments.findings import Findings, Member
+from experiments.probes import SPLIT, probes
+from experiments.records import Arrays, Metrics, Param, Table
+
+LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
+GRIDS = (32, 32, 16, 8, 4)
+RUNS = (2, 8, 10, 32)  # two variants of so many seeds together
+EPOCHS = 6
+
+
+def main() -> None:
+    """Makes the runs, compares more and more of them, and prints the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = load(Path("data").resolve())
+        os.chdir(folder)
+        tracking.prepare_store(Path(folder))
+        members = [made_up(name, seed, images) for seed in range(max(RUNS) // 2) for name in ("baseline", "cutout")]
+        print(f"{len(images.splits[SPLIT]):,} test images, {len(LAYERS)} layers, {torch.get_num_threads()} threads\n")
+        print("| runs | seconds | per run | peak memory, MiB |\n|---|---|---|---|")
+        for count in RUNS:
+            print(row(members[:count], images), flush=True)
+        os.chdir("/")
+
+
+def load(data_dir: Path) -> Dataset:
+    """The scenes."""
+    return data.load(
+        "scenes",
+        data_dir=str(data_dir),
+        image_size=32,
+        background_bias=0.5,
+        train_images=2000,
+        progress=lambda text: None,
+    )
+
+
+def row(members: list[Member], images: Dataset) -> str:
+    """The seconds of one comparison, from nothing read to everything logged."""
+    started = time.perf_counter()
+    findings = Findings(tuple(sorted(members, key=lambda member: member.variant)), images)
+    with tracking.open_run(kind="compare", name=f"{len(members)} runs") as run:
+        comparison.conclude(run, findings, f"{len(members)} runs")
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"| {len(members)} | {seconds:.1f} | {seconds / len(members):.2f} | {peak:,.0f} |"
+
+
+def made_up(variant: str, seed: int, images: Dataset) -> Member:
+    """A finished run with random predictions and maps."""
+    random = np.random.default_rng([seed, variant == "cutout"])
+    split, chosen = images.splits[SPLIT], probes(images)
+    logits = random.normal(size=(len(split), len(images.classes))).astype(np.float32)
+    logits[np.arange(len(split)), split.labels] += 2
+    predictions = Predictions(logits, split.labels)
+    with tracking.open_run(kind="train", name=f"{variant}, seed {seed}") as run:
+        run.log([Param("resolved.layers", " ".join(LAYERS)), Param("resolved.epochs", EPOCHS)])
+        run.log([Param("resolved.cutout", str(variant == "cutout").lower()), Param("resolved.seed", seed)])
+        for epoch in range(1, EPOCHS + 1):
+            run.log(
+                [
+                    Metrics(
+                        {f"{part}/{of}": random.random() for part in ("train", "val") for of in ("loss", "accuracy")},
+                        epoch,
+                    )
+                ]
+            )
+        run.log([Table("predictions.parquet", prediction_table(predictions, images.classes))])
+        looks = looked(random, predictions)
+        numbers = {"test/accuracy": predictions.accuracy, "faith/deletion_margin": random.random()}
+        run.log([Metrics(numbers | focus.summary(looks), EPOCHS), Table("cam_measures.parquet", looks)])
+        sample = random.random((len(split), GRIDS[-1], GRIDS[-1])).astype(np.float16)
+        maps = random.random((len(LAYERS), *chosen.images.shape[:3])).astype(np.float32)
+        arrays = {"maps": maps, "layers": np.array(LAYERS), "indices": chosen.indices, "labels": chosen.labels}
+        run.log([Arrays("maps.npz", arrays | {"sample_indices": np.arange(len(split)), "sample_maps": sample})])
+    return Member(variant, seed, tracking.finished_run(run.id), reused=True)
+
+
+def looked(random: np.random.Generator, predictions: Predictions) -> pd.DataFrame:
+    """Measures of every test image at every layer."""
+    count = len(predictions.labels)
+    tables = [
+        pd.DataFrame(random.random((count, len(focus.MEASURES))), columns=list(focus.MEASURES)).assign(
+            index=np.arange(count), layer=layer, right=predictions.right
+        )
+        for layer in LAYERS
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,540 @@
+"""What finished runs say about their variants: tables and sentences, computed from what the runs have logged."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import combinations, combinations_with_replacement
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float32, Float64
+from torch import Tensor
+
+from cam_core.agreement import rank_correlation, top_iou
+from experiments.data import Dataset
+from experiments.evaluation import Calibration, calibration, predictions_of
+from experiments.probes import SPLIT, Probes, probes
+from experiments.statistics import (
+    ACCURACY,
+    FEWEST,
+    Better,
+    Difference,
+    Quantity,
+    SeedNoise,
+    by_class,
+    holm,
+    mcnemar,
+    network_sentence,
+    paired_difference,
+    seed_noise,
+    sentence,
+    two_way_bootstrap,
+)
+from experiments.tracking import FinishedRun
+
+LAST = "last"
+"""Stands for the deepest layer of each run, whatever its name."""
+
+BOTH_RIGHT = "both right"
+"""The images that two paired networks both classify correctly: where they may be compared without selecting."""
+
+LONG = 60  # epochs from which nothing is said about the length of the training
+SHORT = (
+    "Cutout pays in long trainings (DeVries and Taylor 2017 train 200 epochs); in a short one (here epochs={epochs}) "
+    "it can lower accuracy. This comparison says nothing about long ones."
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of each run: its metric (`last` is the last layer), how tables write it, what it means."""
+
+    metric: str
+    heading: str
+    format: str
+    meaning: str
+    better: Better = "higher"
+
+    def key(self, run: FinishedRun) -> str:
+        """The name of the run's metric."""
+        return self.metric.replace(f"/{LAST}/", f"/{last_layer(run)}/")
+
+    def of(self, run: FinishedRun) -> float:
+        """The run's value, NaN where it has no such number."""
+        return run.metrics.get(self.key(run), math.nan)
+
+    @property
+    def quantity(self) -> Quantity:
+        """What statements about its differences need to know."""
+        return Quantity(self.heading, self.better, "%" in self.format)
+
+    def written(self, mean: float, deviation: float, count: int, seeds: int) -> str:
+        """The mean and standard deviation over the `count` runs that have a value; says so where not all `seeds` do."""
+        if not count:
+            return "none"
+        text = self.format.format(mean)
+        text = text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
+        return text if count == seeds else f"{text} (n={count})"
+
+
+HEADLINE_FOCUS = Measure(
+    f"cam/{LAST}/focus",
+    "focus index",
+    "{:z.3f}",
+    "where the last layer's map lies: 0 = as a uniform map, 1 = as the object itself at that resolution",
+)
+MEASURES = (
+    Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly"),
+    Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
+    Measure(
+        "shift/background_gap",
+        "background gap",
+        "{:z.1%}",
+        "accuracy on the own class's background minus that on another's, same objects; 0 = background does not matter",
+        "lower",
+    ),
+    Measure(
+        "shift/background_only_accuracy",
+        "background alone",
+        "{:z.1%}",
+        "accuracy on the background without the object; by chance it would be one over the number of classes",
+        "neither",
+    ),
+    Measure(
+        "shift/background_flips",
+        "flipped by background",
+        "{:z.1%}",
+        "share of predictions that change when the same object gets another class's background",
+        "lower",
+    ),
+    HEADLINE_FOCUS,
+    Measure(f"cam/{LAST}/energy", "map on object", "{:z.1%}", "share of the last layer's map inside the object's mask"),
+    Measure(
+        f"cam/{LAST}/recall",
+        "object covered",
+        "{:z.1%}",
+        "share of the object where the map reaches half of its maximum; says something only beside the precision",
+        "neither",
+    ),
+    Measure(
+        f"cam/{LAST}/precision",
+        "precision of map",
+        "{:z.1%}",
+        "share of the area at or above half of the map's maximum that is object",
+        "neither",
+    ),
+    Measure(
+        f"cam/{LAST}/coverage",
+        "map area",
+        "{:z.1%}",
+        "share of the image where the last layer's map reaches half of its maximum; a size, not a quality",
+        "neither",
+    ),
+    Measure(
+        "faith/deletion_margin",
+        "deletion margin",
+        "{:z.3f}",
+        "how much faster the prediction falls when pixels go in the map's order than in a random one, holes inpainted",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run of a comparison: which variant and seed it is."""
+
+    variant: str
+    seed: int
+    run: FinishedRun
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and the sentence that answers it."""
+
+    question: str
+    sentence: str
+
+
+SECONDARY = {
+    "shift/background_gap": "Does it rely on the background?",
+    f"cam/{LAST}/recall": "Does the map cover the whole object?",
+    f"cam/{LAST}/precision": "And does it keep to the object?",
+}
+"""Further questions by the measure that answers them; explored, not asked beforehand."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants whose seeds are laid side by side, in the order of the seeds."""
+
+    variant: str
+    against: str
+    seeds: tuple[tuple[int, int], ...]
+
+
+def last_layer(run: FinishedRun) -> str:
+    """The deepest layer that the run explained."""
+    return run.params["resolved.layers"].split()[-1]
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The difference that answers a question asked beforehand; `p_holm` where there are several such questions."""
+
+    pair: Pair
+    question: str
+    quantity: Quantity
+    difference: Difference
+    p_holm: float | None = None
+
+
+FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The finished runs of a comparison and everything that follows from what they logged; each table once asked for.
+
+    The first variant is the one that the others are compared with. Runs are paired by seed.
+    """
+
+    members: tuple[Member, ...]
+    dataset: Dataset
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names, the one that the others are compared with first."""
+        return tuple(dict.fromkeys(member.variant for member in self.members))
+
+    @cached_property
+    def probes(self) -> Probes:
+        """The images that every run explains."""
+        return probes(self.dataset)
+
+    def of(self, variant: str) -> list[Member]:
+        """The variant's runs, by seed."""
+        return sorted((member for member in self.members if member.variant == variant), key=lambda member: member.seed)
+
+    @property
+    def first_seed(self) -> dict[str, FinishedRun]:
+        """Of each variant the run with the lowest seed: those whose pictures are shown, chosen by no outcome."""
+        return {name: self.of(name)[0].run for name in self.variants}
+
+    @property
+    def seeds_shown(self) -> str:
+        """The seeds of `first_seed`, in words."""
+        seeds = dict.fromkeys(self.of(name)[0].seed for name in self.variants)
+        return f"seed{'s' if len(seeds) > 1 else ''} {' / '.join(map(str, seeds))}"
+
+    @property
+    def last_layers(self) -> tuple[str, ...]:
+        """The deepest layer of each variant."""
+        return tuple(last_layer(run) for run in self.first_seed.values())
+
+    @property
+    def probe_labels(self) -> list[str]:
+        """The true class of each probe image."""
+        return [self.dataset.classes[label] for label in self.probes.labels]
+
+    def shown_in_grid(self, most: int) -> list[Member]:
+        """All runs, seed by seed, if there are no more than `most`; else of each variant that of median accuracy."""
+        if len(self.members) <= most:
+            return [member for paired in zip(*map(self.of, self.variants), strict=True) for member in paired]
+        return [_median(self.of(name)) for name in self.variants]
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Each other variant with the first one, their seeds paired in order."""
+        first, *others = self.variants
+        return tuple(
+            Pair(name, first, tuple((a.seed, b.seed) for a, b in zip(self.of(name), self.of(first), strict=True)))
+            for name in others
+        )
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run: `variant`, `seed`, `run`, `reused`, and a column per measure that any run has."""
+        rows = [
+            {"variant": member.variant, "seed": member.seed, "run": member.run.id, "reused": member.reused}
+            | {measure.metric: measure.of(member.run) for measure in MEASURES}
+            for member in self.members
+        ]
+        return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+    @property
+    def measures(self) -> list[Measure]:
+        """The measures that these runs have."""
+        return [measure for measure in MEASURES if measure.metric in self.runs]
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Per variant the mean, standard deviation and count over seeds of each measure."""
+        values = self.runs.drop(columns=["seed", "run", "reused"]).groupby("variant", sort=False)
+        return values.agg(["mean", "std", "count"])
+
+    @cached_property
+    def _judged(self) -> dict[str, list[tuple[Bool[np.ndarray, "images"], Calibration]]]:
+        """Of each run which test images it classifies correctly, and its calibration."""
+        judged = {}
+        for name in self.variants:
+            tables = (member.run.read_table("predictions.parquet") for member in self.of(name))
+            predictions = (predictions_of(table, self.dataset.classes) for table in tables)
+            judged[name] = [(predicted.right, calibration(predicted)) for predicted in predictions]
+        return judged
+
+    @property
+    def right(self) -> dict[str, Bool[np.ndarray, "seeds images"]]:
+        """Of each variant which test images each of its networks classifies correctly."""
+        return {name: np.stack([right for right, _ in judged]) for name, judged in self._judged.items()}
+
+    @property
+    def calibrations(self) -> dict[str, list[Calibration]]:
+        """Of each variant the calibration of each of its networks on the test images."""
+        return {name: [found for _, found in judged] for name, judged in self._judged.items()}
+
+    @cached_property
+    def looks(self) -> dict[str, dict[str, dict[str, Float64[np.ndarray, "seeds images"]]]]:
+        """By variant, layer and measure (and `right`): the value of each seed and measured test image, NaN = none."""
+        return {name: _looks_of([member.run for member in self.of(name)]) for name in self.variants}
+
+    @cached_property
+    def where(self) -> pd.DataFrame:
+        """Where each variant looks: mean over images, then `mean`, `std` and `count` over seeds.
+
+        A row per variant, layer, subset of the images (all, right, wrong) and measure. Which images are right or wrong
+        depends on the variant: those rows are not differences on the same images.
+        """
+        return pd.DataFrame(
+            {"variant": variant, "layer": layer, "subset": subset, "measure": name} | _over_seeds(values, kept)
+            for variant, layers in self.looks.items()
+            for layer, table in layers.items()
+            for name, values in table.items()
+            if name != "right"
+            for subset, kept in (
+                ("all", table["right"] >= 0),
+                ("right", table["right"] > 0),
+                ("wrong", table["right"] == 0),
+            )
+        )
+
+    @cached_property
+    def look_differences(self) -> pd.DataFrame:
+        """A row per pair, layer that both have, subset (all, both right) and measure: the difference, paired by seed.
+
+        The seed is the unit: images are averaged within it. `boot_low` and `boot_high` come from drawing images anew
+        too, at the last layer, for which alone claims are made. The other columns are those of `differences`.
+        """
+        return pd.DataFrame(
+            {"variant": pair.variant, "against": pair.against, "layer": layer, "subset": subset, "measure": name} | row
+            for pair in self.pairs
+            for layer, after, before in _shared_layers(self.looks[pair.variant], self.looks[pair.against])
+            for name in after
+            if name != "right" and name in before
+            for subset, kept in _subsets(after["right"], before["right"]).items()
+            if (row := _difference_of_images(after[name], before[name], kept, resampled=layer == LAST))
+        )
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        """A row per pair and measure: the difference to the first variant, paired by seed, with the 95 % interval.
+
+        `per_seed` holds the difference of each seed, in their order. `low`, `high`, `p`, `smallest_shown` and
+        `detectable` are NaN below three seeds. Measures that a run has not are left out.
+        """
+        rows = []
+        for pair in self.pairs:
+            for measure in self.measures:
+                values = self._values(measure, pair)
+                if np.isfinite(values).all():
+                    named = {"measure": measure.metric, "variant": pair.variant, "against": pair.against}
+                    rows.append(named | _row(paired_difference(*values)))
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def primary(self) -> tuple[Primary, ...]:
+        """The answers to the two questions asked beforehand, for each pair; p values adjusted for all of them.
+
+        Is the accuracy higher? And where there are object masks: is the focus index of the last layer another, on the
+        images that both networks of a pair classify correctly?
+        """
+        found = [primary for pair in self.pairs for primary in self._primary(pair)]
+        p_values = [math.nan if primary.difference.p is None else primary.difference.p for primary in found]
+        if len(found) < 2:
+            return tuple(found)
+        adjusted = [None if math.isnan(p) else float(p) for p in holm(p_values)]
+        return tuple(replace(primary, p_holm=p) for primary, p in zip(found, adjusted, strict=True))
+
+    def _primary(self, pair: Pair) -> Iterator[Primary]:
+        yield Primary(pair, "Is the network better?", ACCURACY, paired_difference(*self._values(MEASURES[0], pair)))
+        after, before = (self.looks[name][LAST] for name in (pair.variant, pair.against))
+        if "focus" in after and "focus" in before:
+            kept = (after["right"] > 0) & (before["right"] > 0) & ~np.isnan(after["focus"]) & ~np.isnan(before["focus"])
+            means = [_means(table["focus"], kept) for table in (after, before)]
+            if np.isfinite(means).all():
+                yield Primary(pair, "Does it look at the object?", FOCUS, paired_difference(*means))
+
+    def _values(self, measure: Measure, pair: Pair) -> list[list[float]]:
+        return [[measure.of(member.run) for member in self.of(name)] for name in (pair.variant, pair.against)]
+
+    @cached_property
+    def answers(self) -> tuple[Answer, ...]:
+        """One sentence per question and pair, and what must be known to read them."""
+        answers = [answer for pair in self.pairs for answer in self._answers(pair)]
+        answers += [
+            Answer("How far does this reach?", SHORT.format(epochs=n)) for n in _short_with_cutout(self.members)
+        ]
+        return tuple(answers)
+
+    def _answers(self, pair: Pair) -> Iterator[Answer]:
+        for primary in self.primary:
+            if primary.pair == pair:
+                said = sentence(pair.variant, pair.against, primary.difference, primary.quantity, primary.p_holm)
+                yield Answer(primary.question, said)
+        if len(pair.seeds) == 1:
+            network = mcnemar(self.right[pair.variant][0], self.right[pair.against][0])
+            said = network_sentence(pair.variant, pair.against, pair.seeds[0][0], network)
+            yield Answer("Do these two networks differ?", said)
+        if len(pair.seeds) < FEWEST:
+            return  # the other questions have no answer either
+        for metric, question in SECONDARY.items():
+            measure = next(measure for measure in MEASURES if measure.metric == metric)
+            values = self._values(measure, pair)
+            if np.isfinite(values).all():
+                said = sentence(pair.variant, pair.against, paired_difference(*values), measure.quantity)
+                yield Answer(question, said)
+
+    @cached_property
+    def noise(self) -> dict[str, SeedNoise]:
+        """Of each variant how its seeds scatter; empty below three seeds."""
+        return {name: seed_noise(right) for name, right in self.right.items() if len(right) >= FEWEST}
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame:
+        """How alike the last layer's maps of two networks are on the same images, mean over images and network pairs.
+
+        A row per two variants, and per variant with itself (two seeds of it), which is the noise floor: a difference
+        between variants that is no larger than between seeds is none. `rank_correlation` and `top_iou` of the highest
+        fifth; `pairs` of networks.
+        """
+        maps = {name: [_sampled(member.run) for member in self.of(name)] for name in self.variants}
+        rows = []
+        for one, other in combinations_with_replacement(self.variants, 2):
+            pairs = list(combinations(maps[one], 2)) if one == other else list(zip(maps[one], maps[other], strict=True))
+            if pairs and all(a.shape == b.shape for a, b in pairs):
+                rows.append({"variant": one, "against": other, "pairs": len(pairs)} | _alike(pairs))
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def classes(self) -> pd.DataFrame:
+        """Class by class, for each pair: see `statistics.by_class`."""
+        labels = self.dataset.splits[SPLIT].labels
+        return pd.concat(
+            by_class(self.right[pair.variant], self.right[pair.against], labels, self.dataset.classes).assign(
+                name=pair.variant, against=pair.against
+            )
+            for pair in self.pairs
+        )
+
+    @cached_property
+    def networks(self) -> pd.DataFrame:
+        """Each pair of networks on the same images, which is no statement about the method: McNemar's test."""
+        return pd.DataFrame(
+            {"variant": pair.variant, "against": pair.against, "seed": seed, "against_seed": against_seed}
+            | asdict(mcnemar(after, before))
+            for pair in self.pairs
+            for (seed, against_seed), after, before in zip(
+                pair.seeds, self.right[pair.variant], self.right[pair.against], strict=True
+            )
+        )
+
+
+def _median(members: Sequence[Member]) -> Member:
+    """The run of median test accuracy; of an even number the lower of the two in the middle."""
+    return sorted(members, key=lambda member: member.run.metrics["test/accuracy"])[(len(members) - 1) // 2]
+
+
+def _short_with_cutout(members: Sequence[Member]) -> list[int]:
+    """The length, in epochs, of the shortest training with Cutout, if that is short and others have none."""
+    lengths = [int(m.run.params["resolved.epochs"]) for m in members if m.run.params["resolved.cutout"] == "true"]
+    return [min(lengths)] if lengths and len(lengths) < len(members) and min(lengths) < LONG else []
+
+
+def _looks_of(runs: Sequence[FinishedRun]) -> dict[str, dict[str, np.ndarray]]:
+    """By layer and measure the values `(seeds, images)`; only layers that all these runs explained, and the last."""
+    tables = [_with_last(run) for run in runs]
+    shared = [layer for layer in tables[0] if all(layer in table for table in tables)]
+    return {
+        layer: {
+            str(name): np.stack([table[layer][name].to_numpy(float) for table in tables])
+            for name in tables[0][layer]
+            if name not in ("index", "layer")
+        }
+        for layer in shared
+    }
+
+
+def _with_last(run: FinishedRun) -> dict[str, pd.DataFrame]:
+    layers = {str(layer): table for layer, table in run.read_table("cam_measures.parquet").groupby("layer", sort=False)}
+    return layers | {LAST: layers[last_layer(run)]}
+
+
+def _shared_layers(
+    one: Mapping[str, dict[str, np.ndarray]], other: Mapping[str, dict[str, np.ndarray]]
+) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    for layer in one:
+        if layer in other:
+            yield layer, one[layer], other[layer]
+
+
+def _subsets(one: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+    return {"all": np.ones(one.shape, bool), BOTH_RIGHT: (one > 0) & (other > 0)}
+
+
+def _means(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Of each seed the mean over the images that are kept and have a value; NaN where there is none."""
+    present = kept & ~np.isnan(values)
+    count = present.sum(1)
+    return np.divide(np.where(present, values, 0).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+def _over_seeds(values: np.ndarray, kept: np.ndarray) -> dict[str, float]:
+    means = pd.Series(_means(values, kept))
+    return {"mean": means.mean(), "std": means.std(), "count": int(means.count())}
+
+
+def _difference_of_images(
+    after: np.ndarray, before: np.ndarray, kept: np.ndarray, *, resampled: bool
+) -> dict[str, object] | None:
+    """The difference of the seeds' means over images that have a value in both; None where a seed has none."""
+    kept = kept & ~np.isnan(after) & ~np.isnan(before)
+    means = _means(after, kept), _means(before, kept)
+    if not np.isfinite(means).all():
+        return None
+    row = _row(paired_difference(*means)) | {"images": int(kept.sum(1).mean())}
+    if not resampled or len(after) < FEWEST:
+        return row | {"boot_low": math.nan, "boot_high": math.nan}
+    one, other = (np.where(kept, values, np.nan) for values in (after, before))
+    checked = two_way_bootstrap(one, other, np.random.default_rng(0), draws=500)
+    return row | {"boot_low": checked.low, "boot_high": checked.high}
+
+
+def _row(difference: Difference) -> dict[str, object]:
+    """A difference as columns of a table."""
+    return asdict(difference) | {"seeds": len(difference.per_seed), "larger_in": difference.larger}
+
+
+def _sampled(run: FinishedRun) -> Float32[Tensor, "images h w"]:
+    """The last layer's maps of the sampled test images at the layer's own resolution."""
+    return torch.from_numpy(run.read_arrays("maps.npz")["sample_maps"].astype(np.float32))
+
+
+def _alike(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    measures = {"rank_correlation": rank_correlation, "top_iou": top_iou}
+    return {
+        name: float(torch.stack([measure(one, other).nanmean() for one, other in pairs]).nanmean())
+        for name, measure in measures.items()
+    }
