@@ -136,7 +136,8 @@ MEASURES = (
         "faith/deletion_margin",
         "deletion margin",
         "{:z.3f}",
-        "how much faster the prediction falls when pixels go in the map's order than in a random one, holes inpainted",
+        "how much faster the prediction falls when pixels go in the map's order than in a random map's, holes inpainted",
+        "neither",
     ),
 )
 
