@@ -1,7 +1,7 @@
 """Does the comparison cry wolf, and does it find what is there? Prints markdown.
 
 python -m benchmarks.aa             about ten minutes on two cores
-python -m benchmarks.aa --quick     a minute, too few networks for a judgement
+python -m benchmarks.aa --quick     two minutes, too few networks for a judgement
 
 A/A: networks that differ in nothing but the seed are divided into two "variants" many times; each measure may be
 declared different in about 5 % of the comparisons. Planted effect: networks trained with `background_bias` 0.8 against
@@ -12,12 +12,12 @@ networks are tiny, so that there can be hundreds: nothing here is about how good
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64
 from rich.progress import track
 from scipy import stats
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from experiments.augment import Augmentation
 from experiments.config import TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import predict
+from experiments.findings import paired_means
 from experiments.models import conv_bn_relu
 from experiments.statistics import CONFIDENCE, paired_difference
 from experiments.training import fit, resolve_machine
@@ -34,19 +35,8 @@ from experiments.training import fit, resolve_machine
 LAYER = "features"
 TRAIN = 4000
 IMAGES = 500  # of each split that is measured
-MEASURES = (
-    "accuracy",
-    "focus",
-    "energy",
-    "auc",
-    "pointing",
-    "iou",
-    "recall",
-    "precision",
-    "coverage",
-    "spread",
-    "entropy",
-)
+MEASURES = ("accuracy", *focus.MEASURES)
+BOTH = "focus, on images both get right"
 PLANTED = ("accuracy, other background", "energy")
 SIZES = (3, 5)  # seeds a side
 DIVISIONS = 2000
@@ -67,6 +57,8 @@ class TinyNet(nn.Module):
 def main() -> None:
     """Trains the networks, compares them in all ways, and prints both tables."""
     options = parser().parse_args()
+    if options.quick:
+        options.networks, options.planted = 30, 2
     started = time.perf_counter()
     settings = training_settings(options.epochs)
     pool = networks(settings, dataset(0.5, options.data_dir), options.networks, "A/A")
@@ -89,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--planted", type=int, default=10, help="comparisons with an effect (default %(default)s)")
     found.add_argument("--epochs", type=int, default=3, help="of each network (default %(default)s)")
     found.add_argument("--data-dir", default="data", help="where the scenes are kept (default %(default)s)")
-    found.add_argument("--quick", action="store_const", const=30, dest="networks", help="30 networks")
+    found.add_argument("--quick", action="store_true", help="30 networks and two comparisons with an effect")
     return found
 
 
@@ -120,31 +112,41 @@ def first(split: data.Split, count: int) -> data.Split:
     return replace(split, images=split.images[:count], labels=split.labels[:count], masks=masks)
 
 
-def networks(settings: TrainSettings, images: Dataset, count: int, what: str) -> pd.DataFrame:
-    """A row per network of another seed: its measures, as the suite takes them of a run."""
+@dataclass(frozen=True)
+class Pool:
+    """Networks of one kind: a row of numbers for each, and for each image its focus index and whether it is right."""
+
+    numbers: pd.DataFrame
+    focus: Float64[np.ndarray, "networks images"]
+    right: Bool[np.ndarray, "networks images"]
+
+
+def networks(settings: TrainSettings, images: Dataset, count: int, what: str) -> Pool:
+    """Networks of as many seeds, trained and measured as the suite does it."""
     mean, _ = images.statistics
-    rows = []
+    rows, focused, rights = [], [], []
     for seed in track(range(count), what):
         seeded = settings.model_copy(update={"seed": seed})
         torch.manual_seed(seed)
         model = TinyNet(len(images.classes))
         for _ in fit(model, images, Augmentation(seeded, seeded.side, mean), seeded, resolve_machine(seeded)):
             pass
-        rows.append(measured(model, images))
-    return pd.DataFrame(rows)
+        row, table = measured(model, images)
+        rows.append(row)
+        focused.append(table["focus"].to_numpy(float))
+        rights.append(table["right"].to_numpy())
+    return Pool(pd.DataFrame(rows), np.stack(focused), np.stack(rights))
 
 
-def measured(model: nn.Module, images: Dataset) -> dict[str, float]:
-    """Accuracy, also on foreign backgrounds, and the measures of the last layer's maps."""
-    test, other = (
-        predict(model, images.splits[name].images, images.splits[name].labels, "cpu") for name in ("test", "other")
-    )
+def measured(model: nn.Module, images: Dataset) -> tuple[dict[str, float], pd.DataFrame]:
+    """Accuracy, also on foreign backgrounds, and the means of the map measures; and these of each image."""
+    test, other = (predict(model, s.images, s.labels, "cpu") for s in (images.splits["test"], images.splits["other"]))
     looks = focus.measure(model, (LAYER,), images.splits["test"], test, "gradcam", "cpu")
     maps = {name.rpartition("/")[2]: value for name, value in focus.summary(looks.table).items()}
-    return {"accuracy": test.accuracy, "accuracy, other background": other.accuracy} | maps
+    return {"accuracy": test.accuracy, "accuracy, other background": other.accuracy} | maps, looks.table
 
 
-def false_alarms(pool: pd.DataFrame) -> Iterator[str]:
+def false_alarms(pool: Pool) -> Iterator[str]:
     """How often two groups that differ in nothing are declared different, for each measure.
 
     First with every network in one group only, so that the comparisons are independent and an interval can be given;
@@ -152,28 +154,34 @@ def false_alarms(pool: pd.DataFrame) -> Iterator[str]:
     """
     yield "| measure | " + " | ".join(f"{n} against {n} seeds | 95 % interval | divided anew" for n in SIZES) + " |"
     yield "|---|" + "---|---|---|" * len(SIZES)
-    for measure in MEASURES:
+    for measure in (*MEASURES, BOTH):
         cells = []
         for seeds in SIZES:
-            values = pool[measure].to_numpy()
-            alarms = [declared(*sides) for sides in disjoint(values, seeds)]
-            again = [declared(*sides) for sides in divisions(values, seeds)]
+            alarms = [alarm(pool, measure, *sides) for sides in disjoint(len(pool.right), seeds)]
+            again = [alarm(pool, measure, *sides) for sides in divisions(len(pool.right), seeds)]
             cells.append(f"{rate(alarms)} | {np.mean(again):.1%} of {len(again):,}")
         yield f"| {measure} | " + " | ".join(cells) + " |"
 
 
-def disjoint(values: np.ndarray, seeds: int) -> list[np.ndarray]:
+def alarm(pool: Pool, measure: str, one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the suite says that these two groups of networks differ in the measure."""
+    if measure == BOTH:
+        sides = paired_means(pool.focus[one], pool.focus[other], pool.right[one] & pool.right[other])
+        return sides is not None and declared(*sides)
+    values = pool.numbers[measure].to_numpy()
+    return declared(values[one], values[other])
+
+
+def disjoint(count: int, seeds: int) -> list[np.ndarray]:
     """Pairs of groups of so many networks; no network is in two of them."""
-    count = len(values) // (2 * seeds)
-    return list(values[: count * 2 * seeds].reshape(count, 2, seeds))
+    pairs = count // (2 * seeds)
+    return list(np.arange(pairs * 2 * seeds).reshape(pairs, 2, seeds))
 
 
-def divisions(values: np.ndarray, seeds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def divisions(count: int, seeds: int) -> list[np.ndarray]:
     """Pairs of groups of so many networks, drawn again and again from all."""
     generator = np.random.default_rng(0)
-    for _ in range(DIVISIONS):
-        one, other = generator.choice(values, (2, seeds), replace=False)
-        yield one, other
+    return [generator.choice(count, (2, seeds), replace=False) for _ in range(DIVISIONS)]
 
 
 def declared(variant: np.ndarray, baseline: np.ndarray) -> bool:
@@ -191,14 +199,14 @@ def rate(outcomes: Sequence[bool]) -> str:
     )
 
 
-def detections(without: pd.DataFrame, biased: pd.DataFrame) -> Iterator[str]:
+def detections(without: Pool, biased: Pool) -> Iterator[str]:
     """How often three seeds find that the background was made to give the class away."""
     yield "| measure | bias 0.0 | bias 0.8 | found with 3 seeds |"
     yield "|---|---|---|---|"
     for measure in PLANTED:
-        sides = zip(biased[measure].to_numpy().reshape(-1, 3), without[measure].to_numpy().reshape(-1, 3), strict=True)
-        found = [declared(one, other) for one, other in sides]
-        means = [f"{table[measure].mean():.3f} ± {table[measure].std():.3f}" for table in (without, biased)]
+        values = [pool.numbers[measure].to_numpy() for pool in (without, biased)]
+        found = [declared(b, a) for a, b in zip(*(side.reshape(-1, 3) for side in values), strict=True)]
+        means = [f"{side.mean():.3f} ± {side.std(ddof=1):.3f}" for side in values]
         yield f"| {measure} | {means[0]} | {means[1]} | {sum(found)} of {len(found)} |"
 
 

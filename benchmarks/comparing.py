@@ -3,7 +3,7 @@
 python -m benchmarks.comparing
 
 The runs are made up, of the size of real ones (2,000 test images, ten classes, five layers), and logged as real ones
-are; then they are compared as `experiments.compare --runs` does: everything read, computed, drawn, logged, reported.
+are; then they are compared: everything read, computed, drawn, logged and reported. Choosing the runs is not in it.
 """
 
 import os
@@ -60,7 +60,7 @@ def row(members: list[Member], images: Dataset) -> str:
     started = time.perf_counter()
     findings = Findings(tuple(sorted(members, key=lambda member: member.variant)), images)
     with tracking.open_run(kind="compare", name=f"{len(members)} runs") as run:
-        comparison.conclude(run, findings, f"{len(members)} runs")
+        comparison.conclude(run, findings, f"{len(members)} runs", {})
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return f"| {len(members)} | {seconds:.1f} | {seconds / len(members):.2f} | {peak:,.0f} |"
@@ -93,6 +93,7 @@ def made_up(variant: str, seed: int, images: Dataset) -> Member:
         maps = random.random((len(LAYERS), *chosen.images.shape[:3])).astype(np.float32)
         arrays = {"maps": maps, "layers": np.array(LAYERS), "indices": chosen.indices, "labels": chosen.labels}
         run.log([Arrays("maps.npz", arrays | {"sample_indices": np.arange(len(split)), "sample_maps": sample})])
+        run.log([Table("faithfulness.parquet", pd.DataFrame({"deletion_margin": random.random(focus.EXPENSIVE)}))])
     return Member(variant, seed, tracking.finished_run(run.id), reused=True)
 
 

@@ -16,7 +16,7 @@ from experiments import tracking, variant
 from experiments.config import TrainSettings
 from experiments.progress import Printer, shown
 
-PHASES = ("data", "train", "evaluate", "cam", "pictures", "tracking")
+PHASES = ("data", "train", "evaluate", "cam", "faithfulness", "pictures", "tracking")
 
 
 def main() -> None:

@@ -71,6 +71,7 @@ def flip_consistency(maps: Float[Tensor, "n h w"], maps_of_mirrored: Float[Tenso
     Higher is better: how much of the map is about the picture and not about the way round it was shown. A uniform map
     has 1: consistent is not the same as right.
     """
+    check_maps(maps, maps_of_mirrored)
     return cosine(maps, maps_of_mirrored.flip(2))
 
 

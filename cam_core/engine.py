@@ -70,7 +70,7 @@ def cams_of_methods(
     image or more (`cam_core.targets`), `methods` names as in the README. `scorecam` and `ablationcam` take further
     forward passes, one per channel; `:aug_smooth` makes all six times as many. `chunk` images at a time go to the
     model's device and their maps come back to the device of `images`; where even the maps of all images are too many,
-    use `iter_cams`.
+    use `iter_cams`. What `scorecam` and `ablationcam` hold at a time does not grow with `chunk`.
 
     Raises ValueError for an unknown method, a chunk below 1 and whatever `capture` raises for.
     """

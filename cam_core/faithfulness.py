@@ -199,6 +199,7 @@ def deletion_margin(
     patches away as the map does, where random single pixels would be restored by `inpaint`, and any patches would seem
     faithful. Takes 2 (`steps` + 1) forward passes per image. Noisy for one image: average over many.
     """
+    _check(images, maps, classes, chunk)
     n, h, w = maps.shape
     chance = random_maps(n, grid, (h, w), torch.Generator().manual_seed(seed))
     own, random = (

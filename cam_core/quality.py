@@ -233,6 +233,7 @@ def with_references(
     NaN where the map's value is, so that the three means are over the same images. One random map is a single draw:
     compare means, not images.
     """
+    check_maps(maps)
     n, h, w = maps.shape
     values = measure(maps)
     references = {

@@ -1,8 +1,10 @@
 """Several variants, one or more seeds each: what is missing is trained, then everything is laid side by side."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from experiments.tracking import FinishedRun
 from experiments.variant import Prepared
 
 COLUMNS = 4  # variants beside each other on a terminal of 80 columns
+AXES = 6  # settings, and measures, in the view's parallel coordinates: more cannot be told apart
 NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
 
 
@@ -43,7 +46,7 @@ def compare(settings: CompareSettings, given: Mapping[str, object], trainings: S
     with tracking.open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
         run.log(iter_options(settings, given))
         findings = Findings(train_missing(trainings, prepared, run.id, quiet=settings.quiet), dataset)
-        link = conclude(run, findings, name)
+        link = conclude(run, findings, name, given)
     announce(findings, link, run, quiet=settings.quiet)
     return findings
 
@@ -60,7 +63,7 @@ def compare_finished(settings: CompareSettings, given: Mapping[str, object]) -> 
     name = f"{' vs '.join(findings.variants)}: {dataset.name}, {len(members)} finished runs"
     with tracking.open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
         run.log(iter_options(settings, given))
-        link = conclude(run, findings, name)
+        link = conclude(run, findings, name, given)
     announce(findings, link, run, quiet=settings.quiet)
     return findings
 
@@ -71,10 +74,10 @@ def iter_options(settings: CompareSettings, given: Mapping[str, object]) -> Iter
         yield Param(option, str(given.get(option, settings.default_text(option))))
 
 
-def conclude(run: tracking.Run, findings: Findings, name: str) -> str:
+def conclude(run: tracking.Run, findings: Findings, name: str, given: Mapping[str, object]) -> str:
     """Saves the view and logs everything the comparison leaves in its run; the last part of the view's link."""
     link = write_view(findings, run.experiment_id, name)
-    run.log(iter_records(findings, name, link))
+    run.log(iter_records(findings, name, link, given))
     return link
 
 
@@ -106,7 +109,7 @@ def train_missing(
     return tuple(members)
 
 
-def iter_records(findings: Findings, name: str, link: str) -> Iterator[Record]:
+def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, object]) -> Iterator[Record]:
     """Everything the comparison leaves in its MLflow run."""
     for measure in findings.measures:
         means = findings.summary[measure.metric, "mean"]
@@ -121,7 +124,18 @@ def iter_records(findings: Findings, name: str, link: str) -> Iterator[Record]:
     sentences = [f"**{answer.question}** {answer.sentence}" for answer in findings.answers[:NOTED]]
     yield Tag(tracking.NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
     yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
-    yield Text("report.html", report.html(name, findings, table_rows(findings), pictures, address, hint))
+    words = [word for option, value in given.items() for word in (f"--{option}", str(value))]
+    page = report.html(
+        name,
+        findings,
+        table_rows(findings),
+        pictures,
+        address,
+        hint,
+        command=shlex.join(["python", "-m", "experiments.compare", *words]),
+        chosen=" ".join(f"{option}={given[option]}" for option in ("runs", "filter") if option in given),
+    )
+    yield Text("report.html", page)
 
 
 def iter_tables(findings: Findings) -> Iterator[Table]:
@@ -148,7 +162,7 @@ def _per_seed(table: pd.DataFrame) -> list[str]:
 
 
 def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, object]:
-    """The comparison as JSON: what was compared, every number of the tables that people read, and the sentences."""
+    """The comparison as JSON: what was compared, the numbers of the tables, and the sentences."""
     return {
         "name": name,
         "link": link,
@@ -157,13 +171,27 @@ def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, 
         "runs": _records(findings.runs),
         "summary": _records(flat(findings.summary)),
         "differences": _records(findings.differences),
+        "primary": [
+            {"variant": primary.pair.variant, "against": primary.pair.against, "quantity": primary.quantity.name}
+            | asdict(primary.difference)
+            | {"p_holm": primary.p_holm}
+            for primary in findings.primary
+        ],
+        "look_differences": _records(findings.look_differences),
+        "classes": _records(findings.classes),
+        "networks": _records(findings.networks),
+        "agreement": _records(findings.agreement),
+        "calibration": {
+            name: [{"ece": found.ece, "brier": found.brier} for found in several]
+            for name, several in findings.calibrations.items()
+        },
         "answers": [{"question": answer.question, "sentence": answer.sentence} for answer in findings.answers],
     }
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
     """The rows, with null where there is no number, which JSON cannot write."""
-    return json.loads(table.to_json(orient="records"))
+    return json.loads(table.to_json(orient="records", double_precision=15))
 
 
 def table_rows(findings: Findings) -> list[dict[str, str]]:
@@ -312,10 +340,7 @@ def write_view(findings: Findings, experiment_id: str, name: str) -> str:
         ],
         hidden_metrics=sorted({key for run in runs for key in run.metrics} - {*curves, *bars}),
         colours=[colours[member.variant] for member in shown_runs],  # as in the charts
-        parallel=(
-            _varied(runs),
-            [key for key in ("val/accuracy", "test/accuracy", *bars) if key in runs[0].metrics][:6],
-        ),
+        parallel=(_varied(runs), list(dict.fromkeys(measure.key(runs[0]) for measure in findings.measures))[:AXES]),
     )
     return tracking.write_view(experiment_id, view)
 
@@ -323,7 +348,7 @@ def write_view(findings: Findings, experiment_id: str, name: str) -> str:
 def _varied(runs: Sequence[FinishedRun]) -> list[str]:
     """The settings in which the runs differ."""
     names = [name for name in runs[0].params if name.startswith("resolved.")]
-    return [name for name in names if len({run.params.get(name) for run in runs}) > 1][:6]
+    return [name for name in names if len({run.params.get(name) for run in runs}) > 1][:AXES]
 
 
 def _last_epoch(run: FinishedRun) -> int:

@@ -243,7 +243,8 @@ class TrainSettings(Settings):
     cam_method: str = Field(
         "gradcam",
         min_length=1,
-        description="class activation map of the pictures and measures, such as gradcam, hirescam, gradcam:aug_smooth",
+        description="class activation map of the pictures and measures, such as gradcam, hirescam, gradcam:aug_smooth; "
+        "scorecam and ablationcam ask the network once per channel, which takes minutes or more",
     )
     cam_methods: str = Field(
         "auto",
@@ -458,7 +459,17 @@ def _no_ids(groups: Iterable[Sequence[str]]) -> list[str]:
 
 
 # Options that all variants of a comparison must share, or they would not be judged on the same images.
-SHARED = ("dataset", "data_dir", "background_bias", "image_size", "train_images", "seed", "cam_method", "cam_methods")
+SHARED = (
+    "dataset",
+    "data_dir",
+    "background_bias",
+    "image_size",
+    "train_images",
+    "seed",
+    "cam_method",
+    "cam_methods",
+    "cam_layers",
+)
 
 
 @dataclass(frozen=True)

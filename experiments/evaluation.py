@@ -1,6 +1,6 @@
 """What a network predicts, and how good that is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -127,6 +127,19 @@ def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
         accuracy=accuracy_of_bin,
         count=count.astype(np.int64),
     )
+
+
+def shift(found: Mapping[str, Predictions]) -> dict[str, float]:
+    """What the background does, named as it is logged; the splits `own` and `other` show the same objects in order.
+
+    The accuracy of each split, the gap between own and other backgrounds, and the share of predictions that differ.
+    """
+    accuracy = {f"shift/{name}_accuracy": predictions.accuracy for name, predictions in found.items()}
+    own, other = found["own"], found["other"]
+    return accuracy | {
+        "shift/background_gap": own.accuracy - other.accuracy,
+        "shift/background_flips": float((own.classes != other.classes).mean()),
+    }
 
 
 def prediction_table(predictions: Predictions, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -34,6 +34,9 @@ from experiments.statistics import (
 )
 from experiments.tracking import FinishedRun
 
+Sides = tuple[Float64[np.ndarray, " seeds"], Float64[np.ndarray, " seeds"]]
+"""A number of each seed: of a variant, and of the one that it is compared with."""
+
 LAST = "last"
 """Stands for the deepest layer of each run, whatever its name."""
 
@@ -84,6 +87,7 @@ HEADLINE_FOCUS = Measure(
     "focus index",
     "{:z.3f}",
     "where the last layer's map lies: 0 = as a uniform map, 1 = as the object itself at that resolution",
+    "neither",
 )
 MEASURES = (
     Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly"),
@@ -110,7 +114,13 @@ MEASURES = (
         "lower",
     ),
     HEADLINE_FOCUS,
-    Measure(f"cam/{LAST}/energy", "map on object", "{:z.1%}", "share of the last layer's map inside the object's mask"),
+    Measure(
+        f"cam/{LAST}/energy",
+        "map on object",
+        "{:z.1%}",
+        "share of the last layer's map inside the object's mask",
+        "neither",
+    ),
     Measure(
         f"cam/{LAST}/recall",
         "object covered",
@@ -136,7 +146,7 @@ MEASURES = (
         "faith/deletion_margin",
         "deletion margin",
         "{:z.3f}",
-        "how much faster the prediction falls when pixels go in the map's order than in a random map's, holes inpainted",
+        "how much faster the prediction falls when pixels go in the map's order than in a random map's; inpainted",
         "neither",
     ),
 )
@@ -161,11 +171,13 @@ class Answer:
 
 
 SECONDARY = {
-    "shift/background_gap": "Does it rely on the background?",
-    f"cam/{LAST}/recall": "Does the map cover the whole object?",
-    f"cam/{LAST}/precision": "And does it keep to the object?",
+    "shift/background_gap": "Explored: does it rely on the background?",
+    f"cam/{LAST}/recall": "Explored: does the map cover the whole object?",
+    f"cam/{LAST}/precision": "Explored: does the map keep to the object?",
 }
-"""Further questions by the measure that answers them; explored, not asked beforehand."""
+"""Further questions by the measure that answers them: not asked beforehand, and their intervals are not corrected."""
+WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the map larger?"}
+"""What can be asked where nobody has marked the object."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +205,7 @@ class Primary:
     p_holm: float | None = None
 
 
+LOOKS_AT_OBJECT = "Does it look at the object?"
 FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)
 
 
@@ -334,7 +347,7 @@ class Findings:
             for pair in self.pairs
             for layer, after, before in _shared_layers(self.looks[pair.variant], self.looks[pair.against])
             for name in after
-            if name != "right" and name in before
+            if name != "right" and name in before and (layer != LAST or name == "focus" or self._one_grid(pair))
             for subset, kept in _subsets(after["right"], before["right"]).items()
             if (row := _difference_of_images(after[name], before[name], kept, resampled=layer == LAST))
         )
@@ -344,15 +357,17 @@ class Findings:
         """A row per pair and measure: the difference to the first variant, paired by seed, with the 95 % interval.
 
         `per_seed` holds the difference of each seed, in their order. `low`, `high`, `p`, `smallest_shown` and
-        `detectable` are NaN below three seeds. Measures that a run has not are left out.
+        `detectable` are NaN below three seeds. Measures of maps are averaged over the images on which both networks
+        have one, so this is not always the difference of the means in `summary`. Measures that a run has not are left
+        out, and all measures of maps but the focus index where the last layers have different resolutions.
         """
         rows = []
         for pair in self.pairs:
             for measure in self.measures:
-                values = self._values(measure, pair)
-                if np.isfinite(values).all():
+                sides = self._sides(measure, pair)
+                if sides is not None:
                     named = {"measure": measure.metric, "variant": pair.variant, "against": pair.against}
-                    rows.append(named | _row(paired_difference(*values)))
+                    rows.append(named | _row(paired_difference(*sides)))
         return pd.DataFrame(rows)
 
     @cached_property
@@ -370,16 +385,49 @@ class Findings:
         return tuple(replace(primary, p_holm=p) for primary, p in zip(found, adjusted, strict=True))
 
     def _primary(self, pair: Pair) -> Iterator[Primary]:
-        yield Primary(pair, "Is the network better?", ACCURACY, paired_difference(*self._values(MEASURES[0], pair)))
+        accuracy = self._sides(MEASURES[0], pair)
+        if accuracy is not None:
+            yield Primary(pair, "Is the network better?", ACCURACY, paired_difference(*accuracy))
         after, before = (self.looks[name][LAST] for name in (pair.variant, pair.against))
         if "focus" in after and "focus" in before:
-            kept = (after["right"] > 0) & (before["right"] > 0) & ~np.isnan(after["focus"]) & ~np.isnan(before["focus"])
-            means = [_means(table["focus"], kept) for table in (after, before)]
-            if np.isfinite(means).all():
-                yield Primary(pair, "Does it look at the object?", FOCUS, paired_difference(*means))
+            both = (after["right"] > 0) & (before["right"] > 0)
+            sides = paired_means(after["focus"], before["focus"], both)
+            if sides is not None:
+                yield Primary(pair, LOOKS_AT_OBJECT, FOCUS, paired_difference(*sides))
 
-    def _values(self, measure: Measure, pair: Pair) -> list[list[float]]:
-        return [[measure.of(member.run) for member in self.of(name)] for name in (pair.variant, pair.against)]
+    def _sides(self, measure: Measure, pair: Pair) -> Sides | None:
+        """The measure of each seed of the pair's two variants; None where a seed has none, or maps do not compare."""
+        after, before = (self._per_image(measure, name) for name in (pair.variant, pair.against))
+        if after is not None and before is not None:
+            fair = measure == HEADLINE_FOCUS or not measure.metric.startswith("cam/") or self._one_grid(pair)
+            return paired_means(after, before, np.ones(after.shape, bool)) if fair else None
+        sides = tuple(np.array([measure.of(m.run) for m in self.of(name)]) for name in (pair.variant, pair.against))
+        return (sides[0], sides[1]) if np.isfinite(sides).all() else None
+
+    def _per_image(self, measure: Measure, variant: str) -> Float64[np.ndarray, "seeds images"] | None:
+        """The measure's value on each image, for measures that are means over images on which there is one."""
+        if measure.metric.startswith(f"cam/{LAST}/"):
+            return self.looks[variant][LAST].get(measure.metric.rpartition("/")[2])
+        return self._margins.get(variant) if measure.metric == "faith/deletion_margin" else None
+
+    @cached_property
+    def _margins(self) -> dict[str, Float64[np.ndarray, "seeds images"]]:
+        """The deletion margin of each image, of the variants whose runs have one."""
+        tables = {
+            name: [member.run.read_table("faithfulness.parquet") for member in self.of(name)]
+            for name in self.variants
+            if all("faith/deletion_margin" in member.run.metrics for member in self.of(name))
+        }
+        return {name: np.stack([t["deletion_margin"].to_numpy(float) for t in some]) for name, some in tables.items()}
+
+    def _one_grid(self, pair: Pair) -> bool:
+        """Whether the last layers of both variants have one resolution: to a coarse one all but the focus is unfair."""
+        return self.grids[pair.variant] == self.grids[pair.against]
+
+    @cached_property
+    def grids(self) -> dict[str, tuple[int, ...]]:
+        """The resolution of each variant's last layer, (rows, columns)."""
+        return {name: tuple(_sampled(run).shape[1:]) for name, run in self.first_seed.items()}
 
     @cached_property
     def answers(self) -> tuple[Answer, ...]:
@@ -395,17 +443,21 @@ class Findings:
             if primary.pair == pair:
                 said = sentence(pair.variant, pair.against, primary.difference, primary.quantity, primary.p_holm)
                 yield Answer(primary.question, said)
+        masked = self.dataset.splits[SPLIT].masks is not None
+        if not masked:
+            said = f"no statement: {self.dataset.name} has no masks that say where the objects are."
+            yield Answer(LOOKS_AT_OBJECT, f"{pair.variant} against {pair.against}: {said}")
         if len(pair.seeds) == 1:
             network = mcnemar(self.right[pair.variant][0], self.right[pair.against][0])
             said = network_sentence(pair.variant, pair.against, pair.seeds[0][0], network)
             yield Answer("Do these two networks differ?", said)
         if len(pair.seeds) < FEWEST:
             return  # the other questions have no answer either
-        for metric, question in SECONDARY.items():
+        for metric, question in (SECONDARY if masked else WITHOUT_MASKS).items():
             measure = next(measure for measure in MEASURES if measure.metric == metric)
-            values = self._values(measure, pair)
-            if np.isfinite(values).all():
-                said = sentence(pair.variant, pair.against, paired_difference(*values), measure.quantity)
+            sides = self._sides(measure, pair)
+            if sides is not None:
+                said = sentence(pair.variant, pair.against, paired_difference(*sides), measure.quantity)
                 yield Answer(question, said)
 
     @cached_property
@@ -417,14 +469,21 @@ class Findings:
     def agreement(self) -> pd.DataFrame:
         """How alike the last layer's maps of two networks are on the same images, mean over images and network pairs.
 
-        A row per two variants, and per variant with itself (two seeds of it), which is the noise floor: a difference
-        between variants that is no larger than between seeds is none. `rank_correlation` and `top_iou` of the highest
-        fifth; `pairs` of networks.
+        A row per two variants, and per variant with itself, which is the noise floor: a difference between variants
+        that is no larger than between seeds is none. Always of two seeds, where there are two. `rank_correlation`, and
+        `top_iou` of the highest fifth; `pairs` of networks.
         """
         maps = {name: [_sampled(member.run) for member in self.of(name)] for name in self.variants}
         rows = []
         for one, other in combinations_with_replacement(self.variants, 2):
-            pairs = list(combinations(maps[one], 2)) if one == other else list(zip(maps[one], maps[other], strict=True))
+            # Never two networks of one seed, which share their start and the order of the images: then two variants
+            # would agree more than two seeds of one for that alone. Of one seed there is nothing else.
+            pairs = (
+                list(combinations(maps[one], 2))
+                if one == other
+                else [(a, b) for i, a in enumerate(maps[one]) for j, b in enumerate(maps[other]) if i != j]
+                or list(zip(maps[one], maps[other], strict=True))
+            )
             if pairs and all(a.shape == b.shape for a, b in pairs):
                 rows.append({"variant": one, "against": other, "pairs": len(pairs)} | _alike(pairs))
         return pd.DataFrame(rows)
@@ -502,6 +561,13 @@ def _means(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return np.divide(np.where(present, values, 0).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
 
 
+def paired_means(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> Sides | None:
+    """The means of both over the images that are kept and have a value in both; None where a seed has no such image."""
+    kept = kept & ~np.isnan(after) & ~np.isnan(before)
+    sides = _means(after, kept), _means(before, kept)
+    return sides if np.isfinite(sides).all() else None
+
+
 def _over_seeds(values: np.ndarray, kept: np.ndarray) -> dict[str, float]:
     means = pd.Series(_means(values, kept))
     return {"mean": means.mean(), "std": means.std(), "count": int(means.count())}
@@ -511,11 +577,11 @@ def _difference_of_images(
     after: np.ndarray, before: np.ndarray, kept: np.ndarray, *, resampled: bool
 ) -> dict[str, object] | None:
     """The difference of the seeds' means over images that have a value in both; None where a seed has none."""
-    kept = kept & ~np.isnan(after) & ~np.isnan(before)
-    means = _means(after, kept), _means(before, kept)
-    if not np.isfinite(means).all():
+    sides = paired_means(after, before, kept)
+    if sides is None:
         return None
-    row = _row(paired_difference(*means)) | {"images": int(kept.sum(1).mean())}
+    kept = kept & ~np.isnan(after) & ~np.isnan(before)
+    row = _row(paired_difference(*sides)) | {"images": int(kept.sum(1).mean())}
     if not resampled or len(after) < FEWEST:
         return row | {"boot_low": math.nan, "boot_high": math.nan}
     one, other = (np.where(kept, values, np.nan) for values in (after, before))

@@ -151,22 +151,14 @@ def keyed(
 
 def curves(history: pd.DataFrame, title: str) -> Picture:
     """Loss and accuracy per epoch; `history` is indexed by epoch, its columns are metric names such as `val/loss`."""
-    return curves_of_runs({"": history}, title)
-
-
-def curves_of_runs(histories: Mapping[str, pd.DataFrame], title: str) -> Picture:
-    """Loss and accuracy per epoch of several runs: a colour per run, a line style per split."""
     styles = {"train": ":", "val": "-", "test": "--"}
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for (name, history), colour in zip(histories.items(), COLOURS, strict=False):
-            for split, style in styles.items():
-                if f"{split}/{measure}" in history:
-                    values = history[f"{split}/{measure}"].dropna()
-                    line_colour = colour if name else COLOURS[list(styles).index(split)]
-                    marker = "o" if len(values) == 1 else None
-                    label = f"{name} {split}".strip()
-                    axes.plot(values.index, values, style, color=line_colour, marker=marker, label=label)
+        for (split, style), colour in zip(styles.items(), COLOURS, strict=False):
+            if f"{split}/{measure}" in history:
+                values = history[f"{split}/{measure}"].dropna()
+                marker = "o" if len(values) == 1 else None
+                axes.plot(values.index, values, style, color=colour, marker=marker, label=split)
         axes.set(xlabel="epoch", ylabel=measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if axes.get_xlim()[1] - axes.get_xlim()[0] < 1:  # one epoch

@@ -7,12 +7,15 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from cam_core import SCALE_MAX
-from experiments import tracking
-from experiments.findings import MEASURES, Findings, Member
+from experiments import focus, tracking
+from experiments.findings import MEASURES, Answer, Findings, Member
 from experiments.gallery import Picture, method_name
 from experiments.probes import SPLIT
 from experiments.report_figures import blinks, figure_groups
-from experiments.report_tables import DASH, TextTable, measured, tables, value_text
+from experiments.report_tables import DASH, TextTable, grid_text, measured, tables, value_text
+
+EXPLORED = "Explored: "
+"""How questions begin that were not asked beforehand."""
 
 
 def html(
@@ -22,7 +25,9 @@ def html(
     pictures: Mapping[str, Picture],
     address: str,
     hint: str,
-    command: str = "",
+    *,
+    command: str,
+    chosen: str,
 ) -> str:
     """The whole page, headed `name`; works from disk, without JavaScript, and prints.
 
@@ -30,6 +35,7 @@ def html(
     `side_by_side.png`, `side_by_side/<layer>.png`, `changed/<variant>.png`, `over_seeds.png`, `mean_maps.png` and in
     `charts/`: `forest.png`, `seeds.png`, `curves.png`, `reliability.png`, `classes*.png`, `agreement.png`. `address`
     is that of the saved view in MLflow, `hint` what to do before it opens; `command` makes the comparison again.
+    `chosen` is the option by which finished runs were chosen, empty where the settings alone say which runs these are.
     """
     folder = Path(__file__).parent
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
@@ -41,13 +47,14 @@ def html(
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),
         variants=findings.variants,
-        answers=by_question(findings),
-        scope=scope(findings),
+        answers=by_question(answer for answer in findings.answers if not answer.question.startswith(EXPLORED)),
+        explored=by_question(answer for answer in findings.answers if answer.question.startswith(EXPLORED)),
+        scope=f"{scope(findings)} {selection(chosen)}",
         address=address,
         hint=hint,
         command=command,
         runs=[run_row(member) for member in findings.members],
-        facts=facts(findings),
+        facts=facts(findings) | {"Selection": selection(chosen)},
         settings=settings_table(findings),
         **figure_groups(findings, pictures),
         blinks=blinks(findings),
@@ -56,12 +63,13 @@ def html(
     )
 
 
-def by_question(findings: Findings) -> dict[str, list[str]]:
-    """The sentences of all pairs under each question."""
-    answers: dict[str, list[str]] = {}
-    for answer in findings.answers:
-        answers.setdefault(answer.question, []).append(answer.sentence)
-    return answers
+def by_question(answers: Iterable[Answer]) -> dict[str, list[str]]:
+    """The sentences of all pairs under each question, which stands without the word that it was explored."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        question = answer.question.removeprefix(EXPLORED)
+        found.setdefault(question[:1].upper() + question[1:], []).append(answer.sentence)
+    return found
 
 
 def scope(findings: Findings) -> str:
@@ -71,9 +79,15 @@ def scope(findings: Findings) -> str:
     dataset = findings.dataset
     return (
         f"{', '.join(others)} against {first}. Data set {dataset.name}, {len(dataset.splits[SPLIT]):,} test images, "
-        f"{' or '.join(map(str, sorted(seeds)))} seed{'' if seeds == {1} else 's'} per variant. "
-        "Nothing was selected on the test images."
+        f"{' or '.join(map(str, sorted(seeds)))} seed{'' if seeds == {1} else 's'} per variant."
     )
+
+
+def selection(chosen: str) -> str:
+    """Whether test results can have decided which networks are compared."""
+    if not chosen:
+        return "Nothing was selected on the test images: no epoch, seed or layer."
+    return f"The runs were chosen by hand ({chosen}): if test results decided the choice, the comparison is biased."
 
 
 def settings_table(findings: Findings) -> TextTable:
@@ -100,13 +114,37 @@ def facts(findings: Findings) -> dict[str, str]:
         "Seeds": "; ".join(
             f"{name}: {', '.join(str(member.seed) for member in findings.of(name))}" for name in findings.variants
         ),
-        "Measured images": f"The maps of {measured(findings):,} test images, evenly spread over the split.",
+        "Measured images": measured_images(findings),
         "Images in the sheets": f"{len(probes.indices)} test images, chosen by class and place before any training.",
         "Class explained": "The true one, for right and wrong predictions alike.",
         "Maps": f"{', '.join(map(method_name, methods))}; enlarged to the image (bilinear).",
+        "Last layer": _last_layers(findings),
         "Colour scale": f"The map divided by its mean, from 0 to {SCALE_MAX:g}; 1 = no preference. One for all.",
-        "Selection": "Nothing was selected on the test images: no epoch, seed or layer.",
     }
+
+
+def measured_images(findings: Findings) -> str:
+    """On how many test images maps are measured, and on how few what asks the network about changed images."""
+    every = f"Maps: {measured(findings):,} of the {len(findings.dataset.splits[SPLIT]):,} test images, evenly spread."
+    asked = [member.run for member in findings.members if "faith/deletion_margin" in member.run.metrics]
+    if not asked:
+        return every
+    few = len(asked[0].read_table("faithfulness.parquet"))
+    return (
+        f"{every} Deletion margin and flip consistency: {few:,} of those, evenly spread too, because the network is "
+        f"asked anew about every changed image; pixels are deleted in {focus.STEPS} steps."
+    )
+
+
+def _last_layers(findings: Findings) -> str:
+    """The deepest layer of each variant and its resolution; once where they are the same."""
+    layers = [
+        f"{layer}, {grid_text(findings.grids[name])}"
+        for name, layer in zip(findings.variants, findings.last_layers, strict=True)
+    ]
+    if len(set(layers)) == 1:
+        return f"{layers[0]}."
+    return f"{'; '.join(f'{name}: {layer}' for name, layer in zip(findings.variants, layers, strict=True))}."
 
 
 def _shared(findings: Findings, settings: Iterable[str]) -> str:

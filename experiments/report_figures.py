@@ -13,7 +13,7 @@ from cam_core import overlay, relative_to_mean
 from experiments.evaluation import predictions_of
 from experiments.findings import LAST, MEASURES, Findings, Member, last_layer
 from experiments.gallery import Picture, notes, verdicts
-from experiments.report_tables import difference_of, interval_text, named, records, signed, value_text, whose
+from experiments.report_tables import difference_of, interval_text, named, records, signed, uneven, value_text, whose
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,12 @@ def _within(path: str) -> str:
 
 
 def looks_text(findings: Findings) -> str:
-    """On how many measured images each variant's last map is more on the object, or larger, than the baseline's."""
+    """On how many measured images each variant's last map is more on the object, or larger, than the baseline's.
+
+    Nothing of variants whose last layers have other resolutions than the baseline's: a coarse map is larger by itself.
+    """
     parts = []
-    for pair in findings.pairs:
+    for pair in (pair for pair in findings.pairs if not uneven(findings, pair)):
         after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
         measure = "energy" if "energy" in after else "coverage"
         difference = _mean_over_seeds(after[measure] - before[measure])

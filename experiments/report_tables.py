@@ -1,7 +1,7 @@
 """The tables of a comparison, written out for people: sensible digits, shares in points, a dash where nothing is."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,46 +17,24 @@ DASH = "–"
 SUBSETS = ("all", "right", "wrong")
 REFERENCES = {"uniform": "uniform map", "random": "random map", "centre": "centred blob"}
 LOOKS = {
-    measure.metric: measure
-    for measure in (
-        Measure("focus", "focus index", "{:z.3f}", "0 = as a uniform map, 1 = as the object itself at that resolution"),
-        Measure("energy", "map on object", "{:z.1%}", "share of the map inside the object’s mask"),
-        Measure("lift", "lift", "{:z.2f}", "that share over the object’s share of the image; 1 = as a uniform map"),
-        Measure(
-            "pointing", "peak on object", "{:z.1%}", "share of the images where the map’s maximum is on the object"
-        ),
-        Measure(
-            "auc", "pixel AUC", "{:z.3f}", "chance that the map is higher on a pixel of the object than on another"
-        ),
-        Measure("iou", "IoU", "{:z.1%}", "overlap of object and the area at or above half of the map’s maximum"),
-        Measure(
-            "recall",
-            "object covered",
-            "{:z.1%}",
-            "share of the object in that area; tells only beside the precision",
-            "neither",
-        ),
-        Measure("precision", "precision", "{:z.1%}", "share of that area which is object", "neither"),
-        Measure("coverage", "area", "{:z.1%}", "share of the image in that area; a size, not a quality", "neither"),
-        Measure(
-            "spread",
-            "spread",
-            "{:z.3f}",
-            "standard deviation of the map around its centre, in image sides; a size",
-            "neither",
-        ),
-        Measure("entropy", "entropy", "{:z.3f}", "1 = uniform map, 0 = one pixel; a size", "neither"),
-        Measure("border", "at the border", "{:z.1%}", "share of the map on the outer eighth of the image", "neither"),
-        Measure(
-            "dead",
-            "dead maps",
-            "{:z.1%}",
-            "share of the images where nothing at the layer raised the score; no map",
-            "lower",
-        ),
+    name: Measure(name, heading, form, meaning, "neither")
+    for name, heading, form, meaning in (
+        ("focus", "focus index", "{:z.3f}", "0 = as a uniform map, 1 = as the object itself at that resolution"),
+        ("energy", "map on object", "{:z.1%}", "share of the map inside the object’s mask"),
+        ("lift", "lift", "{:z.2f}", "that share over the object’s share of the image; 1 = as a uniform map"),
+        ("pointing", "peak on object", "{:z.1%}", "share of the images where the map’s maximum is on the object"),
+        ("auc", "pixel AUC", "{:z.3f}", "chance that the map is higher on a pixel of the object than on another"),
+        ("iou", "IoU", "{:z.1%}", "overlap of object and the area at or above half of the map’s maximum"),
+        ("recall", "object covered", "{:z.1%}", "share of the object in that area; tells only beside the precision"),
+        ("precision", "precision", "{:z.1%}", "share of that area which is object"),
+        ("coverage", "area", "{:z.1%}", "share of the image in that area; a size, not a quality"),
+        ("spread", "spread", "{:z.3f}", "standard deviation of the map around its centre, in image sides; a size"),
+        ("entropy", "entropy", "{:z.3f}", "1 = uniform map, 0 = one pixel; a size"),
+        ("border", "at the border", "{:z.1%}", "share of the map on the outer eighth of the image"),
+        ("dead", "dead maps", "{:z.1%}", "share of the images where nothing at the layer raised the score; no map"),
     )
 }
-"""What is measured of maps, by the names of `focus.MEASURES`, as tables write it."""
+"""What is measured of maps, by the names of `focus.MEASURES`, as tables write it. Where a network looks is no merit."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +58,8 @@ def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, o
         "measured": f"{measured(findings):,}",
         "looks": [look_table(findings, LAST)],
         "other_looks": [look_table(findings, layer) for layer in layers],
-        "look_differences": [look_difference_table(findings, pair) for pair in findings.pairs],
+        "look_differences": [table for pair in findings.pairs if (table := look_difference_table(findings, pair)).rows],
+        "uneven": [_uneven_text(findings, pair) for pair in findings.pairs if uneven(findings, pair)],
         "look_measures": [measure for name, measure in LOOKS.items() if name in set(findings.where["measure"])],
         "classes": [class_table(findings, pair) for pair in findings.pairs],
         "networks": [network_table(findings, pair) for pair in findings.pairs],
@@ -100,6 +79,24 @@ def measured(findings: Findings) -> int:
     """Test images whose maps are measured."""
     images: int = findings.looks[findings.variants[0]][LAST]["right"].shape[1]
     return images
+
+
+def uneven(findings: Findings, pair: Pair) -> bool:
+    """Whether the last layers of the two variants have different resolutions, so that their maps hardly compare."""
+    return findings.grids[pair.variant] != findings.grids[pair.against]
+
+
+def _uneven_text(findings: Findings, pair: Pair) -> str:
+    one, other = (f"{name} ({grid_text(findings.grids[name])})" for name in (pair.variant, pair.against))
+    return (
+        f"The last layers of {one} and {other} have different resolutions. Only the focus index allows for that: "
+        "no other measure of their maps is compared."
+    )
+
+
+def grid_text(grid: Sequence[int]) -> str:
+    """The resolution of a layer's maps: "4 × 4 cells"."""
+    return f"{' × '.join(map(str, grid))} cells"
 
 
 def difference_table(findings: Findings, pair: Pair) -> TextTable:
@@ -154,19 +151,24 @@ def _mean_text(measure: Measure, row: pd.Series, seeds: int) -> str:
     return measure.written(row["mean"], row["std"], int(row["count"]), seeds) if row["count"] else DASH
 
 
-def reference_rows(findings: Findings, measures: Iterable[Measure]) -> list[list[str]]:
-    """What maps that know nothing score on the measured images; no rows where there are no masks."""
+def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list[str]]:
+    """What maps that know nothing score on the measured images, at each resolution that the variants' last layers have.
+
+    No rows where there are no masks.
+    """
     masks = findings.dataset.splits[SPLIT].masks
     if masks is None:
         return []
-    arrays = findings.members[0].run.read_arrays("maps.npz")
-    rows, columns = arrays["sample_maps"].shape[1:]
-    table = focus.references(masks[arrays["sample_indices"]], (int(rows), int(columns)))
-    found = {str(row["map"]): row for row in records(table.reset_index())}
-    return [
-        [text, *(value_text(measure, found[name].get(measure.metric, math.nan)) for measure in measures)]
-        for name, text in REFERENCES.items()
-    ]
+    own = masks[findings.members[0].run.read_arrays("maps.npz")["sample_indices"]]
+    grids = dict.fromkeys(findings.grids.values())
+    rows = []
+    for height, width in grids:
+        found = {str(row["map"]): row for row in records(focus.references(own, (height, width)).reset_index())}
+        where = f", {grid_text((height, width))}" if len(grids) > 1 else ""
+        for name, text in REFERENCES.items():
+            values = (value_text(measure, found[name].get(measure.metric, math.nan)) for measure in measures)
+            rows.append([text + where, *values])
+    return rows
 
 
 def look_difference_table(findings: Findings, pair: Pair) -> TextTable:

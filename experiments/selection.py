@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from textwrap import shorten
 from typing import Any
 
@@ -323,7 +324,7 @@ def _mixed_settings(name: str, group: Sequence[Trained]) -> Iterator[str]:
 
 
 def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Member, ...]:
-    """The members, with as many seeds in each variant."""
+    """The members, with the same seeds in each variant, or as many others: those are independent and pair in order."""
     if len(variants) < 2:
         count = sum(len(group) for group in variants.values())
         why = "" if count == 1 else ", which differ in nothing but the seed"
@@ -336,6 +337,12 @@ def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Mem
     by_seed = {name: {one.settings.seed: one for one in group} for name, group in variants.items()}
     if len({len(group) for group in by_seed.values()}) > 1:
         raise SettingsError([f"{option}: {_unequal(by_seed)}"])
+    seeds = [set(group) for group in by_seed.values()]
+    if len({frozenset(group) for group in seeds}) > 1 and any(a & b for a, b in combinations(seeds, 2)):
+        has = "; ".join(f"{name}: {_joined(sorted(group))}" for name, group in by_seed.items())
+        raise SettingsError(
+            [f"{option}: the seeds overlap but differ ({has}) and cannot be paired; give all variants the same ones"]
+        )
     return tuple(
         Member(name, seed, group[seed].run, reused=True) for name, group in by_seed.items() for seed in sorted(group)
     )

@@ -308,20 +308,7 @@ def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions
         if name in dataset.splits
     }
     if found:
-        yield Metrics(shift(found), epoch)
-
-
-def shift(found: Mapping[str, Predictions]) -> dict[str, float]:
-    """What the background does, named as it is logged; the splits `own` and `other` show the same objects in order.
-
-    The accuracy of each split, the gap between own and other backgrounds, and the share of predictions that differ.
-    """
-    accuracy = {f"shift/{name}_accuracy": predictions.accuracy for name, predictions in found.items()}
-    own, other = found["own"], found["other"]
-    return accuracy | {
-        "shift/background_gap": own.accuracy - other.accuracy,
-        "shift/background_flips": float((own.classes != other.classes).mean()),
-    }
+        yield Metrics(evaluation.shift(found), epoch)
 
 
 def iter_looks(

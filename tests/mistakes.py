@@ -45,6 +45,8 @@ MISTAKES = [
     (quality.focus_index, (MAPS, MASKS[:, None], (4, 4)), ValueError, r"masks must be \(2, 8, 8\)"),
     (quality.coverage, (MAPS[None],), ValueError, r"maps must be \(n, h, w\), got \(1, 2, 8, 8\); take one layer"),
     (quality.entropy, (MAPS[0],), ValueError, r"maps must be \(n, h, w\), got \(8, 8\)"),
+    (agreement.flip_consistency, (MAPS[0], MAPS[0]), ValueError, r"maps must be \(n, h, w\), got \(8, 8\)"),
+    (faithfulness.deletion_margin, (MODEL, IMAGES, MAPS[0], LABELS, (4, 4)), ValueError, r"maps must be \(2, 8, 8\)"),
     (agreement.cosine, (MAPS, MAPS[:1]), ValueError, r"shapes \(2, 8, 8\) and \(1, 8, 8\) cannot be compared"),
     (agreement.rank_correlation, (MAPS, MAPS[:1]), ValueError, "cannot be compared"),
     (faithfulness.deletion, (MODEL, IMAGES, MAPS, [0, 1]), TypeError, "classes must be a tensor .* got list"),

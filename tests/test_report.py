@@ -18,7 +18,7 @@ from PIL import Image
 from cam_core import overlay, relative_to_mean
 from experiments import focus, report
 from experiments.data import Dataset
-from experiments.findings import LAST, MEASURES, Findings
+from experiments.findings import LAST, MEASURES, Findings, Member
 from experiments.report_figures import blinks, changes_text, data_uri, looks_text
 from experiments.report_tables import (
     DASH,
@@ -34,10 +34,11 @@ from experiments.report_tables import (
     signed,
 )
 from experiments.statistics import mcnemar, paired_difference
-from tests.toy_runs import toy_findings
+from tests.toy_runs import toy_findings, toy_run
 from tests.toys import toy_dataset
 
 EVIL = "<script>alert('x')</script> & \"co\""
+COMMAND = "python -m experiments.compare --variants baseline,cutout"
 ADDRESS = "http://127.0.0.1:5000/#/experiments/0/runs?viewStateShareKey=camparison-1&x=2"
 PATHS = (
     *("side_by_side.png", "side_by_side/stem.png", "side_by_side/layer3.png", "over_seeds.png", "mean_maps.png"),
@@ -60,26 +61,45 @@ def summary_rows(findings: Findings) -> list[dict[str, str]]:
     return [{"variant": name, "seeds": "3", "test accuracy": f"{name} of accuracy"} for name in findings.variants]
 
 
-def page(findings: Findings, **shown: np.ndarray) -> str:
-    rows = summary_rows(findings)
-    return report.html(
-        "baseline & others", findings, rows, shown or pictures(findings), ADDRESS, " (hint)", "mlflow run ."
+def page(findings: Findings, command: str = COMMAND, chosen: str = "") -> str:
+    rows, shown = summary_rows(findings), pictures(findings)
+    return report.html("baseline & others", findings, rows, shown, ADDRESS, " (hint)", command=command, chosen=chosen)
+
+
+def of_two_resolutions(dataset: Dataset) -> Findings:
+    """Variants whose last layers have grids of 4 × 4 and 8 × 8."""
+    layers = {"baseline": {"stem": 8, "layer3": 4}, "cutout": {"stem": 8, "layer2": 8}}
+    return Findings(
+        tuple(
+            Member(name, seed, toy_run(name, place, seed, dataset, own, 20), reused=False)
+            for place, (name, own) in enumerate(layers.items())
+            for seed in range(3)
+        ),
+        dataset,
     )
 
 
+@pytest.fixture(scope="module")
+def uneven() -> Findings:
+    return of_two_resolutions(toy_dataset())
+
+
 class Elements(HTMLParser):
-    """Every tag with its attributes, the tables by caption, and the headings in order."""
+    """Every tag with its attributes, the tables by caption, what each term means, and the headings by their level."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.tables: dict[str, list[list[str]]] = {}
+        self.terms: dict[str, str] = {}
+        self.headings: list[tuple[str, str]] = []
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        self.text = ""
+        if tag != "code":
+            self.text = ""
         if tag == "table":
             self.rows: list[list[str]] = []
         elif tag == "tr":
@@ -91,6 +111,12 @@ class Elements(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "caption":
             self.caption = self.text
+        elif tag == "dt":
+            self.term = self.text
+        elif tag == "dd":
+            self.terms[self.term] = self.text
+        elif tag in ("h2", "h3", "h4"):
+            self.headings.append((tag, self.text))
         elif tag in ("td", "th"):
             self.rows[-1].append(self.text)
         elif tag == "table":
@@ -117,16 +143,79 @@ def test_the_page_needs_nothing_but_itself(findings: Findings) -> None:
 
 def test_the_answers_come_first_each_under_its_question(findings: Findings) -> None:
     text = page(findings)
-    at = [text.index(escape(part)) for answer in findings.answers for part in (answer.question, answer.sentence)]
+    primary = [answer for answer in findings.answers if not answer.question.startswith("Explored")]
+    at = [text.index(escape(part)) for answer in primary for part in (answer.question, answer.sentence)]
     assert at == sorted(at)
     assert at[-1] < text.index("<img")
 
 
+def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings) -> None:
+    text = page(findings)
+    explored = [answer for answer in findings.answers if answer.question.startswith("Explored: ")]
+    assert explored
+    apart = text.index("Explored, not asked beforehand and not corrected")
+    assert all((text.index(escape(a.sentence)) > apart) == (a in explored) for a in findings.answers)
+    headings = Elements(text).headings
+    start = headings.index(("h3", "Explored, not asked beforehand and not corrected"))
+    assert headings[start + 1] == ("h4", "Does the map cover the whole object?")
+    assert "Explored: " not in text
+    assert "not asked beforehand and" not in page(toy_findings(seeds=1))
+
+
 def test_a_question_stands_once_above_the_sentences_of_all_variants() -> None:
     three = toy_findings(("a", "b", "c"))
-    grouped = report.by_question(three)
+    grouped = report.by_question(three.answers)
     assert [sentence[0] for sentence in grouped["Is the network better?"]] == ["b", "c"]
     assert sum(map(len, grouped.values())) == len(three.answers)
+
+
+def test_how_to_make_it_again_stands_with_how_it_was_measured(findings: Findings) -> None:
+    command = "python -m experiments.compare --filter 'metrics.`test/accuracy` > 0.9 & <b>'"
+    text = page(findings, command)
+    assert Elements(text).terms["Made again by"] == command
+    assert "<b>" not in text
+    assert text.index("How it was measured") < text.index("Made again by")
+
+
+@pytest.mark.parametrize("chosen", ["", "filter=metrics.`test/accuracy` > 0.9 & <b>", "runs=plain=1a2b3c cut=4d5e6f"])
+def test_nothing_was_selected_is_said_only_where_nobody_chose_runs(findings: Findings, chosen: str) -> None:
+    text = page(findings, chosen=chosen)
+    said = Elements(text).terms["Selection"]
+    assert text.count(escape(said)) == 2  # also in the line below the answers
+    assert "<b>" not in text
+    if chosen:
+        assert "selected on the test images" not in text
+        assert said == (
+            f"The runs were chosen by hand ({chosen}): if test results decided the choice, the comparison is biased."
+        )
+    else:
+        assert said == "Nothing was selected on the test images: no epoch, seed or layer."
+
+
+def test_it_says_on_how_many_images_everything_was_measured(findings: Findings) -> None:
+    said = Elements(page(findings)).terms["Measured images"]
+    images = len(findings.members[0].run.read_table("faithfulness.parquet"))
+    assert [int(n) for n in re.findall(r"\d+", said)] == [20, 30, images, focus.STEPS]
+    plain = replace(
+        findings,
+        members=tuple(
+            replace(member, run=replace(member.run, metrics={"test/accuracy": 0.5})) for member in findings.members
+        ),
+    )
+    assert "margin" not in report.measured_images(plain)
+
+
+def test_no_measure_of_maps_is_called_better_or_worse(findings: Findings) -> None:
+    tables = [difference_table(findings, findings.pairs[0]), look_difference_table(findings, findings.pairs[0])]
+    for table in tables:
+        rows = [row for row in table.rows if not row[0].startswith(("test", "val"))]
+        assert len(rows) > 3
+        assert not [row for row in rows if any("better" in cell or "worse" in cell for cell in row)]
+    terms = Elements(page(findings)).terms
+    for name in ("focus index", "map on object"):
+        assert "igher is better" not in terms[name]
+        assert "ower is better" not in terms[name]
+    assert not [answer for answer in findings.answers if "focus" in answer.sentence and "better" in answer.sentence]
 
 
 def test_every_table_of_the_page_has_its_rows_and_headings(findings: Findings) -> None:
@@ -200,11 +289,10 @@ def test_each_picture_is_shown_once_and_the_last_layer_not_again(findings: Findi
 
 def test_what_is_not_there_is_left_out() -> None:
     alone = toy_findings(("a", "b", "c"), seeds=1)
-    text = report.html("t", alone, summary_rows(alone), {}, ADDRESS, "")
+    text = report.html("t", alone, summary_rows(alone), {}, ADDRESS, "", command=COMMAND, chosen="")
     assert "<img" not in text
     assert 'id="blink"' not in text
     assert "What changed" not in text
-    assert "Again:" not in text
     assert "no statement about the method" in text
 
 
@@ -266,6 +354,38 @@ def test_where_it_looks_is_the_mean_over_images_then_seeds(findings: Findings) -
     assert column(table, "object covered")["uniform map"] == "100.0%"
     assert column(table, "spread")["centred blob"] == DASH
     assert [row[0] for row in look_table(findings, "stem").rows][-1] == "cutout, wrong"  # blind maps at the last only
+
+
+def test_blind_maps_are_scored_at_each_resolution_that_there_is(uneven: Findings) -> None:
+    table = look_table(uneven, LAST)
+    blind = ["uniform map", "random map", "centred blob"]
+    assert [row[0] for row in table.rows[6:]] == [f"{name}, {n} × {n} cells" for n in (4, 8) for name in blind]
+    split, measured = uneven.dataset.splits["test"], uneven.members[0].run.read_arrays("maps.npz")["sample_indices"]
+    for side in (4, 8):
+        expected = focus.references(split.masks[measured], (side, side))
+        assert column(table, "focus index")[f"random map, {side} × {side} cells"] == (
+            f"{expected.loc['random', 'focus']:z.3f}"
+        )
+    assert report.facts(uneven)["Last layer"] == "baseline: layer3, 4 × 4 cells; cutout: layer2, 8 × 8 cells."
+
+
+def test_maps_of_two_resolutions_are_compared_by_the_focus_index_alone_and_it_says_so(
+    findings: Findings, uneven: Findings
+) -> None:
+    rows = look_difference_table(uneven, uneven.pairs[0]).rows
+    assert {row[0] for row in rows} == {"focus index"}
+    shown = [row[0] for row in difference_table(uneven, uneven.pairs[0]).rows]
+    assert not [name for name in shown if "map" in name or "covered" in name]
+    assert looks_text(uneven) == ""
+    why = "The last layers of cutout (8 × 8 cells) and baseline (4 × 4 cells) have different resolutions."
+    assert page(uneven).count(why) == 1
+    assert "different resolutions" not in page(findings)
+
+
+def test_a_table_without_rows_is_left_out() -> None:
+    tables = Elements(page(of_two_resolutions(without_masks()))).tables
+    assert "cutout against baseline" in tables
+    assert "cutout against baseline, last layer" not in tables
 
 
 def test_look_differences_name_the_images_they_are_over(findings: Findings) -> None:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.pytorch import load_model
 
 from cam_core import cams, normalise, resize
-from experiments import tracking, variant
+from experiments import evaluation, tracking, variant
 from experiments.augment import to_tensor
 from experiments.config import TrainSettings
 from experiments.evaluation import Predictions, predict
@@ -148,7 +148,7 @@ def predicted(*classes: int) -> Predictions:
 def test_shift_is_what_the_background_does_to_the_same_objects() -> None:
     # Of four objects the first two are right on their own background; elsewhere the second and the third move.
     found = {"own": predicted(0, 1, 0, 1), "other": predicted(0, 2, 1, 1), "background_only": predicted(0, 1, 2, 1)}
-    assert variant.shift(found) == {
+    assert evaluation.shift(found) == {
         "shift/own_accuracy": 0.5,
         "shift/other_accuracy": 0.25,
         "shift/background_only_accuracy": 0.75,
@@ -158,7 +158,7 @@ def test_shift_is_what_the_background_does_to_the_same_objects() -> None:
 
 
 def test_predictions_that_move_without_a_gap_are_flips_all_the_same() -> None:
-    found = variant.shift({"own": predicted(0, 0, 0, 1), "other": predicted(1, 1, 0, 1)})
+    found = evaluation.shift({"own": predicted(0, 0, 0, 1), "other": predicted(1, 1, 0, 1)})
     assert (found["shift/background_gap"], found["shift/background_flips"]) == (0, 0.5)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from cam_core import quality
 from cam_core.maps import normalise, relative_to_mean, resize
+from experiments import focus
 from experiments.data import Dataset
 from experiments.evaluation import Predictions, prediction_table
 from experiments.findings import Findings, Member
@@ -76,7 +77,8 @@ def toy_run(name: str, place: int, seed: int, dataset: Dataset, layers: Mapping[
     means = table[table["layer"] == last].drop(columns=["index", "layer"]).mean()
     metrics = {f"cam/{last}/{measure}": float(value) for measure, value in means.items() if np.isfinite(value)}
     metrics |= {"test/accuracy": predictions.accuracy, "val/accuracy": predictions.accuracy - 0.01}
-    metrics |= {"faith/deletion_margin": 0.1 + 0.01 * random.random()}
+    faithfulness = _faithfulness(measured, random)
+    metrics |= focus.faithfulness_summary(faithfulness, last)
     params = {
         "resolved.layers": " ".join(layers),
         "resolved.epochs": "20",
@@ -87,7 +89,11 @@ def toy_run(name: str, place: int, seed: int, dataset: Dataset, layers: Mapping[
         "resolved.cam_method": "gradcam",
         "resolved.seed": str(seed),
     }
-    tables = {"predictions.parquet": prediction_table(predictions, dataset.classes), "cam_measures.parquet": table}
+    tables = {
+        "predictions.parquet": prediction_table(predictions, dataset.classes),
+        "cam_measures.parquet": table,
+        "faithfulness.parquet": faithfulness,
+    }
     return ToyRun(
         f"{place:016x}{seed:016x}", f"{name}, seed {seed}", "7", params, {}, metrics, tables, {"maps.npz": arrays}
     )
@@ -134,6 +140,13 @@ def _measures(maps: torch.Tensor, dataset: Dataset, measured: np.ndarray, side: 
             "precision": quality.object_precision(maps, masks),
         }
     return pd.DataFrame({name: value.numpy() for name, value in values.items()})
+
+
+def _faithfulness(measured: np.ndarray, random: np.random.Generator) -> pd.DataFrame:
+    """Made up for every other measured image."""
+    some = measured[::2]
+    margin, consistency = 0.1 + 0.01 * random.random(len(some)), random.random(len(some))
+    return pd.DataFrame({"deletion_margin": margin, "flip_consistency": consistency, "index": some})
 
 
 def _sampled(maps: torch.Tensor, side: int) -> np.ndarray:
