@@ -286,8 +286,8 @@ def agreement(table: pd.DataFrame) -> Picture:
     """How alike the maps of each variant and the first are, and how alike those of two seeds of one variant are.
 
     `table` is `Findings.agreement`. A grey bar reaches from the one variant's agreement between its seeds, the noise
-    floor, to the other's: maps that agree as well as that show no difference. Raises ValueError where the table is
-    empty.
+    floor, to the other's: maps that agree as well as that show nothing beyond what seeds do. Raises
+    ValueError where the table is empty.
     """
     if not len(table):
         raise ValueError("agreement has no row: no two runs have maps of one size; leave this chart out")
@@ -297,7 +297,7 @@ def agreement(table: pd.DataFrame) -> Picture:
     names = [*(f"{first} and {name}" for name in between.index), *(f"{name}, two seeds" for name in within.index)]
     floor = "one seed: how much seeds alone differ is not known"
     if len(within):
-        floor = "grey: between seeds of one variant; a marker there or right of it shows no difference"
+        floor = "grey: between seeds of one variant; a marker there or right of it shows nothing beyond what seeds do"
     figure = _figure(
         1.2 + _rows_height(names), f"How alike the last layer's maps are on the same images (1 = the same)\n{floor}"
     )

@@ -25,6 +25,7 @@ from experiments.tracking import FinishedRun
 from experiments.variant import Prepared
 
 COLUMNS = 4  # variants beside each other on a terminal of 80 columns
+FINISHED = ("runs", "filter", "allow_same", "quiet", "data_dir")
 AXES = 6  # settings, and measures, in the view's parallel coordinates: more cannot be told apart
 NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
 
@@ -69,8 +70,9 @@ def compare_finished(settings: CompareSettings, given: Mapping[str, object]) -> 
 
 
 def iter_options(settings: CompareSettings, given: Mapping[str, object]) -> Iterator[Record]:
-    """The options as they were given."""
-    for option in type(settings).model_fields:
+    """The options as they were given; of finished runs only those that matter for them."""
+    options = FINISHED if settings.finished_by else tuple(type(settings).model_fields)
+    for option in options:
         yield Param(option, str(given.get(option, settings.default_text(option))))
 
 
@@ -124,7 +126,9 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, o
     sentences = [f"**{answer.question}** {answer.sentence}" for answer in findings.answers[:NOTED]]
     yield Tag(tracking.NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
     yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
-    words = [word for option, value in given.items() for word in (f"--{option}", str(value))]
+    # MLflow passes every option, most with their defaults.
+    by_hand = {option: value for option, value in given.items() if str(value) != CompareSettings.default_text(option)}
+    words = [word for option, value in by_hand.items() for word in (f"--{option}", str(value))]
     page = report.html(
         name,
         findings,
@@ -133,7 +137,7 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, o
         address,
         hint,
         command=shlex.join(["python", "-m", "experiments.compare", *words]),
-        chosen=" ".join(f"{option}={given[option]}" for option in ("runs", "filter") if option in given),
+        chosen=" ".join(f"{option}={by_hand[option]}" for option in ("runs", "filter") if option in by_hand),
     )
     yield Text("report.html", page)
 

@@ -35,7 +35,7 @@ def resolve_explaining(settings: TrainSettings) -> Explaining:
     methods = tuple(dict.fromkeys(_method("cam_methods", name, problems) for name in chosen))
     layers = _layers(settings, problems)
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(list(dict.fromkeys(problems)))
     return Explaining(layers, method, methods)
 
 

@@ -43,9 +43,10 @@ LAST = "last"
 BOTH_RIGHT = "both right"
 """The images that two paired networks both classify correctly: where they may be compared without selecting."""
 
+NEAR_CHANCE = 2  # times the accuracy of guessing, below which maps explain nothing worth looking at
 LONG = 60  # epochs from which nothing is said about the length of the training
 SHORT = (
-    "Cutout pays in long trainings (DeVries and Taylor 2017 train 200 epochs); in a short one (here epochs={epochs}) "
+    "DeVries and Taylor (2017) report a gain from Cutout after 200 epochs; in a short training (here epochs={epochs}) "
     "it can lower accuracy. This comparison says nothing about long ones."
 )
 
@@ -447,6 +448,10 @@ class Findings:
         if not masked:
             said = f"no statement: {self.dataset.name} has no masks that say where the objects are."
             yield Answer(LOOKS_AT_OBJECT, f"{pair.variant} against {pair.against}: {said}")
+        for name in (pair.against, pair.variant):
+            if self.right[name].mean() < NEAR_CHANCE / len(self.dataset.classes):
+                said = f"{name} is right on {self.right[name].mean():.1%} of the images, not far from chance"
+                yield Answer("Can the maps be read?", f"{said}: its maps explain next to nothing.")
         if len(pair.seeds) == 1:
             network = mcnemar(self.right[pair.variant][0], self.right[pair.against][0])
             said = network_sentence(pair.variant, pair.against, pair.seeds[0][0], network)

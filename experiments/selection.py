@@ -328,21 +328,20 @@ def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Mem
     if len(variants) < 2:
         count = sum(len(group) for group in variants.values())
         why = "" if count == 1 else ", which differ in nothing but the seed"
-        raise SettingsError([f"{option}: one variant, of {count} runs{why}: add runs of another one"])
+        raise SettingsError(
+            [f"{option}: one variant, of {count} run{'' if count == 1 else 's'}{why}: add runs of another one"]
+        )
     if len(variants) > 10:
         raise SettingsError([f"{option}: {len(variants)} variants, such as {_listed(list(variants))}: ten at most"])
     problems = [f"{option}: {problem}" for name, group in variants.items() for problem in _repeated(name, group)]
     if problems:
         raise SettingsError(problems)
     by_seed = {name: {one.settings.seed: one for one in group} for name, group in variants.items()}
-    if len({len(group) for group in by_seed.values()}) > 1:
-        raise SettingsError([f"{option}: {_unequal(by_seed)}"])
     seeds = [set(group) for group in by_seed.values()]
-    if len({frozenset(group) for group in seeds}) > 1 and any(a & b for a, b in combinations(seeds, 2)):
-        has = "; ".join(f"{name}: {_joined(sorted(group))}" for name, group in by_seed.items())
-        raise SettingsError(
-            [f"{option}: the seeds overlap but differ ({has}) and cannot be paired; give all variants the same ones"]
-        )
+    if len(set(map(len, seeds))) > 1:
+        raise SettingsError([f"{option}: {_unequal(by_seed)}"])
+    if len(set(map(frozenset, seeds))) > 1 and any(a & b for a, b in combinations(seeds, 2)):
+        raise SettingsError([f"{option}: {_unequal(by_seed)}"])  # neither the same seeds nor independent ones
     return tuple(
         Member(name, seed, group[seed].run, reused=True) for name, group in by_seed.items() for seed in sorted(group)
     )
@@ -357,22 +356,20 @@ def _repeated(name: str, group: Sequence[Trained]) -> Iterator[str]:
 
 
 def _unequal(variants: Mapping[str, Mapping[int, Trained]]) -> str:
-    """What to train, or what to leave out, so that every variant has as many seeds."""
-    longest, shortest = max(variants.values(), key=len), min(variants.values(), key=len)
+    """What to train, or what to leave out, so that every variant has the same seeds."""
+    every = set().union(*variants.values())
+    common = every.intersection(*variants.values())
     has = "; ".join(f"{name}: {_joined(sorted(group))}" for name, group in variants.items())
     missing = []
     for name, group in variants.items():
-        seeds = sorted(longest.keys() - group.keys())[: len(longest) - len(group)]
-        if seeds:
+        if seeds := sorted(every - group.keys()):
             command = next(iter(group.values())).command(seeds[0])
             missing.append(f"{name} with seed {_joined(seeds)} (`{command}`)")
-    spare = [
-        group[seed].label
-        for group in variants.values()
-        for seed in sorted(group.keys() - shortest.keys(), reverse=True)[: len(group) - len(shortest)]
-    ]
-    ways = f"train {', '.join(missing)}, or leave out {', '.join(spare)}"
-    return f"the variants have different numbers of seeds ({has}); {ways}"
+    ways = f"add the runs, or train {', '.join(missing)}"
+    if common:
+        spare = [group[seed].label for group in variants.values() for seed in sorted(group.keys() - common)]
+        ways += f"; or leave out {', '.join(spare)}"
+    return f"the variants have different seeds ({has}); {ways}"
 
 
 def _joined(numbers: Sequence[int]) -> str:

@@ -403,12 +403,15 @@ def network_sentence(name: str, baseline: str, seed: int, difference: NetworkDif
 def noise_sentence(name: str, noise: SeedNoise) -> str:
     """Whether McNemar's test of single networks can say anything about the variant."""
     observed, expected = f"{noise.observed * 100:.2f} points", f"{noise.expected * 100:.2f}"
-    compared, follows = "more", "a test of two networks says nothing about the method"
+    numbers = f"standard deviation {observed}, {expected} expected, {p_text(noise.p)}"
     if noise.settled:
-        compared, follows = "no more", "a test of two networks may speak for the method too"
+        return (
+            f"{name}: that its {noise.seeds} seeds differ more than independent errors would make them is not shown "
+            f"({numbers}); so few seeds could hide it, and a test of two networks stays one of these two."
+        )
     return (
-        f"{name}: its {noise.seeds} seeds differ {compared} than independent errors would make them "
-        f"(standard deviation {observed}, {expected} expected, {p_text(noise.p)}): {follows}."
+        f"{name}: its {noise.seeds} seeds differ more than independent errors would make them ({numbers}): "
+        "a test of two networks says nothing about the method."
     )
 
 

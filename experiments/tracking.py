@@ -762,7 +762,7 @@ def write_view(experiment_id: str, view: views.View) -> str:
     client = MlflowClient()
     for index, run_id in enumerate(view.run_ids):
         colour = {views.COLOUR: view.colours[index]} if index < len(view.colours) else {}
-        _set_tags(run_id, {views.COLUMN: views.column(index)} | colour)
+        _set_tags(run_id, {view.column_tag: views.column(index)} | colour)
     client.set_experiment_tag(experiment_id, view.tag, views.pack(view, int(time.time() * 1000)))
     tags = client.get_experiment(experiment_id).tags
     client.set_experiment_tag(experiment_id, NOTE, _note(experiment_id, tags, newest=view.tag))

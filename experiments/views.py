@@ -16,7 +16,7 @@ TAG_PREFIX = "mlflow.sharedViewState."
 KEY_PREFIX = "camparison-"
 MAX_CHARACTERS = 20_000  # what MLflow's stores accept as one experiment tag
 MAX_RUNS_IN_GRID = 10  # the UI draws no more columns
-COLUMN = "camparison.column"  # the tag of a run that says which column it is
+COLUMN = "camparison.column."  # begins the tag of a run that says which column of a view it is
 COLOUR = "mlflow.runColor"  # left to the UI, two runs can have one colour
 
 Chart = dict[str, Any]
@@ -26,8 +26,8 @@ Chart = dict[str, Any]
 class View:
     """A named state of the chart page. Views of one name and the same runs replace each other.
 
-    The page shows `run_ids` in the order of their tag `COLUMN`, which whoever saves the view must set to `column(i)`,
-    and in the colours of their tag `COLOUR`, "#rrggbb".
+    The page shows `run_ids` in the order of their tag `column_tag`, which whoever saves the view must set to
+    `column(i)`, and in the colours of their tag `COLOUR`, "#rrggbb", of which a run has one for all views.
     """
 
     name: str
@@ -38,8 +38,12 @@ class View:
     @property
     def key(self) -> str:
         """The name that addresses this view in a link: letters, digits and dashes."""
-        identity = "\n".join((self.name, *self.run_ids))
-        return KEY_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return key_of(self.name, self.run_ids)
+
+    @property
+    def column_tag(self) -> str:
+        """The tag of a run that says which column of this view it is."""
+        return COLUMN + self.key
 
     @property
     def tag(self) -> str:
@@ -83,7 +87,7 @@ def comparison_view(
             "searchFilter": f"attributes.run_id IN ({quoted})",
             # Ordered by start time, the UI would hide child runs behind their parent, pictures and all. The grid's
             # columns run against the table's order.
-            "orderByKey": f"tags.`{COLUMN}`",
+            "orderByKey": f"tags.`{COLUMN}{key_of(name, run_ids)}`",
             "orderByAsc": False,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
@@ -103,8 +107,14 @@ def comparison_view(
     )
 
 
+def key_of(name: str, run_ids: Sequence[str]) -> str:
+    """What addresses the view of this name and these runs."""
+    identity = "\n".join((name, *run_ids))
+    return KEY_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
 def column(index: int) -> str:
-    """The value of the tag `COLUMN` for the run that is to be the column of this index, 0 being leftmost."""
+    """The value of the tag `View.column_tag` for the run that is to be the column of this index, 0 being leftmost."""
     return f"{index:03d}"
 
 

@@ -45,7 +45,7 @@ def toys(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(**options: str) -> Findings:
-    given = QUICK | options
+    given = QUICK | {"runs": "none", "filter": "none"} | options  # as MLflow passes what nobody gave
     settings = CompareSettings.of(**given)
     return compare(settings, given, plan(settings, given))
 
@@ -66,7 +66,10 @@ def test_a_comparison_from_nothing_and_again(capsys: pytest.CaptureFixture[str])
     report = re.search(r"(/\S+report\.html)", said)
     assert report
     check_parent(first)
-    check_report(Path(report[1]).read_text(), first)
+    page = Path(report[1]).read_text()
+    check_report(page, first)
+    assert "python -m experiments.compare --epochs 1 " in unescape(page)
+    assert "Nothing was selected on the test images" in page
 
     again = run(seeds="2")
     assert all(member.reused for member in again.members)
@@ -185,6 +188,7 @@ def test_finished_runs_are_compared_by_id_without_training(capsys: pytest.Captur
     assert len(MlflowClient().search_runs(["0"])) == before + 1  # the comparison itself
     path = Path(capsys.readouterr().out.strip())
     told = json.loads(path.read_text())
+    assert "The runs were chosen by hand (runs=plain=" in unescape(path.with_name("report.html").read_text())
     assert told["variants"] == ["plain", "holes"]
     assert [run["run"] for run in told["runs"]] == [ids["baseline"], ids["cutout"]]
     assert told["answers"][0]["sentence"] == found.answers[0].sentence

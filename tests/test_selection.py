@@ -185,10 +185,10 @@ def test_runs_are_chosen_by_the_beginnings_of_their_ids(ids: dict[str, str]) -> 
 
 
 def test_names_given_by_hand_stand_and_so_does_their_order(ids: dict[str, str]) -> None:
-    text = f"holes={ids['cut1']}+{ids['cut0']} plain={ids['base2']}+{ids['base1']}"
+    text = f"holes={ids['cut1']}+{ids['cut0']} plain={ids['base1']}+{ids['base0']}"
     chosen = members(CompareSettings.of(runs=text))
-    assert shape(chosen) == [("holes", 0), ("holes", 1), ("plain", 1), ("plain", 2)]
-    assert [member.run.id for member in chosen] == [ids[name] for name in ("cut0", "cut1", "base1", "base2")]
+    assert shape(chosen) == [("holes", 0), ("holes", 1), ("plain", 0), ("plain", 1)]
+    assert [member.run.id for member in chosen] == [ids[name] for name in ("cut0", "cut1", "base0", "base1")]
 
 
 def test_runs_are_chosen_by_filter_and_a_training_done_twice_counts_once(ids: dict[str, str]) -> None:
@@ -264,7 +264,7 @@ def test_a_filter_that_finds_nothing_completed_is_refused(ids: dict[str, str]) -
         ),
         (("base0", "hires0"), ("different methods: gradcam: {base0}", "hirescam: {hires0}", "one cam_method")),
         (("base0", "layer2"), ("different layers of fastnet: stem layer3: {base0}", "layer2: {layer2}")),
-        (("base0",), ("one variant, of 1 runs: add runs of another one",)),
+        (("base0",), ("one variant, of 1 run: add runs of another one",)),
         (("base0", "base1"), ("one variant, of 2 runs, which differ in nothing but the seed: add runs",)),
         (
             ("base0", "base0", "cut0"),
@@ -289,12 +289,17 @@ def test_unequal_numbers_of_seeds_are_refused_with_what_to_train_and_what_to_lea
     runs = ("base0", "base1", "base2", "small1", "cut0", "cut1", "cut2")
     problem = problem_of(runs=" ".join(ids[name] for name in runs))
     assert problem == (
-        "runs: the variants have different numbers of seeds (baseline: 0 1 2; cutout-size_16: 0 1 2; "
-        "cutout-size_8-20: 1); train cutout-size_8-20 with seed 0 2 "
-        "(`python -m experiments.train --cutout true --cutout_size 8-20 --seed 0`), or leave out "
-        f"{ids['base2'][:8]} (baseline, seed 2), {ids['base0'][:8]} (baseline, seed 0), "
-        f"{ids['cut2'][:8]} (cutout, seed 2), {ids['cut0'][:8]} (cutout, seed 0)"
+        "runs: the variants have different seeds (baseline: 0 1 2; cutout-size_16: 0 1 2; "
+        "cutout-size_8-20: 1); add the runs, or train cutout-size_8-20 with seed 0 2 "
+        "(`python -m experiments.train --cutout true --cutout_size 8-20 --seed 0`); or leave out "
+        f"{ids['base0'][:8]} (baseline, seed 0), {ids['base2'][:8]} (baseline, seed 2), "
+        f"{ids['cut0'][:8]} (cutout, seed 0), {ids['cut2'][:8]} (cutout, seed 2)"
     )
+
+
+def test_seeds_that_overlap_but_differ_are_refused(ids: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"different seeds \(baseline: 1 2; cutout: 0 1\); add the runs, or"):
+        members_of_runs(found(ids, "base1", "base2", "cut0", "cut1"))
 
 
 def test_other_seeds_are_paired_in_their_order(ids: dict[str, str]) -> None:

@@ -246,7 +246,7 @@ def test_seeds_that_differ_as_a_whole_are_not_settled() -> None:
 def test_equal_seeds_have_no_noise() -> None:
     noise = seed_noise(np.tile([True, False], (3, 1)))
     assert noise == SeedNoise(3, 2, 0.0, 0.0, 1.0)
-    assert noise_sentence("baseline", noise).endswith("a test of two networks may speak for the method too.")
+    assert noise_sentence("baseline", noise).endswith("a test of two networks stays one of these two.")
     with pytest.raises(ValueError, match="2 seeds on 5 images show no scatter; give at least 3 seeds"):
         seed_noise(np.ones((2, 5), bool))
 
