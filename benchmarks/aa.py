@@ -1,6 +1,6 @@
 """Does the comparison cry wolf, and does it find what is there? Prints markdown.
 
-python -m benchmarks.aa             about ten minutes on two cores
+python -m benchmarks.aa             a quarter of an hour or so on two cores
 python -m benchmarks.aa --quick     two minutes, too few networks for a judgement
 
 A/A: networks that differ in nothing but the seed are divided into two "variants" many times; each measure may be
