@@ -59,13 +59,7 @@ def capture(
         logits, outputs = _run(model, images.detach().to(device).clone().requires_grad_(), modules)
         _check_logits(logits, len(images))
         gradients = _gradients(scores(target, logits).sum(), outputs)
-    evidence = Evidence(
-        {name: _map(name, output.detach(), reshape) for name, output in outputs.items()},
-        {name: _map(name, gradient, reshape) for name, gradient in gradients.items()},
-        logits.detach().float(),
-    )
-    _check_finite(evidence)
-    return evidence
+    return _evidence(outputs, gradients, logits, reshape)
 
 
 def observe(
@@ -87,10 +81,7 @@ def observe(
         logits, outputs = _run(model, images.detach().to(device).clone(), modules)
         _check_logits(logits, len(images))
         scores(target, logits)
-    maps = {name: _map(name, output.detach(), reshape) for name, output in outputs.items()}
-    evidence = Evidence(maps, {}, logits.detach().float())
-    _check_finite(evidence)
-    return evidence
+    return _evidence(outputs, {}, logits, reshape)
 
 
 def check_images(images: object) -> Tensor:
@@ -235,6 +226,19 @@ def _gradients(chosen: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tenso
                 f"the target does not depend on layer {name!r} (detached, or in a branch that is not used)"
             )
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}
+
+
+def _evidence(
+    outputs: Mapping[str, Tensor], gradients: Mapping[str, Tensor], logits: Tensor, reshape: Reshape | None
+) -> Evidence:
+    """What was found as float32 maps, detached; ValueError for what is no map or not finite."""
+    evidence = Evidence(
+        {name: _map(name, output.detach(), reshape) for name, output in outputs.items()},
+        {name: _map(name, gradient, reshape) for name, gradient in gradients.items()},
+        logits.detach().float(),
+    )
+    _check_finite(evidence)
+    return evidence
 
 
 def _map(name: str, output: Tensor, reshape: Reshape | None) -> Tensor:

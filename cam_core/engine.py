@@ -12,7 +12,7 @@ from cam_core.maps import finish
 from cam_core.methods import EIGEN_SMOOTHED, METHODS, WITHOUT_GRADIENTS, eigen_smoothed, summed
 from cam_core.names import Spec, specs_of
 from cam_core.perturbation import PERTURBATION_METHODS
-from cam_core.targets import Target, predicted, take
+from cam_core.targets import Target, settled, take
 
 VIEWS = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
 """What `aug_smooth` averages over, as grad-cam's: mirrored or not, and the factor of the pixels; the first is as is."""
@@ -116,8 +116,7 @@ def _explained(
     smoothed = [spec for spec in specs if "aug_smooth" in spec.smoothings]
     if not smoothed:
         return plain
-    if target is predicted:  # in all views that of the image as it is
-        target = plain[smoothed[0].name].logits.argmax(1)
+    target = settled(target, plain[smoothed[0].name].logits)  # in all views as the image is seen as it is
     views = [plain]
     for mirrored, factor in VIEWS[1:]:
         seen = (images.flip(3) if mirrored else images) * factor

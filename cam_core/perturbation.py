@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cam_core.capture import Evidence, Reshape, device_of, find_layers, undisturbed
 from cam_core.maps import resize
-from cam_core.targets import Target, predicted, scores, take
+from cam_core.targets import Target, scores, settled, take
 
 SAME = 0.01
 """Two ways to compute the logits agree if they differ by less than this share of what the whole layer does to them."""
@@ -65,7 +65,7 @@ def score_weights(
     """
     _check_chunk(chunk)
     images = images.detach().to(device_of(model, images))
-    target = _settled(target, evidence)
+    target = settled(target, evidence.logits)  # as the whole image is seen
     with undisturbed(model, images.device), torch.no_grad():
         hidden = model(torch.zeros_like(images[:1])).float().expand(len(images), -1)
         return {
@@ -100,7 +100,7 @@ def ablation_weights(
     """
     _check_chunk(chunk)
     images = images.detach().to(device_of(model, images))
-    target = _settled(target, evidence)
+    target = settled(target, evidence.logits)  # as the whole image is seen
     with undisturbed(model, images.device), torch.no_grad():
         return {
             name: _score_drops(model, module, images, target, chunk, reshape)
@@ -117,11 +117,6 @@ PERTURBATION_METHODS: Mapping[str, Weigh] = MappingProxyType(
 def _check_chunk(chunk: int) -> None:
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 row, got {chunk}")
-
-
-def _settled(target: Target, evidence: Evidence) -> Target:
-    """The target, with the predicted class that of the whole image: it must not change with what is taken away."""
-    return evidence.logits.argmax(1) if target is predicted else target
 
 
 def _masked_scores(

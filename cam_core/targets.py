@@ -41,6 +41,11 @@ def scores(target: Target, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     return found
 
 
+def settled(target: Target, logits: Float[Tensor, "n k"]) -> Target:
+    """The target, with `predicted` as the classes that these logits predict: it must not change with the images."""
+    return logits.argmax(1) if target is predicted else target
+
+
 def take(target: Target, indices: Int[Tensor, " m"]) -> Target:
     """The target of these images, in this order; an image may come more than once."""
     if isinstance(target, Contrast):

@@ -16,7 +16,7 @@ from cam_core import relative_to_mean
 from experiments import charts, gallery, outcomes, report, selection, tracking, variant, views
 from experiments.config import CompareSettings, Training
 from experiments.data import Dataset
-from experiments.evaluation import predictions_of
+from experiments.evaluation import Predictions
 from experiments.findings import Findings, Measure, Member, Pair
 from experiments.probes import SPLIT
 from experiments.progress import Printer, Reporter, shown
@@ -259,8 +259,7 @@ def _relative(maps: np.ndarray) -> np.ndarray:
 
 def verdicts_of(findings: Findings, run: FinishedRun) -> list[gallery.Verdict]:
     """What the finished run said of each probe image."""
-    predictions = predictions_of(run.read_table("predictions.parquet"), findings.dataset.classes)
-    return gallery.verdicts(predictions, findings.probes.indices, findings.dataset.classes)
+    return gallery.verdicts(findings.predictions(run), findings.probes.indices, findings.dataset.classes)
 
 
 def _changed(findings: Findings, pair: Pair) -> gallery.Picture:
@@ -268,9 +267,9 @@ def _changed(findings: Findings, pair: Pair) -> gallery.Picture:
     networks, split = {}, findings.dataset.splits[SPLIT]
     for name in (pair.against, pair.variant):
         run = findings.first_seed[name]
-        arrays, table = run.read_arrays("maps.npz"), run.read_table("predictions.parquet")
+        arrays, said = run.read_arrays("maps.npz"), findings.predictions(run)
         indices = arrays["sample_indices"]
-        predictions = predictions_of(table.iloc[indices], findings.dataset.classes)
+        predictions = Predictions(said.logits[indices], said.labels[indices])
         networks[name] = outcomes.Network(predictions, arrays["sample_maps"].astype(np.float32))
     masks = None if split.masks is None else split.masks[indices]
     title = f"{pair.variant} against {pair.against}, {findings.seeds_shown}: what changed"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cam_core.agreement import rank_correlation, top_iou
 from experiments.data import Dataset
-from experiments.evaluation import Calibration, calibration, predictions_of
+from experiments.evaluation import Calibration, Predictions, calibration, predictions_of
 from experiments.probes import SPLIT, Probes, probes
 from experiments.statistics import (
     ACCURACY,
@@ -291,13 +291,16 @@ class Findings:
         values = self.runs.drop(columns=["seed", "run", "reused"]).groupby("variant", sort=False)
         return values.agg(["mean", "std", "count"])
 
+    def predictions(self, run: FinishedRun) -> Predictions:
+        """What the run said of each test image."""
+        return predictions_of(run.read_table("predictions.parquet"), self.dataset.classes)
+
     @cached_property
     def _judged(self) -> dict[str, list[tuple[Bool[np.ndarray, "images"], Calibration]]]:
         """Of each run which test images it classifies correctly, and its calibration."""
         judged = {}
         for name in self.variants:
-            tables = (member.run.read_table("predictions.parquet") for member in self.of(name))
-            predictions = (predictions_of(table, self.dataset.classes) for table in tables)
+            predictions = (self.predictions(member.run) for member in self.of(name))
             judged[name] = [(predicted.right, calibration(predicted)) for predicted in predictions]
         return judged
 
@@ -348,7 +351,7 @@ class Findings:
             for pair in self.pairs
             for layer, after, before in _shared_layers(self.looks[pair.variant], self.looks[pair.against])
             for name in after
-            if name != "right" and name in before and (layer != LAST or name == "focus" or self._one_grid(pair))
+            if name != "right" and name in before and (layer != LAST or name == "focus" or self.one_grid(pair))
             for subset, kept in _subsets(after["right"], before["right"]).items()
             if (row := _difference_of_images(after[name], before[name], kept, resampled=layer == LAST))
         )
@@ -400,7 +403,7 @@ class Findings:
         """The measure of each seed of the pair's two variants; None where a seed has none, or maps do not compare."""
         after, before = (self._per_image(measure, name) for name in (pair.variant, pair.against))
         if after is not None and before is not None:
-            fair = measure == HEADLINE_FOCUS or not measure.metric.startswith("cam/") or self._one_grid(pair)
+            fair = measure == HEADLINE_FOCUS or not measure.metric.startswith("cam/") or self.one_grid(pair)
             return paired_means(after, before, np.ones(after.shape, bool)) if fair else None
         sides = tuple(np.array([measure.of(m.run) for m in self.of(name)]) for name in (pair.variant, pair.against))
         return (sides[0], sides[1]) if np.isfinite(sides).all() else None
@@ -421,7 +424,7 @@ class Findings:
         }
         return {name: np.stack([t["deletion_margin"].to_numpy(float) for t in some]) for name, some in tables.items()}
 
-    def _one_grid(self, pair: Pair) -> bool:
+    def one_grid(self, pair: Pair) -> bool:
         """Whether the last layers of both variants have one resolution: to a coarse one all but the focus is unfair."""
         return self.grids[pair.variant] == self.grids[pair.against]
 
@@ -568,9 +571,14 @@ def _means(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 def paired_means(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> Sides | None:
     """The means of both over the images that are kept and have a value in both; None where a seed has no such image."""
-    kept = kept & ~np.isnan(after) & ~np.isnan(before)
+    kept = _in_both(after, before, kept)
     sides = _means(after, kept), _means(before, kept)
     return sides if np.isfinite(sides).all() else None
+
+
+def _in_both(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which of the images that are kept have a value in both."""
+    return kept & ~np.isnan(after) & ~np.isnan(before)
 
 
 def _over_seeds(values: np.ndarray, kept: np.ndarray) -> dict[str, float]:
@@ -585,7 +593,7 @@ def _difference_of_images(
     sides = paired_means(after, before, kept)
     if sides is None:
         return None
-    kept = kept & ~np.isnan(after) & ~np.isnan(before)
+    kept = _in_both(after, before, kept)
     row = _row(paired_difference(*sides)) | {"images": int(kept.sum(1).mean())}
     if not resampled or len(after) < FEWEST:
         return row | {"boot_low": math.nan, "boot_high": math.nan}

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 
 from cam_core import overlay, relative_to_mean
-from experiments.evaluation import predictions_of
 from experiments.findings import LAST, MEASURES, Findings, Member, last_layer
 from experiments.gallery import Picture, notes, verdicts
-from experiments.report_tables import difference_of, interval_text, named, records, signed, uneven, value_text, whose
+from experiments.report_tables import difference_of, interval_text, named, records, signed, value_text, whose
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def looks_text(findings: Findings) -> str:
     Nothing of variants whose last layers have other resolutions than the baseline's: a coarse map is larger by itself.
     """
     parts = []
-    for pair in (pair for pair in findings.pairs if not uneven(findings, pair)):
+    for pair in filter(findings.one_grid, findings.pairs):
         after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
         measure = "energy" if "energy" in after else "coverage"
         difference = _mean_over_seeds(after[measure] - before[measure])
@@ -222,15 +221,14 @@ def blinks(findings: Findings) -> list[Blink]:
     if len(findings.variants) != 2:
         return []
     before, after = (_overlaid(findings, findings.of(name)[0]) for name in findings.variants)
-    labels = [findings.dataset.classes[label] for label in findings.probes.labels]
-    return [Blink(*parts) for parts in zip(labels, before, after, strict=True)]
+    return [Blink(*parts) for parts in zip(findings.probe_labels, before, after, strict=True)]
 
 
 def _overlaid(findings: Findings, member: Member) -> Iterator[Figure]:
     """The network's map over each probe image, and what it said."""
     chosen, classes = findings.probes, findings.dataset.classes
     maps = relative_to_mean(torch.from_numpy(member.run.read_arrays("maps.npz")["maps"][-1])).numpy()
-    said = verdicts(predictions_of(member.run.read_table("predictions.parquet"), classes), chosen.indices, classes)
+    said = verdicts(findings.predictions(member.run), chosen.indices, classes)
     for image, map_, verdict, note in zip(chosen.images, maps, said, notes(maps, chosen.masks), strict=True):
         words = ", ".join(filter(None, (f"{member.variant}: {verdict.caption}", verdict.verdict, note)))
         yield Figure(data_uri(overlay(image, map_)), words, words, image.shape[1], image.shape[0])

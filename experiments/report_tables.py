@@ -59,7 +59,7 @@ def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, o
         "looks": [look_table(findings, LAST)],
         "other_looks": [look_table(findings, layer) for layer in layers],
         "look_differences": [table for pair in findings.pairs if (table := look_difference_table(findings, pair)).rows],
-        "uneven": [_uneven_text(findings, pair) for pair in findings.pairs if uneven(findings, pair)],
+        "uneven": [_uneven_text(findings, pair) for pair in findings.pairs if not findings.one_grid(pair)],
         "look_measures": [measure for name, measure in LOOKS.items() if name in set(findings.where["measure"])],
         "classes": [class_table(findings, pair) for pair in findings.pairs],
         "networks": [network_table(findings, pair) for pair in findings.pairs],
@@ -79,11 +79,6 @@ def measured(findings: Findings) -> int:
     """Test images whose maps are measured."""
     images: int = findings.looks[findings.variants[0]][LAST]["right"].shape[1]
     return images
-
-
-def uneven(findings: Findings, pair: Pair) -> bool:
-    """Whether the last layers of the two variants have different resolutions, so that their maps hardly compare."""
-    return findings.grids[pair.variant] != findings.grids[pair.against]
 
 
 def _uneven_text(findings: Findings, pair: Pair) -> str:
