@@ -1,7 +1,7 @@
 """What happens to a training image, declared with albumentations.
 
-Geometry and holes are two pipelines with random streams of their own: with one seed, a variant with Cutout and one
-without see the same crops and flips.
+Geometry, colour and holes are pipelines with random streams of their own: with one seed, a variant with Cutout and one
+without see the same crops, flips and colours.
 """
 
 import os
@@ -16,7 +16,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from experiments.config import TrainSettings
@@ -25,7 +25,11 @@ from experiments.config import TrainSettings
 cv2.setNumThreads(0)
 
 T = TypeVar("T", bound=A.BasicTransform)
-_GEOMETRY, _HOLES, _ORDER = range(3)  # random streams of one epoch
+GEOMETRY, HOLES, ORDER, COLOUR, FLIPS = range(5)
+"""Random streams of one epoch, each for itself."""
+
+BORDERS = {"black": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
+"""OpenCV's names for what lies beyond an image."""
 
 
 def strict(transform: type[T], **arguments: Any) -> T:
@@ -64,13 +68,44 @@ class Cutout(A.CoarseDropout):  # type: ignore[misc]
 
 
 def geometry(settings: TrainSettings, side: int) -> A.Compose:
-    """Random crop of the padded image and horizontal flip, as the settings say; keeps the size `side`."""
+    """Flip, shift with scale and rotation, crop of the padded image, as the settings say; keeps the size `side`.
+
+    Flips that alternate are not among them: albumentations cannot tell which image it is given. See `mirrored`.
+    """
+    border = BORDERS[settings.border]
     steps: list[A.BasicTransform] = []
-    if settings.crop_padding:
-        steps += [strict(A.Pad, padding=settings.crop_padding), strict(A.RandomCrop, height=side, width=side)]
-    if settings.hflip:
+    if settings.hflip and settings.hflip_mode == "random":
         steps += [strict(A.HorizontalFlip, p=settings.hflip)]
+    if settings.affine_p:
+        shift = (-settings.shift, settings.shift)
+        affine = strict(
+            A.Affine,
+            translate_percent={"x": shift, "y": shift},
+            scale=(1 - settings.scale, 1 + settings.scale),
+            keep_ratio=True,
+            rotate=(-settings.rotate, settings.rotate),
+            border_mode=border,
+            p=settings.affine_p,
+        )
+        steps += [affine]
+    if settings.crop_padding:
+        steps += [
+            strict(A.Pad, padding=settings.crop_padding, border_mode=border),
+            strict(A.RandomCrop, height=side, width=side),
+        ]
     return A.Compose(steps)
+
+
+def colour(settings: TrainSettings) -> A.Compose:
+    """Shifts of hue, saturation and value, as the settings say."""
+    if not settings.hsv_p:
+        return A.Compose([])
+    limits = {
+        "hue_shift_limit": (-settings.hue, settings.hue),
+        "sat_shift_limit": (-settings.saturation, settings.saturation),
+        "val_shift_limit": (-settings.value, settings.value),
+    }
+    return A.Compose([strict(A.HueSaturationValue, **limits, p=settings.hsv_p)])
 
 
 def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
@@ -78,7 +113,7 @@ def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
     if not settings.cutout:
         return A.Compose([])
     fills = {
-        "mean": tuple(float(value) for value in np.rint(mean * 255)),
+        "mean": tuple(float(value) for value in mean_pixel(mean)),
         "black": 0,
         "random": "random_uniform",
         "noise": "random",
@@ -95,45 +130,82 @@ def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
     return A.Compose([hole])
 
 
+def mean_pixel(mean: Float32[np.ndarray, "3"]) -> UInt8[np.ndarray, "3"]:
+    """The mean colour in [0, 1] as a pixel."""
+    return np.rint(mean * 255).astype(np.uint8)
+
+
+def stream(seed: int, epoch: int, which: int) -> np.random.Generator:
+    """The random numbers of one stream in one epoch."""
+    return np.random.default_rng((seed, epoch, which))
+
+
+def mirrored(settings: TrainSettings, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
+    """Which of `n` images are mirrored in this epoch where flips alternate: drawn once, then every other epoch.
+
+    Two epochs in a row show every image both ways (Jordan 2024, arXiv 2404.00498, alternating flip).
+    """
+    drawn = stream(settings.seed, 0, FLIPS).random(n) < settings.hflip
+    return drawn ^ (epoch % 2 == 1)
+
+
 class Augmentation:
     """The training images of each epoch, augmented: the same for the same seed and epoch, whatever came before."""
 
     def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
-        self._seed = settings.seed
+        self._settings = settings
         self._batch_size = settings.batch_size
-        self._geometry = geometry(settings, side)
-        self._holes = holes(settings, mean)
+        self._alternates = bool(settings.hflip) and settings.hflip_mode == "alternating"
+        self._pipelines = {
+            GEOMETRY: geometry(settings, side),
+            COLOUR: colour(settings),
+            HOLES: holes(settings, mean),
+        }
 
     def __str__(self) -> str:
-        return " | ".join(str(step) for pipeline in (self._geometry, self._holes) for step in pipeline.transforms)
+        alternating = [f"alternating HorizontalFlip(p={self._settings.hflip})"] if self._alternates else []
+        declared = [str(step) for pipeline in self._pipelines.values() for step in pipeline.transforms]
+        return " | ".join([*alternating, *declared])
 
     def batches(
         self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
     ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
         """Shuffled batches of one epoch, images in [0, 1]; a last batch of one image is left out (batch statistics)."""
         self._start(epoch)
-        order = np.random.default_rng((self._seed, epoch, _ORDER)).permutation(len(images))
+        flipped = self._mirrored(len(images), epoch)
+        order = self._order(len(images), epoch)
         for start in range(0, len(order), self._batch_size):
             chosen = order[start : start + self._batch_size]
             if len(chosen) > 1:
-                yield to_tensor(self._apply(images[chosen])), torch.from_numpy(labels[chosen])
+                augmented = self._apply(images[chosen], flipped[chosen])
+                yield to_tensor(augmented), torch.from_numpy(labels[chosen])
 
     def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
         """`images` as a training would see them, in their order, for a picture."""
         self._start(epoch=0)
-        return self._apply(images)
+        return self._apply(images, self._mirrored(len(images), epoch=0))
 
     def steps(self, n: int) -> int:
         """Batches in an epoch of `n` images."""
         return n // self._batch_size + (n % self._batch_size > 1)
 
+    def _order(self, n: int, epoch: int) -> Int64[np.ndarray, "n"]:
+        return stream(self._settings.seed, epoch, ORDER).permutation(n)
+
+    def _mirrored(self, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
+        return mirrored(self._settings, n, epoch) if self._alternates else np.zeros(n, np.bool_)
+
     def _start(self, epoch: int) -> None:
-        for stream, pipeline in ((_GEOMETRY, self._geometry), (_HOLES, self._holes)):
-            seed = np.random.SeedSequence((self._seed, epoch, stream)).generate_state(1)[0]
+        for which, pipeline in self._pipelines.items():
+            seed = np.random.SeedSequence((self._settings.seed, epoch, which)).generate_state(1)[0]
             pipeline.set_random_seed(int(seed))
 
-    def _apply(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-        for pipeline in (self._geometry, self._holes):
+    def _apply(
+        self, images: UInt8[np.ndarray, "n h w 3"], flipped: Bool[np.ndarray, "n"]
+    ) -> UInt8[np.ndarray, "n h w 3"]:
+        images = images.copy()
+        images[flipped] = images[flipped][:, :, ::-1]
+        for pipeline in self._pipelines.values():
             if pipeline.transforms:
                 images = np.stack([pipeline(image=image)["image"] for image in images])
         return images

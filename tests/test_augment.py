@@ -98,12 +98,12 @@ def test_old_argument_names_are_an_error() -> None:
 
 def test_a_flip_gives_the_image_or_its_mirror_and_a_crop_a_shift() -> None:
     image = np.random.default_rng(0).integers(1, 256, (32, 32, 3), np.uint8)
-    flips = geometry(TrainSettings.of(hflip=0.5, crop_padding=0), 32)
+    flips = geometry(TrainSettings.of(recipe="resnet18", hflip=0.5, crop_padding=0), 32)
     seen = {bytes(flips(image=image)["image"]) for _ in range(40)}
     assert seen == {bytes(image), bytes(np.ascontiguousarray(image[:, ::-1]))}
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     shifts = {bytes(np.ascontiguousarray(padded[y : y + 32, x : x + 32])) for y in range(5) for x in range(5)}
-    crops = geometry(TrainSettings.of(hflip=0, crop_padding=2), 32)
+    crops = geometry(TrainSettings.of(recipe="resnet18", hflip=0, crop_padding=2), 32)
     assert {bytes(np.ascontiguousarray(crops(image=image)["image"])) for _ in range(400)} == shifts
 
 
