@@ -9,6 +9,11 @@ def constant(progress: float) -> float:
     return 1.0
 
 
+def linear(progress: float) -> float:
+    """A straight line from 1 at progress 0 to 0 at progress 1."""
+    return 1.0 - progress
+
+
 def cosine(progress: float) -> float:
     """Half a cosine from 1 at progress 0 to 0 at progress 1 (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
     return 0.5 * (1 + math.cos(math.pi * progress))

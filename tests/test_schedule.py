@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from experiments import schedule
 from experiments.config import TrainSettings
-from experiments.training import learning_rate
+from experiments.training import relative_rate
+
+
+def test_linear_is_a_straight_line_from_one_to_zero() -> None:
+    assert [schedule.linear(part) for part in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.75, 0.5, 0.0]
 
 
 def test_cosine_by_hand() -> None:
@@ -43,13 +47,14 @@ def test_step_multiplies_at_each_milestone() -> None:
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-def test_each_schedule_of_the_settings_scales_the_peak_rate() -> None:
+def test_each_schedule_of_the_settings_is_a_share_of_the_peak_rate() -> None:
     def rate(done: float, **given: object) -> float:
-        return learning_rate(TrainSettings.of(lr=0.4, epochs=10, **given), done)
+        return relative_rate(TrainSettings.of(lr=0.4, epochs=10, **given), done)
 
-    assert rate(7.3, schedule="constant") == 0.4
-    assert rate(5.0, schedule="cosine") == pytest.approx(0.2)
-    assert rate(2.0, schedule="onecycle", lr_warmup=0.2) == pytest.approx(0.4)
-    assert rate(3.999, schedule="step", lr_steps="4", lr_gamma=0.5) == 0.4
-    assert rate(4.0, schedule="step", lr_steps="4", lr_gamma=0.5) == pytest.approx(0.2)
+    assert rate(7.3, schedule="constant") == 1.0
+    assert rate(5.0, schedule="cosine") == pytest.approx(0.5)
+    assert rate(2.0, schedule="onecycle", lr_warmup=0.2) == pytest.approx(1.0)
+    assert rate(3.999, schedule="step", lr_steps="4", lr_gamma=0.5) == 1.0
+    assert rate(4.0, schedule="step", lr_steps="4", lr_gamma=0.5) == pytest.approx(0.5)
+    assert rate(7.5, schedule="linear") == pytest.approx(0.25)
     assert math.isclose(rate(10.0, schedule="cosine"), 0.0, abs_tol=1e-12)
