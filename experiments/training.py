@@ -2,9 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +15,17 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from experiments import schedule
-from experiments.augment import Augmentation
+from experiments.augment import Augmentation, to_tensor
 from experiments.config import SettingsError, TrainSettings
 from experiments.data import Dataset, Split
 from experiments.evaluation import predict
-from experiments.models import MODELS, Network
+from experiments.models import MODELS, FastNet, Network
+from experiments.optimisers import Optimizers, optimizers
 
 CHECK_EVERY = 50  # steps between two looks at the loss
+WHITENED_PIXELS = 5000 * 32 * 32  # of the training images that the stem of a FastNet is made from
+STEM_TRAINED = 3 / 8  # of the epochs; afterwards the stem of a FastNet is frozen, which makes a step a tenth faster
+SMALLEST_SIDE = 8  # of an image that the networks take
 
 
 class TrainingDiverged(RuntimeError):
@@ -46,10 +53,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one pass over the training images did; `metrics` are named as they are logged, accuracies in [0, 1]."""
+    """What one pass over the training images did.
+
+    Attributes:
+        epoch: counted from 1.
+        metrics: named as they are logged, accuracies in [0, 1].
+        state: gives what `fit` needs to go on from here, at the moment it is called.
+    """
 
     epoch: int
     metrics: dict[str, float]
+    state: Callable[[], dict[str, Any]]
 
 
 def resolve_machine(settings: TrainSettings) -> Machine:
@@ -97,8 +111,14 @@ def fit(
     settings: TrainSettings,
     machine: Machine,
     on_step: Callable[[], None] = lambda: None,
+    resumed: Mapping[str, Any] | None = None,
 ) -> Iterator[EpochResult]:
     """Trains `model` in place and yields after every epoch; `on_step` is called after every batch.
+
+    With the state of an earlier `EpochResult` as `resumed` it goes on from there, to the same weights bit for bit.
+    The curves of validation and test images are computed in the number format of the training, the last epoch, whose
+    numbers are reported, in float32. A last batch of less than a quarter of `batch_size` is left out: its step would
+    count as much as the others, and batch normalisation would remember it. Other images are left out in each epoch.
 
     Raises:
         TrainingDiverged: when the loss is no longer finite, naming the step and the learning rate.
@@ -107,35 +127,55 @@ def fit(
     torch.manual_seed(settings.seed)
     model.to(machine.device).to(memory_format=machine.memory_format)
     network = torch.compile(model) if settings.compile else model
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        fused=machine.device != "mps",
-    )
-    for epoch in range(settings.epochs):
+    optimizer = optimizers(model, settings)
+    train = dataset.splits["train"]
+    if resumed:
+        start = _restore(resumed, model, optimizer)
+    else:
+        start = 0
+        _prepare(model, train, machine)
+    steps = steps_of(len(train), settings.batch_size)
+    tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
+    for epoch in range(start, settings.epochs):
         started = time.perf_counter()
-        batches = augmentation.batches(dataset.splits["train"].images, dataset.splits["train"].labels, epoch)
-        steps = augmentation.steps(len(dataset.splits["train"]))
+        batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        if isinstance(model, FastNet):
+            model.stem.get_parameter("0.bias").requires_grad_(epoch < STEM_TRAINED * settings.epochs)
         metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
         metrics["train/epoch_s"] = time.perf_counter() - started
-        for name in ("val", "test") if settings.track_test else ("val",):
-            metrics |= evaluate(model, dataset.splits[name], name, machine.device)
-        yield EpochResult(epoch + 1, metrics)
+        precision = "fp32" if epoch == settings.epochs - 1 else machine.precision
+        for name in tracked:
+            metrics |= evaluate(model, dataset.splits[name], name, machine.device, precision)
+        yield EpochResult(epoch + 1, metrics, partial(_state, epoch + 1, model, optimizer))
 
 
-def evaluate(model: nn.Module, split: Split, name: str, device: str) -> dict[str, float]:
+def _state(epochs: int, model: nn.Module, optimizer: Optimizers) -> dict[str, Any]:
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        random["cuda"] = torch.cuda.get_rng_state()
+    return {"epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
+
+
+def _restore(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizers) -> int:
+    """Puts everything where it was; the epochs that were done."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"]["cpu"])
+    if torch.cuda.is_initialized() and "cuda" in state["random"]:  # type: ignore[no-untyped-call]
+        torch.cuda.set_rng_state(state["random"]["cuda"])
+    return int(state["epochs"])
+
+
+def evaluate(model: nn.Module, split: Split, name: str, device: str, precision: str = "fp32") -> dict[str, float]:
     """Loss and accuracy of one split, named as they are logged."""
-    predictions = predict(model, split.images, split.labels, device)
+    predictions = predict(model, split.images, split.labels, device, precision)
     return {f"{name}/loss": predictions.loss, f"{name}/accuracy": predictions.accuracy}
 
 
 def _train_epoch(
     network: Callable[[Tensor], Tensor],
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     batches: Iterator[tuple[Tensor, Tensor]],
     epoch: int,
     steps: int,
@@ -149,21 +189,52 @@ def _train_epoch(
     losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=machine.device), 0
     for step, batch in enumerate(batches):
         images = batch[0].to(machine.device, memory_format=machine.memory_format, non_blocking=True)
+        images = shrink(images, side_share(settings, epoch * steps + step, settings.epochs * steps))
         labels = batch[1].to(machine.device, non_blocking=True)
-        optimizer.param_groups[0]["lr"] = rate = learning_rate(settings, epoch + step / steps)
+        rate = relative_rate(settings, epoch + step / steps)
         with machine.autocast():
             logits = network(images).float()
         loss = loss_function(logits, labels)
         (loss + penalty(model, settings)).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(rate)
         losses.append(loss.detach())
         right += (logits.argmax(1) == labels).sum()
         seen += len(labels)
         if step % CHECK_EVERY == CHECK_EVERY - 1 or step == steps - 1:
-            _check_finite(torch.stack(losses[-CHECK_EVERY:]), model, epoch * steps + step, rate)
+            _check_finite(torch.stack(losses[-CHECK_EVERY:]), model, epoch * steps + step, settings.lr * rate)
         on_step()
-    return {"train/loss": float(torch.stack(losses).mean()), "train/accuracy": float(right) / seen, "train/lr": rate}
+    metrics = {"train/loss": float(torch.stack(losses).mean()), "train/accuracy": float(right) / seen}
+    return metrics | {"train/lr": settings.lr * rate}
+
+
+def _prepare(model: nn.Module, train: Split, machine: Machine) -> None:
+    """What a network takes from its training images before it is trained on them."""
+    if isinstance(model, FastNet):
+        pixels = train.images.shape[1] * train.images.shape[2]
+        # Every so many of them: images may be ordered by class.
+        chosen = train.images[:: math.ceil(len(train) * pixels / WHITENED_PIXELS)]
+        model.whiten(to_tensor(chosen).to(machine.device))
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """Batches in an epoch: the whole ones, and the last one where it is at least a quarter of one or the only one."""
+    return max(1, images // batch_size + (images % batch_size >= batch_size / 4))
+
+
+def side_share(settings: TrainSettings, done: int, steps: int) -> float:
+    """The share of `side_shares` that holds after `done` of all `steps`, of which each has an equal part."""
+    shares = settings.side_shares
+    return shares[done * len(shares) // steps]
+
+
+def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
+    """The images at `share` of their side, each pixel the mean of what it covers, in the same memory format."""
+    side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
+    if side >= images.shape[-1]:
+        return images
+    smaller = nn.functional.interpolate(images, (side, side), mode="area")
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return smaller.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _check_finite(losses: Float[Tensor, "steps"], model: nn.Module, last_step: int, rate: float) -> None:
@@ -175,28 +246,30 @@ def _check_finite(losses: Float[Tensor, "steps"], model: nn.Module, last_step: i
             "give a smaller lr, a longer lr_warmup, or precision=fp32"
         )
     # The loss of the last step is finite, but its update may have overflowed.
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+    if not torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all():
         raise TrainingDiverged(
             f"a weight is no longer finite at step {last_step} (learning rate {rate:.4g}); "
             "give a smaller lr or precision=fp32"
         )
 
 
-def learning_rate(settings: TrainSettings, epochs_done: float) -> float:
-    """The rate of the step that begins after `epochs_done` epochs, a fraction between two whole ones."""
+def relative_rate(settings: TrainSettings, epochs_done: float) -> float:
+    """The rate of the step that begins after `epochs_done` epochs, a fraction between two whole ones; the peak is 1."""
     progress = epochs_done / settings.epochs
     if settings.schedule == "onecycle":
-        return settings.lr * schedule.onecycle(progress, settings.lr_warmup)
+        return schedule.onecycle(progress, settings.lr_warmup)
     if settings.schedule == "cosine":
-        return settings.lr * schedule.cosine(progress)
+        return schedule.cosine(progress)
+    if settings.schedule == "linear":
+        return schedule.linear(progress)
     if settings.schedule == "step":
-        return settings.lr * schedule.step(math.floor(epochs_done), settings.lr_step_epochs, settings.lr_gamma)
-    return settings.lr * schedule.constant(progress)
+        return schedule.step(math.floor(epochs_done), settings.lr_step_epochs, settings.lr_gamma)
+    return schedule.constant(progress)
 
 
 def penalty(model: nn.Module, settings: TrainSettings) -> Tensor | float:
-    """What `l1` and `l2_norm` add to the loss, over all parameters; 0.0 where both are off."""
+    """What `l1` and `l2_norm` add to the loss, over all parameters that are trained; 0.0 where both are off."""
     if not settings.l1 and not settings.l2_norm:
         return 0.0
-    flat = torch.cat([parameter.flatten() for parameter in model.parameters()])
+    flat = torch.cat([parameter.flatten() for parameter in model.parameters() if parameter.requires_grad])
     return settings.l1 * flat.abs().sum() + settings.l2_norm * flat.norm()

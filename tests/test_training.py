@@ -1,43 +1,58 @@
 """Training learns, repeats itself to the bit, and stops when the loss is lost."""
 
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from experiments import data
-from experiments.augment import Augmentation
+from experiments.augment import Augmentation, to_tensor
 from experiments.config import SettingsError, TrainSettings
-from experiments.training import EpochResult, TrainingDiverged, build_model, fit, penalty, resolve_machine
+from experiments.models import FastNet, whitening
+from experiments.training import (
+    EpochResult,
+    TrainingDiverged,
+    build_model,
+    fit,
+    penalty,
+    resolve_machine,
+    shrink,
+    side_share,
+    steps_of,
+)
 from tests.toys import CLASSES, toy_dataset
 
 
-def trained(**options: object) -> tuple[nn.Module, list[EpochResult]]:
-    settings = TrainSettings.of(
-        **{
-            "epochs": 3,
-            "batch_size": 16,
-            "lr": 0.05,
-            "device": "cpu",
-            "threads": 1,
-            "precision": "fp32",
-            "image_size": 16,
-        }
-        | options
-    )
-    dataset = toy_dataset()
+def settings_of(**options: object) -> TrainSettings:
+    quick = {"epochs": 3, "batch_size": 16, "lr": 0.05, "device": "cpu", "threads": 1, "precision": "fp32"}
+    return TrainSettings.of(**quick | {"image_size": 16} | options)
+
+
+def ready(n: int = 96, **options: object) -> tuple[nn.Module, Callable[..., Iterator[EpochResult]]]:
+    """A fresh network of the toy data, and `fit` of it."""
+    settings, dataset = settings_of(**options), toy_dataset(n)
     mean, std = data.channel_statistics(dataset.splits["train"].images)
     model = build_model(settings, len(CLASSES), mean, std)
-    augmentation = Augmentation(settings, 16, mean)
-    return model, list(fit(model, dataset, augmentation, settings, resolve_machine(settings)))
+    return model, partial(fit, model, dataset, Augmentation(settings, 16, mean), settings, resolve_machine(settings))
+
+
+def trained(**options: object) -> tuple[nn.Module, list[EpochResult]]:
+    model, start = ready(**options)
+    return model, list(start())
 
 
 def learned(results: list[EpochResult]) -> list[dict[str, float]]:
     return [{k: v for k, v in result.metrics.items() if not k.endswith("_s")} for result in results]
 
 
-def test_the_network_learns_the_toy() -> None:
-    _, results = trained()
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_the_network_learns_the_toy(optimizer: str) -> None:
+    _, results = trained(optimizer=optimizer)
     assert [result.epoch for result in results] == [1, 2, 3]
     assert results[-1].metrics["val/accuracy"] > 0.9  # a third by chance
 
@@ -56,6 +71,90 @@ def test_same_seed_gives_bit_identical_metrics_and_weights(precision: str) -> No
     assert learned(other) != learned(first)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_two_epochs_and_two_more_are_four_bit_for_bit(optimizer: str) -> None:
+    options = {"optimizer": optimizer, "dropout": 0.3, "epochs": 4}
+    whole, _ = trained(**options)
+
+    _, start = ready(**options)
+    epochs = start()
+    next(epochs)
+    state = copy.deepcopy(next(epochs).state())
+    torch.rand(3)
+    resumed, start = ready(**options)
+    assert [result.epoch for result in start(resumed=state)] == [3, 4]
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_the_stem_is_made_from_the_training_images_and_training_leaves_it(optimizer: str) -> None:
+    model, _ = trained(optimizer=optimizer)
+    assert isinstance(model, FastNet)
+    images = to_tensor(toy_dataset().splits["train"].images)
+    expected = whitening(model.normalise(images))
+    assert torch.allclose(model.stem.get_parameter("0.weight"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bias_of_the_stem_learns_in_the_first_three_of_eight_epochs() -> None:
+    model, start = ready(epochs=8)
+    assert isinstance(model, FastNet)
+    bias = model.stem.get_parameter("0.bias")
+    history = [bias.detach().clone(), *(bias.detach().clone() for _ in start())]
+    changed = [not torch.equal(a, b) for a, b in pairwise(history)]
+    assert changed == [True] * 3 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "steps"),
+    [(45000, 500, 90), (50000, 64, 782), (50000, 128, 391), (200, 500, 1), (100, 500, 1), (65, 16, 4), (68, 16, 5)],
+)
+def test_a_last_batch_of_less_than_a_quarter_is_left_out(images: int, batch_size: int, steps: int) -> None:
+    assert steps_of(images, batch_size) == steps
+
+
+@pytest.mark.parametrize(("n", "steps"), [(96, 6), (97, 6), (99, 6), (100, 7), (8, 1)])
+def test_as_many_steps_are_done_as_are_told(n: int, steps: int) -> None:
+    assert steps_of(n, 16) == steps
+    done: list[int] = []
+    _, start = ready(n, epochs=1)
+    list(start(on_step=lambda: done.append(1)))
+    assert len(done) == steps
+
+
+def test_sides_have_equal_parts_of_all_steps() -> None:
+    settings = TrainSettings.of(sides="16,24,32")
+    shares = [side_share(settings, done, 9) for done in range(9)]
+    assert shares == [0.5] * 3 + [0.75] * 3 + [1.0] * 3
+    assert [side_share(settings, done, 2) for done in range(2)] == [0.5, 0.75]
+    assert {side_share(TrainSettings.of(sides="none"), done, 5) for done in range(5)} == {1.0}
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_shrunk_images_are_means_and_keep_their_memory_format(memory_format: torch.memory_format) -> None:
+    images = torch.rand(5, 3, 32, 32).contiguous(memory_format=memory_format)
+    assert shrink(images, 1.0) is images
+    smaller = shrink(images, 0.5)
+    assert torch.allclose(smaller, images.unflatten(3, (16, 2)).unflatten(2, (16, 2)).mean((3, 5)), atol=1e-6)
+    assert smaller.is_contiguous(memory_format=memory_format)
+    assert shrink(images, 0.75).shape == (5, 3, 24, 24)
+
+
+def test_images_are_never_shrunk_below_what_networks_take() -> None:
+    assert shrink(torch.rand(2, 3, 16, 16), 0.25).shape == (2, 3, 8, 8)
+    assert shrink(torch.rand(2, 3, 8, 8), 0.25).shape == (2, 3, 8, 8)
+
+
+def test_the_network_sees_the_sides_in_turn() -> None:
+    model, start = ready(epochs=2, sides="16,32")
+    sides: list[int] = []
+    model.register_forward_pre_hook(
+        lambda module, inputs: sides.append(inputs[0].shape[-1]) if module.training else None
+    )
+    list(start())
+    assert sides == [8] * 6 + [16] * 6
+
+
 def test_test_images_are_looked_at_only_where_the_recipe_says_so() -> None:
     assert "test/accuracy" not in trained(epochs=1)[1][0].metrics
     assert "test/accuracy" in trained(epochs=1, track_test=True)[1][0].metrics
@@ -63,7 +162,7 @@ def test_test_images_are_looked_at_only_where_the_recipe_says_so() -> None:
 
 def test_a_lost_loss_stops_with_step_rate_and_the_way_out() -> None:
     with pytest.raises(TrainingDiverged, match=r"at step \d+ \(learning rate 100\); give a smaller lr"):
-        trained(lr=100, schedule="constant", momentum=0.99, weight_decay=1.0, epochs=60)
+        trained(optimizer="sgd", lr=100, schedule="constant", momentum=0.99, weight_decay=1.0, epochs=60)
 
 
 def test_penalty_by_hand() -> None:
@@ -77,9 +176,22 @@ def test_penalty_by_hand() -> None:
         assert float(penalty(model, TrainSettings.of(l2_norm=0.1))) == pytest.approx(0.5)  # 0.1 * sqrt(9 + 16)
 
 
+def test_the_penalty_is_of_what_is_trained() -> None:
+    model = nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(5.0)
+    model.bias.requires_grad_(False)
+    found = penalty(model, TrainSettings.of(l1=0.1))
+    assert isinstance(found, torch.Tensor)
+    assert float(found.detach()) == pytest.approx(0.4)
+    found.backward()
+    assert model.bias.grad is None
+
+
 def test_weight_decay_and_l2_norm_shrink_weights() -> None:
     def size(**options: object) -> float:
-        model, _ = trained(epochs=1, label_smoothing=0.0, **options)
+        model, _ = trained(epochs=1, label_smoothing=0.0, optimizer="sgd", **options)
         return sum(float(p.detach().norm()) for p in model.parameters() if p.ndim > 1)
 
     plain = size(weight_decay=0.0)
