@@ -13,10 +13,8 @@ import gc
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from platform import processor, python_version
+from platform import python_version
 from statistics import median
 
 import cv2
@@ -25,33 +23,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks import cam_runs
 from benchmarks.cam_runs import Run
+from benchmarks.timing import Aim, Timing, aim_row, cpu_name, ratio, synchronise
 
 COUNTS = (64, 256, 1024, 4096)
 LIBRARIES = ("torch", "numpy", "grad-cam", "torchcam", "captum")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of each round, of the clock on the wall and of the processor."""
-
-    wall: list[float]
-    cpu: list[float]
-
-
-@dataclass(frozen=True)
-class Aim:
-    """How many times as long `run` may take as `base`, at most; or must, at least."""
-
-    run: str
-    base: str
-    at_most: float | None = None
-    at_least: float | None = None
-
-    def __str__(self) -> str:
-        return f"at most {self.at_most}" if self.at_most is not None else f"at least {self.at_least}"
-
-    def met(self, ratio: float) -> bool:
-        return (self.at_most is None or ratio <= self.at_most) and (self.at_least is None or ratio >= self.at_least)
 
 
 AIMS = {
@@ -146,20 +121,6 @@ def timed(run: Run) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def synchronise() -> None:
-    """Waits for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def ratio(run: Timing, base: Timing) -> tuple[float, float]:
-    """How many times as long, by the wall and by the CPU: the median over the rounds."""
-    return (
-        median(a / b for a, b in zip(run.wall, base.wall, strict=True)),
-        median(a / b for a, b in zip(run.cpu, base.cpu, strict=True)),
-    )
-
-
 def table(timings: Mapping[str, Timing]) -> Iterator[str]:
     """Medians with their range in milliseconds, and the ratios to the first row."""
     yield "| run | wall ms | from ... to | CPU ms | from ... to | ratio, wall | CPU |"
@@ -177,26 +138,11 @@ def _milliseconds(seconds: list[float]) -> str:
     return f"{values[0]} | {values[1]} ... {values[2]}"
 
 
-def aim_row(aim: Aim, timings: Mapping[str, Timing]) -> str:
-    """What was to be reached and what was, missed or not."""
-    found = ratio(timings[aim.run], timings[aim.base])
-    wall, cpu = (f"{value:.2f}" + ("" if aim.met(value) else " (missed)") for value in found)
-    return f"| {aim.run} / {aim.base} | {aim} | {wall} | {cpu} |"
-
-
 def machine(device: torch.device) -> str:
     """The processor, the device, the threads and the versions, in a line."""
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return f"{cpu_name()}{gpu}, {torch.get_num_threads()} threads; Python {python_version()}, {versions}"
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else processor()
 
 
 if __name__ == "__main__":

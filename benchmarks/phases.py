@@ -1,4 +1,4 @@
-"""Seconds of each phase of one run, and what share of it MLflow takes.
+"""Seconds of each phase of one run from the start of the process, and what share of it is not training. Linux only.
 
 python -m benchmarks.phases                       the built-in scenes
 python -m benchmarks.phases --dataset cifar10     and any other option of experiments.train
@@ -16,7 +16,7 @@ from experiments import tracking, variant
 from experiments.config import TrainSettings
 from experiments.progress import Printer, shown
 
-PHASES = ("data", "train", "evaluate", "cam", "faithfulness", "pictures", "tracking")
+PHASES = ("data", "train", "checkpoint", "evaluate", "cam", "faithfulness", "pictures", "tracking")
 
 
 def main() -> None:
@@ -26,23 +26,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         tracking.prepare_store(Path(folder))
-        wall, cpu = time.perf_counter(), time.process_time()
+        start, wall, cpu = seconds_since_start(), time.perf_counter(), time.process_time()
         prepared = variant.prepare(settings, given, reporter=Printer())
         with shown(variant.work(prepared)) as reporter:
             run = variant.train(prepared, reporter)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         os.chdir("/")
-    report(run, wall, cpu)
+    report(run, start, start + wall, cpu)
 
 
-def report(run: tracking.FinishedRun, wall: float, cpu: float) -> None:
-    """The table on the terminal."""
+def seconds_since_start() -> float:
+    """Since this process began, imports included."""
+    began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+
+
+def report(run: tracking.FinishedRun, start: float, wall: float, cpu: float) -> None:
+    """The table on the terminal; `start` and `wall` are seconds, the whole includes the start."""
+    training = sum(seconds for _, seconds in run.metric_history("train/epoch_s"))
     table = Table(title=f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}")
     for heading in ("phase", "wall s", "CPU s", "share of wall"):
         table.add_column(heading, justify="left" if heading == "phase" else "right")
+    table.add_row("start", f"{start:.2f}", "", f"{start / wall:.1%}")
     for phase in PHASES:
+        if f"time/{phase}_s" not in run.metrics:  # no checkpoint was due
+            continue
         seconds, own = run.metrics[f"time/{phase}_s"], run.metrics[f"time/{phase}_cpu_s"]
         table.add_row(phase, f"{seconds:.2f}", f"{own:.2f}", f"{seconds / wall:.1%}")
+    table.add_row("of train: steps", f"{training:.2f}", "", f"{training / wall:.1%}")
     table.add_row("all", f"{wall:.2f}", f"{cpu:.2f}", "")
     Console().print(table)
 

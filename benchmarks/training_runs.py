@@ -1,0 +1,351 @@
+"""What `benchmarks.training` times: the same training by this project, by the loop that many write, and by Lightning.
+
+All train the same network from the same images in batches of the same size, with the same augmentations, shuffled; none
+evaluates. Ours is what `experiments.train` does; the others are in float32, with two DataLoader workers that stay alive
+between epochs, and ask for the loss in every step, as the training loops of many course projects do (after
+kuangliu/pytorch-cifar, main.py). Where ours clips holes at the border, the others cut out whole ones.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the package index in every process
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms import InterpolationMode, v2
+
+from benchmarks.timing import WARM_UP, Report, Run
+from experiments import data, training, variant
+from experiments.allocator import keep_freed_memory
+from experiments.config import TrainSettings
+from experiments.data import Split
+from experiments.models import Network
+
+CLASSES = 10
+WORKERS = 2
+
+OURS = "ours"
+PLAIN = "plain loop, DataLoader with albumentations"
+TORCHVISION = "plain loop, DataLoader with torchvision v2"
+LIGHTNING = "Lightning's Trainer, DataLoader with albumentations"
+
+WHOLE_BATCH = "ours, whole batches"
+ONE_BY_ONE = "ours, albumentations in the training's process"
+WORKERS_ALBUMENTATIONS = f"DataLoader with albumentations, {WORKERS} workers"
+WORKERS_TORCHVISION = f"DataLoader with torchvision v2, {WORKERS} workers"
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Loader = DataLoader[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The settings of a training, and how many images an epoch of it has."""
+
+    settings: TrainSettings
+    images: int
+
+    @property
+    def machine(self) -> training.Machine:
+        return training.resolve_machine(self.settings)
+
+    def where(self, **options: object) -> "Case":
+        """The same with other options."""
+        return Case(self.settings.model_copy(update=options), self.images)
+
+
+def case(recipe: str, images: int, epochs: int, **options: object) -> Case:
+    """A recipe at the full side of its images, with whole batches only: `images` less what is left over."""
+    given = {"recipe": recipe, "epochs": epochs, "sides": "none", "checkpoint": "none", "resume": "none"} | options
+    settings = TrainSettings.of(**given)
+    return Case(settings, max(1, images // settings.batch_size) * settings.batch_size)
+
+
+def made_up(count: int, side: int) -> data.Dataset:
+    """Noise in a colour that tells the class: the time of a step does not depend on what is in the pictures."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % CLASSES
+    colours = random.integers(0, 128, (CLASSES, 1, 1, 3), dtype=np.uint8)
+    images = colours[labels] + random.integers(0, 128, (count, side, side, 3), dtype=np.uint8)
+    return data.Dataset("made up", tuple("0123456789"), {"train": Split(images, labels, None)}, "", "drawn")
+
+
+# Trainings
+
+
+def trainings(case: Case) -> dict[str, Run]:
+    """Ours first; on a GPU also compiled. Lightning is left out where it is not installed."""
+    found: dict[str, Run] = {OURS: partial(ours, case)}
+    if case.machine.device == "cuda":
+        found[f"{OURS}, compiled"] = partial(ours, case.where(compile=True))
+    found |= {PLAIN: partial(plain, case), TORCHVISION: partial(torchvision, case)}
+    if find_spec("pytorch_lightning"):
+        found[LIGHTNING] = partial(lightning, case)
+    return found
+
+
+def ours(case: Case, report: Report) -> None:
+    """What `experiments.train` does between loading the data and evaluating."""
+    prepared = prepare(case)
+    dataset, settings = prepared.dataset, prepared.settings
+    model = training.build_model(settings, len(dataset.classes), *dataset.statistics)
+    for result in training.fit(model, dataset, prepared.augmentation, settings, prepared.machine):
+        report(result.metrics["train/loss"])
+
+
+def prepare(case: Case) -> variant.Prepared:
+    """The case as `experiments.train` would prepare it, in a process like its own."""
+    keep_freed_memory()
+    return variant.prepare(case.settings, {}, dataset=made_up(case.images, case.settings.side))
+
+
+def plain(case: Case, report: Report) -> None:
+    """The plain loop with albumentations."""
+    plain_loop(case, albumentations_loader(case), report)
+
+
+def torchvision(case: Case, report: Report) -> None:
+    """The plain loop with torchvision's transforms."""
+    plain_loop(case, torchvision_loader(case), report)
+
+
+def plain_loop(case: Case, loader: Loader, report: Report) -> None:
+    """float32, SGD, the loss and the count of correct predictions asked for in every step."""
+    torch.set_num_threads(case.machine.threads)
+    device = case.machine.device
+    model = network(case).to(device)
+    criterion = nn.CrossEntropyLoss(label_smoothing=case.settings.label_smoothing)
+    optimizer = sgd(model)
+    for _ in range(case.settings.epochs):
+        model.train()
+        total_loss, correct = 0.0, 0.0
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            outputs = model(images)
+            loss = criterion(outputs, labels)
+            loss.backward()
+            optimizer.step()
+            total_loss += loss.item()
+            correct += outputs.argmax(1).eq(labels).sum().item()
+        report(total_loss / len(loader))
+
+
+def sgd(model: nn.Module) -> torch.optim.SGD:
+    """The others' optimiser; a recipe's numbers may belong to another one, and cost the same."""
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+
+def lightning(case: Case, report: Report) -> None:
+    """Lightning's Trainer, without logger, checkpoints and progress bar."""
+    from benchmarks import training_lightning  # takes seconds; only its own process needs it
+
+    torch.set_num_threads(case.machine.threads)
+    model = network(case)
+    module = training_lightning.Module(model, case.settings.label_smoothing, sgd(model))
+    training_lightning.fit(module, albumentations_loader(case), case.settings.epochs, case.machine.device, report)
+
+
+def network(case: Case) -> Network:
+    """The case's network without its own normalisation, which the others' transforms do."""
+    dataset = made_up(1, case.settings.side)
+    model = training.build_model(case.settings, CLASSES, *dataset.statistics)
+    model.normalise = nn.Identity()  # type: ignore[assignment]
+    return model
+
+
+# Input
+
+
+def inputs(case: Case) -> dict[str, Run]:
+    """Both of our paths and two DataLoaders, each giving the batches of an epoch to nobody."""
+    return {
+        WHOLE_BATCH: partial(our_input, case.where(augment="batch")),
+        ONE_BY_ONE: partial(our_input, case.where(augment="albumentations")),
+        WORKERS_ALBUMENTATIONS: partial(loader_input, case, albumentations_loader),
+        WORKERS_TORCHVISION: partial(loader_input, case, torchvision_loader),
+    }
+
+
+def our_input(case: Case, report: Report) -> None:
+    """The batches that `fit` would train on."""
+    prepared = prepare(case)
+    train = prepared.dataset.splits["train"]
+    for epoch in range(case.settings.epochs):
+        _exhaust(prepared.augmentation.batches(train.images, train.labels, epoch), case.machine.device)
+        report(math.nan)
+
+
+def loader_input(case: Case, loader: Callable[[Case], Loader], report: Report) -> None:
+    """The batches of a DataLoader, brought to the device."""
+    torch.set_num_threads(case.machine.threads)
+    batches = loader(case)
+    for _ in range(case.settings.epochs):
+        _exhaust(batches, case.machine.device)
+        report(math.nan)
+
+
+def _exhaust(batches: Batches, device: str) -> None:
+    for images, labels in batches:
+        images.to(device), labels.to(device)
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Images with their class, transformed by albumentations when asked for."""
+
+    def __init__(self, split: Split, transform: A.Compose) -> None:
+        self.images, self.labels, self.transform = split.images, split.labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(image=self.images[index])["image"], int(self.labels[index])
+
+
+class PillowImages(Images):
+    """The same transformed by torchvision, from Pillow images as its own data sets give them."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def albumentations_loader(case: Case) -> Loader:
+    """Shuffled batches of an epoch, augmented and normalised by albumentations in workers."""
+    dataset = made_up(case.images, case.settings.side)
+    transform = albumentations_transform(case.settings, *dataset.statistics)
+    return _loader(Images(dataset.splits["train"], transform), case.settings)
+
+
+def torchvision_loader(case: Case) -> Loader:
+    """The same by torchvision."""
+    dataset = made_up(case.images, case.settings.side)
+    transform = torchvision_transform(case.settings, *dataset.statistics)
+    return _loader(PillowImages(dataset.splits["train"], transform), case.settings)
+
+
+def _loader(images: Images, settings: TrainSettings) -> Loader:
+    return DataLoader(
+        images, batch_size=settings.batch_size, shuffle=True, num_workers=WORKERS, persistent_workers=True
+    )
+
+
+def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.ndarray) -> A.Compose:
+    """The settings' augmentations, then normalisation, from an image to a tensor."""
+    border = {"black": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}[settings.border]
+    steps: list[A.BasicTransform] = []
+    if settings.hflip:
+        steps += [A.HorizontalFlip(p=settings.hflip)]
+    if settings.affine_p:
+        affine = A.Affine(
+            translate_percent=(-settings.shift, settings.shift),
+            scale=(1 - settings.scale, 1 + settings.scale),
+            rotate=(-settings.rotate, settings.rotate),
+            border_mode=border,
+            p=settings.affine_p,
+        )
+        steps += [affine]
+    if settings.crop_padding:
+        steps += [
+            A.Pad(padding=settings.crop_padding, border_mode=border),
+            A.RandomCrop(height=settings.side, width=settings.side),
+        ]
+    if settings.hsv_p:
+        steps += [A.HueSaturationValue(settings.hue, settings.saturation, settings.value, p=settings.hsv_p)]
+    if settings.cutout:
+        hole = A.CoarseDropout(
+            num_holes_range=(settings.cutout_holes, settings.cutout_holes),
+            hole_height_range=settings.cutout_sizes,
+            hole_width_range=settings.cutout_sizes,
+            fill=tuple(float(value) for value in np.rint(mean * 255)),
+            p=settings.cutout_p,
+        )
+        steps += [hole]
+    return A.Compose([*steps, A.Normalize(mean.tolist(), std.tolist()), ToTensorV2()])
+
+
+def torchvision_transform(settings: TrainSettings, mean: np.ndarray, std: np.ndarray) -> v2.Compose:
+    """The same from a Pillow image; saturation and value are multiplied where albumentations adds, as near as it gets.
+
+    One hole at most: `RandomErasing` has no more.
+    """
+    steps: list[nn.Module] = []
+    if settings.hflip:
+        steps += [v2.RandomHorizontalFlip(settings.hflip)]
+    if settings.affine_p:
+        affine = v2.RandomAffine(
+            degrees=settings.rotate,
+            translate=(settings.shift, settings.shift),
+            scale=(1 - settings.scale, 1 + settings.scale),
+            interpolation=InterpolationMode.BILINEAR,
+        )
+        steps += [v2.RandomApply([affine], settings.affine_p)]
+    if settings.crop_padding:
+        mode = {"black": "constant", "reflect": "reflect"}[settings.border]
+        steps += [v2.RandomCrop(settings.side, settings.crop_padding, padding_mode=mode)]
+    if settings.hsv_p:
+        colour = v2.ColorJitter(
+            brightness=settings.value / 255, saturation=settings.saturation / 255, hue=settings.hue / 180
+        )
+        steps += [v2.RandomApply([colour], settings.hsv_p)]
+    steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean.tolist(), std.tolist())]
+    if settings.cutout:
+        low, high = ((size / settings.side) ** 2 for size in settings.cutout_sizes)
+        steps += [v2.RandomErasing(settings.cutout_p, scale=(low, high), ratio=(1.0, 1.0))]
+    return v2.Compose(steps)
+
+
+# What the arithmetic needs, and what the machine can do at most
+
+
+def flops_per_image(run: Callable[[Case, Report], None], case: Case) -> float:
+    """Floating-point operations of a training step for one image, a multiplication and an addition being two.
+
+    Those of matrix products and convolutions, forward, backward and in the optimiser, the mean over the epochs that
+    count; those of single elements are left out.
+    """
+    totals: list[int] = []
+    with FlopCounterMode(display=False) as counter:
+        run(Case(case.settings, case.settings.batch_size), lambda loss: totals.append(counter.get_total_flops()))
+    return (totals[-1] - totals[WARM_UP - 1]) / (len(totals) - WARM_UP) / case.settings.batch_size
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation that is nothing but multiplications and additions, and how many floating-point operations it has."""
+
+    name: str
+    work: Callable[[], object]
+    flops: float
+
+
+def operations(device: str, precision: str, side: int) -> list[Operation]:
+    """A product of square matrices of `side`, and a 3x3 convolution of 256 channels with about as much to do."""
+    form = {"device": device, "dtype": {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]}
+    left, right = torch.randn(2, side, side, **form)  # type: ignore[call-overload]
+    channels, cells = 256, 16
+    count = max(1, round(side**3 / (9 * channels**2 * cells**2)))
+    images = torch.randn(count, channels, cells, cells, **form).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kernel = torch.randn(channels, channels, 3, 3, **form).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return [
+        Operation(f"matrix product, {side}", lambda: torch.mm(left, right), 2 * side**3),
+        Operation(
+            f"3x3 convolution, {channels} channels",
+            lambda: F.conv2d(images, kernel, padding=1),
+            2 * 9 * channels**2 * count * cells**2,
+        ),
+    ]
