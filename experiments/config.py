@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from experiments.recipes import RECIPES, RecipeName
+from experiments.recipes import RECIPES, RecipeError, Values, find
 
 AUTO = "auto"
 NONE = "none"
@@ -61,9 +61,26 @@ def _epoch_list(text: str) -> str:
     return text
 
 
+def _side_list(text: str) -> str:
+    """`text` unchanged where it is `none` or rising sides that end with 32, such as "20,24,32"."""
+    if text == "none":
+        return text
+    parts = text.split(",")
+    sides = [int(part) for part in parts if part.isdigit()]
+    if len(sides) != len(parts) or sides != sorted(set(sides)) or sides[0] < 8 or sides[-1] != 32:
+        raise ValueError("must be none, or rising sides from 8 to 32 that end with 32, such as 20,24,32")
+    return text
+
+
 def _run_list(text: str) -> str:
     """`text` unchanged where `parse_runs` reads it."""
     parse_runs(text)
+    return text
+
+
+def _recipe_name(text: str) -> str:
+    """`text` unchanged where it names a recipe, or a file that holds one."""
+    find(text)
     return text
 
 
@@ -150,9 +167,23 @@ class Settings(BaseModel):
 
     @classmethod
     def _recipe_values(cls, given: Mapping[str, object]) -> dict[str, object]:
-        recipe = RECIPES.get(given.get("recipe", cls.model_fields["recipe"].default))  # type: ignore[call-overload]
-        # An unknown recipe is reported by its own field; the other options are still checked against some recipe.
-        return dict((recipe or RECIPES["fast"]).values)
+        try:
+            values: dict[str, object] = dict(find(str(given.get("recipe", cls.model_fields["recipe"].default))).values)
+        except RecipeError:
+            # Reported by the field of its own; the other options are still checked against some recipe.
+            values = dict(RECIPES["fast"].values)
+        return _with_steps_for(str(given.get("epochs", AUTO)), values)
+
+
+def _with_steps_for(epochs: str, values: dict[str, object]) -> dict[str, object]:
+    """The recipe's values, its lr_steps at the same shares of a training of another length."""
+    if not epochs.isdigit() or int(epochs) < 1 or values["schedule"] != "step" or values["lr_steps"] == NONE:
+        return values
+    parts = [int(part) * int(epochs) / int(str(values["epochs"])) for part in str(values["lr_steps"]).split(",")]
+    steps = sorted({max(1, round(part)) for part in parts} - {int(epochs)})
+    if not steps or steps[-1] >= int(epochs):
+        return values | {"schedule": "constant", "lr_steps": NONE}
+    return values | {"lr_steps": ",".join(map(str, steps))}
 
 
 def _spelled(value: object) -> str:
@@ -164,7 +195,11 @@ class TrainSettings(Settings):
 
     command: ClassVar[str] = "python -m experiments.train"
 
-    recipe: RecipeName = Field("fast", description="named settings to start from; a value given by hand wins over it")
+    recipe: Annotated[str, AfterValidator(_recipe_name)] = Field(
+        "fast",
+        description=f"settings to start from, by name ({', '.join(RECIPES)}) or a FILE.toml; "
+        "a value given by hand wins over them",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="of everything random in the training")
 
     # Data
@@ -184,7 +219,7 @@ class TrainSettings(Settings):
     train_images: Annotated[int, Field(ge=1)] | Literal["all"] = Field("all", description="train on this many images")
 
     # Network
-    model: Annotated[Literal["fastnet", "resnet18"], BY_RECIPE] = Field(description="network")
+    model: Annotated[Literal["fastnet", "fastnet_wide", "resnet18"], BY_RECIPE] = Field(description="network")
     dropout: Annotated[float, BY_RECIPE] = Field(
         ge=0, lt=1, description="share of features dropped before the classifier"
     )
@@ -193,12 +228,17 @@ class TrainSettings(Settings):
     epochs: Annotated[int, BY_RECIPE] = Field(ge=1, le=10_000, description="passes over the training images")
     batch_size: Annotated[int, BY_RECIPE] = Field(ge=2, le=65_536, description="images per step")
     lr: Annotated[float, BY_RECIPE] = Field(
-        gt=0, le=100, description="peak learning rate of SGD, per step at this batch size"
+        gt=0, le=100, description="peak learning rate, of Muon where it is the optimizer"
     )
-    momentum: Annotated[float, BY_RECIPE] = Field(ge=0, lt=1, description="momentum of SGD")
+    optimizer: Annotated[Literal["sgd", "muon"], BY_RECIPE] = Field(
+        description="muon: orthogonalised steps for the kernels of convolutions, SGD for the rest"
+    )
+    momentum: Annotated[float, BY_RECIPE] = Field(ge=0, lt=1, description="momentum, of Muon where it is the optimizer")
     nesterov: Annotated[bool, BY_RECIPE] = Field(description="Nesterov momentum")
-    weight_decay: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="weight decay of SGD")
-    schedule: Annotated[Literal["constant", "step", "onecycle", "cosine"], BY_RECIPE] = Field(
+    weight_decay: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="weight decay; of Muon: the share that a step takes off the rest"
+    )
+    schedule: Annotated[Literal["constant", "step", "onecycle", "cosine", "linear"], BY_RECIPE] = Field(
         description="how the learning rate moves"
     )
     lr_warmup: Annotated[float, BY_RECIPE] = Field(
@@ -217,15 +257,44 @@ class TrainSettings(Settings):
         le=1,
         description="weight of the parameters' 2-norm (not squared) in the loss; weight_decay is the usual form",
     )
+    sides: Annotated[str, BeforeValidator(str), AfterValidator(_side_list), BY_RECIPE] = Field(
+        description="shrink the images of equal parts of the training to these sides, such as 20,24,32 (of 32), or none"
+    )
+    test_flip: Annotated[bool, BY_RECIPE] = Field(
+        description="log beside each final accuracy that of the mean logits of every image and its mirror image"
+    )
     track_test: Annotated[bool, BY_RECIPE] = Field(
         description="evaluate the test images after every epoch, for the curves only"
+    )
+    holdout: Annotated[bool, BY_RECIPE] = Field(
+        description="keep validation images apart; false: train on them too, as most published accuracies did"
     )
 
     # Augmentation
     hflip: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability of a horizontal flip")
+    hflip_mode: Annotated[Literal["random", "alternating"], BY_RECIPE] = Field(
+        description="random: drawn anew in every epoch; alternating: drawn once, then every other epoch (airbench)"
+    )
+    affine_p: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="probability that an image is shifted, scaled and rotated"
+    )
+    shift: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="largest shift, as a share of the side")
+    scale: Annotated[float, BY_RECIPE] = Field(ge=0, lt=1, description="largest change of size: 0.1 is 0.9 to 1.1")
+    rotate: Annotated[float, BY_RECIPE] = Field(ge=0, le=180, description="largest rotation, degrees either way")
     crop_padding: Annotated[int, BY_RECIPE] = Field(
         ge=0, le=64, description="pad by this many pixels, then crop at random; 0: off"
     )
+    border: Annotated[Literal["black", "reflect"], BY_RECIPE] = Field(
+        description="what crops and rotations show beyond the image"
+    )
+    hsv_p: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="probability that hue, saturation and value are shifted"
+    )
+    hue: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=90, description="largest shift of the hue, of 180 around the circle"
+    )
+    saturation: Annotated[int, BY_RECIPE] = Field(ge=0, le=255, description="largest shift of the saturation, of 255")
+    value: Annotated[int, BY_RECIPE] = Field(ge=0, le=255, description="largest shift of the value (lightness), of 255")
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="holes per image")
     cutout_size: Annotated[str, BeforeValidator(str), AfterValidator(_size_range), BY_RECIPE] = Field(
@@ -271,6 +340,23 @@ class TrainSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="CPU threads; auto: all cores"
     )
+    augment: Literal["auto", "batch", "albumentations"] = Field(
+        "auto",
+        description="what augments: batch: whole batches on the device, as albumentations declares; "
+        "albumentations: itself, image by image; auto: batch",
+    )
+    checkpoint: str = Field(
+        "auto",
+        min_length=1,
+        description="FILE: the state after every epoch, which stays; auto: in data_dir/checkpoints about "
+        "once a minute, removed at the end; none",
+    )
+    resume: str = Field(
+        "auto",
+        min_length=1,
+        description="FILE: carry on from this checkpoint; auto: from the same training's own one, where there is one; "
+        "none: start over",
+    )
 
     @property
     def side(self) -> int:
@@ -298,6 +384,16 @@ class TrainSettings(Settings):
         for name, schedule in {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle"}.items():
             if self.schedule != schedule:
                 idle[name] = (f"schedule is {self.schedule}", f"schedule={schedule}")
+        if not self.hflip:
+            idle["hflip_mode"] = ("hflip is 0", "hflip=0.5")
+        for name in ("shift", "scale", "rotate"):
+            if not self.affine_p:
+                idle[name] = ("affine_p is 0", "affine_p=0.5")
+        for name in ("hue", "saturation", "value"):
+            if not self.hsv_p:
+                idle[name] = ("hsv_p is 0", "hsv_p=0.5")
+        if not self.crop_padding and not self.affine_p:
+            idle["border"] = ("nothing beyond the image is shown", "crop_padding=4")
         if self.dataset not in ("auto", "scenes"):
             idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
         return idle
@@ -308,6 +404,23 @@ class TrainSettings(Settings):
             for name, (why, cure) in self.idle().items()
             if name in given and str(given[name]) != self.default_text(name)
         ]
+
+    @property
+    def recipe_values(self) -> Values:
+        """What a recipe would have to decide for these settings to follow from it alone."""
+        return {
+            name: getattr(self, name) for name, field in type(self).model_fields.items() if BY_RECIPE in field.metadata
+        }
+
+    @property
+    def augment_path(self) -> str:
+        """What augments, `batch` or `albumentations`."""
+        return "batch" if self.augment == AUTO else self.augment
+
+    @property
+    def side_shares(self) -> tuple[float, ...]:
+        """The sides of `sides` as shares of the whole side, one for each part of the training."""
+        return (1.0,) if self.sides == "none" else tuple(int(part) / 32 for part in self.sides.split(","))
 
     @property
     def cutout_sizes(self) -> tuple[int, int]:
@@ -465,6 +578,7 @@ SHARED = (
     "background_bias",
     "image_size",
     "train_images",
+    "holdout",
     "seed",
     "cam_method",
     "cam_methods",
@@ -577,7 +691,14 @@ def _help(cls: type[Settings], name: str, field: FieldInfo) -> str:
 def _default_help(cls: type[Settings], name: str) -> str:
     if BY_RECIPE not in cls.model_fields[name].metadata:
         return cls.default_text(name)
-    return ", ".join(f"{recipe}: {_spelled(RECIPES[recipe].values[name])}" for recipe in RECIPES)
+    recipes: dict[str, list[str]] = {}
+    for recipe in RECIPES:
+        recipes.setdefault(_spelled(RECIPES[recipe].values[name]), []).append(recipe)
+    if len(recipes) == 1:
+        return f"{next(iter(recipes))} in every recipe"
+    others = max((names for names in recipes.values() if "fast" not in names), key=len)
+    words = {value: "other recipes" if names is others else ", ".join(names) for value, names in recipes.items()}
+    return "; ".join(f"{names}: {value}" for value, names in sorted(words.items(), key=lambda item: "oth" in item[1]))
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -67,8 +67,8 @@ class Split:
 class Dataset:
     """A data set in memory: class names by label, splits by name, and 16 hex digits that tell it from any other.
 
-    There are always the splits train, val and test; scenes also have test_shifted, own, other, background_only and
-    object_only. `source` says where the data came from: a path, or the settings it was generated with.
+    There are always the splits train and test, and val where it is held out; scenes also have test_shifted, own, other,
+    background_only and object_only. `source` says where the data came from: a path, or the settings that generated it.
     """
 
     name: str
@@ -109,6 +109,7 @@ def load(
     image_size: int | Literal["auto"],
     background_bias: float,
     train_images: int | Literal["all"],
+    holdout: bool = True,
     progress: Progress = print,
 ) -> Dataset:
     """The data set `name`: `cifar10`, `scenes` or `folder:PATH`.
@@ -116,7 +117,8 @@ def load(
     `data_dir` holds CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of the
     scenes. `image_size` is the side in pixels, `auto` being 32; `background_bias` in [0, 1] matters to scenes only.
     `train_images` keeps the first so many of a fixed order of the train split that mixes the classes as the whole does;
-    val and test stay whole. Raises DataError for anything missing, damaged or out of range.
+    val and test stay whole. Without `holdout` the val images are trained on too, and there is no split val. Raises
+    DataError for anything missing, damaged or out of range.
     """
     size = 32 if image_size == "auto" else image_size
     if size < SMALLEST_SIDE:
@@ -129,6 +131,7 @@ def load(
         dataset = _load_folder(Path(name.removeprefix("folder:")).expanduser(), size, progress)
     else:
         raise DataError(f"dataset {name!r} is not known: take one of {', '.join(NAMES)}")
+    dataset = dataset if holdout else _without_val(dataset)
     return dataset if train_images == "all" else _with_fewer_train_images(dataset, train_images)
 
 
@@ -175,6 +178,15 @@ def _part(split: Split, chosen: np.ndarray) -> Split:
     """The chosen images, in their old order; `chosen` is a mask or indices."""
     masks = None if split.masks is None else split.masks[chosen]
     return Split(split.images[chosen], split.labels[chosen], masks)
+
+
+def _without_val(dataset: Dataset) -> Dataset:
+    splits = dict(dataset.splits)
+    train, val = splits["train"], splits.pop("val")
+    masks = None if train.masks is None or val.masks is None else np.concatenate([train.masks, val.masks])
+    images = np.concatenate([train.images, val.images])
+    splits["train"] = Split(images, np.concatenate([train.labels, val.labels]), masks)
+    return _assembled(dataset.name, dataset.classes, splits, dataset.source)
 
 
 def _with_fewer_train_images(dataset: Dataset, count: int) -> Dataset:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from experiments import tracking
+from experiments.allocator import keep_freed_memory
+from experiments.checkpoints import CheckpointError
 from experiments.config import SettingsError, fail
 from experiments.data import DataError
 from experiments.store import TrackingError
@@ -16,6 +18,7 @@ KEPT = "finished runs are kept, and the same command carries on from them"
 @contextmanager
 def at_work(command: str) -> Iterator[None]:
     """Exit code 2 where nothing could be started, 1 where something failed on the way, 130 after Ctrl-C."""
+    keep_freed_memory()
     try:
         tracking.prepare_store()
         tracking.sweep_stale()
@@ -23,7 +26,7 @@ def at_work(command: str) -> Iterator[None]:
         fail(command, [str(error)])
     try:
         yield
-    except (SettingsError, DataError) as error:
+    except (SettingsError, DataError, CheckpointError) as error:
         fail(command, str(error).splitlines())
     except (TrainingDiverged, TrackingError) as error:
         raise SystemExit(f"{command}: {error}\n{command}: {KEPT}") from None

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cam_core import Tile, energy_inside, grid, overlay
+from cam_core import Tile, energy_inside, grid, heat, overlay
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
 from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 from experiments.evaluation import Predictions
@@ -111,6 +111,24 @@ def layer_sheet(
     columns = {name: map_tiles(images, own) for name, own in zip(layers, maps, strict=True)}
     originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
     return sheet(originals, columns, labels=[classes[label] for label in labels], title=title, footer=footer)
+
+
+def heat_sheet(
+    images: Images,
+    maps: Float32[np.ndarray, "layers n h w"],
+    layers: Sequence[str],
+    labels: Int64[np.ndarray, "n"],
+    said: Sequence[Verdict],
+    classes: Sequence[str],
+    title: str,
+) -> Picture:
+    """As `layer_sheet`, with the maps alone instead of over the image."""
+    columns = {
+        name: [Tile(heat(map_), "" if map_.any() else NO_EVIDENCE) for map_ in own]
+        for name, own in zip(layers, maps, strict=True)
+    }
+    originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
+    return sheet(originals, columns, labels=[classes[label] for label in labels], title=title, footer=EXPLAINED)
 
 
 def side_by_side(

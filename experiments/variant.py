@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,16 @@ import cam_core
 from cam_core import Cams, cams, cams_of_methods, relative_to_mean
 from experiments import data, evaluation, focus, gallery, tracking
 from experiments.augment import Augmentation, to_tensor
-from experiments.config import TrainSettings
+from experiments.batch_augment import augmentation
+from experiments.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
+from experiments.config import AUTO, NONE, TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import Predictions, predict
 from experiments.explaining import Explaining, resolve_explaining
 from experiments.models import Network
 from experiments.probes import SPLIT, Probes, in_turn, probes
 from experiments.progress import Reporter
+from experiments.recipes import as_toml
 from experiments.records import (
     Arrays,
     DatasetUse,
@@ -36,9 +40,10 @@ from experiments.records import (
     Picture,
     Record,
     Table,
+    Tag,
     Text,
 )
-from experiments.training import Machine, build_model, fit, resolve_machine
+from experiments.training import Machine, build_model, fit, resolve_machine, steps_of
 
 EXPLAINING = 0.1  # share of the work after the training, for the progress bar
 
@@ -46,12 +51,15 @@ BACKGROUNDS = ("own", "other", "background_only", "object_only")
 """Splits of the scenes that show the objects of the test images on backgrounds of all kinds."""
 
 # The code that decides a result. A run made by other code is not the same run.
-_CODE = ("augment", "data", "evaluation", "explaining", "focus", "models", "probes", "scenes", "schedule", "training")
+_CODE = (
+    *("augment", "batch_augment", "data", "scenes", "models", "optimisers", "schedule", "training"),
+    *("evaluation", "explaining", "focus", "probes"),
+)
 
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
 _NOT_IDENTITY = {
-    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images"),
-    *("device", "precision", "channels_last", "compile", "threads"),
+    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout"),
+    *("device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"),
 }
 
 
@@ -67,6 +75,7 @@ class Prepared:
     augmentation: Augmentation
     explaining: Explaining
     fingerprint: str
+    checkpoint: Checkpoint | None
     clock: "Clock"
 
 
@@ -84,6 +93,11 @@ class Clock:
         yield
         self.wall[phase] = self.wall.get(phase, 0.0) + time.perf_counter() - wall
         self.cpu[phase] = self.cpu.get(phase, 0.0) + time.process_time() - cpu
+
+    def add(self, before: Mapping[str, Mapping[str, float]]) -> None:
+        """Adds the training seconds of a run that this one carries on."""
+        for own, earlier in ((self.wall, before["wall"]), (self.cpu, before["cpu"])):
+            own["train"] = own.get("train", 0.0) + earlier.get("train", 0.0)
 
     def metrics(self) -> dict[str, float]:
         """Named as they are logged: `time/<phase>_s` and `time/<phase>_cpu_s`."""
@@ -103,7 +117,7 @@ def prepare(
     """Loads the data set (unless it is passed) and resolves what was left to the machine.
 
     Raises:
-        SettingsError, data.DataError: when the training cannot be started as asked.
+        SettingsError, data.DataError, CheckpointError: when the training cannot be started as asked.
     """
     clock = Clock()
     machine = resolve_machine(settings)
@@ -113,15 +127,19 @@ def prepare(
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
+    identity = fingerprint(settings, dataset, machine)
+    if settings.checkpoint not in (AUTO, NONE):
+        check_place(Path(settings.checkpoint).expanduser())
     return Prepared(
         name=name or default_name(settings),
         settings=settings,
         given=given,
         dataset=dataset,
         machine=machine,
-        augmentation=Augmentation(settings, settings.side, mean),
+        augmentation=augmentation(settings, settings.side, mean, machine.device, machine.memory_format),
         explaining=explaining,
-        fingerprint=fingerprint(settings, dataset, machine),
+        fingerprint=identity,
+        checkpoint=find_checkpoint(settings, identity),
         clock=clock,
     )
 
@@ -135,9 +153,12 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         image_size=settings.image_size,
         background_bias=settings.background_bias,
         train_images=settings.train_images,
+        holdout=settings.holdout,
         progress=reporter.say,
     )
-    sizes = ", ".join(f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test"))
+    sizes = ", ".join(
+        f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test") if split in dataset.splits
+    )
     reporter.say(f"data set {dataset.name}: {sizes} images ({dataset.source})")
     return dataset
 
@@ -159,7 +180,7 @@ def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> 
     sources = [here / f"{module}.py" for module in _CODE] + sorted(Path(cam_core.__file__).parent.glob("*.py"))
     code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
-    identity = [options, dataset.digest, machine.device, machine.precision, code, libraries]
+    identity = [options, dataset.digest, machine.device, machine.precision, settings.augment_path, code, libraries]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -169,7 +190,11 @@ def work(prepared: Prepared) -> int:
 
 
 def _training_steps(prepared: Prepared) -> int:
-    return prepared.settings.epochs * prepared.augmentation.steps(len(prepared.dataset.splits["train"]))
+    return prepared.settings.epochs * _steps_of_an_epoch(prepared)
+
+
+def _steps_of_an_epoch(prepared: Prepared) -> int:
+    return steps_of(len(prepared.dataset.splits["train"]), prepared.settings.batch_size)
 
 
 def _explaining_steps(prepared: Prepared) -> int:
@@ -196,8 +221,16 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
         reporter.stage(prepared.name)
         log(list(iter_settings(prepared)))
         model = build_model(settings, len(dataset.classes), *dataset.statistics)
-        history = {}
-        results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance)
+        history: dict[int, dict[str, float]] = {}
+        if before := prepared.checkpoint:
+            history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}
+            clock.add(before.clock)
+            log([Tag("camparison.resumed_after_epoch", str(before.epochs)), *iter_history(history)])
+            reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
+            reporter.advance(before.epochs * _steps_of_an_epoch(prepared))
+        keeper = keeper_of(prepared)
+        state = before.state if before else None
+        results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)
         while True:
             with clock.measuring("train"):
                 result = next(results, None)
@@ -205,21 +238,73 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
                 break
             history[result.epoch] = result.metrics
             log([Metrics(result.metrics, result.epoch)])
+            if keeper:
+                try:
+                    with clock.measuring("checkpoint"):
+                        keeper.keep(checkpoint_of(prepared, history, result.state()))
+                except CheckpointError as error:  # hours of training are worth more than the state of one epoch
+                    reporter.say(f"{prepared.name}: {error}")
         reporter.stage(f"{prepared.name}: explaining")
         for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
             log(records)
         run.log([Metrics(clock.metrics(), settings.epochs)])
         reporter.advance(_explaining_steps(prepared))
+    if keeper:
+        keeper.finish()
     return tracking.finished_run(run.id)
+
+
+def iter_history(history: Mapping[int, dict[str, float]]) -> Iterator[Metrics]:
+    """The metrics of the epochs that an interrupted run had done."""
+    for epoch, metrics in history.items():
+        yield Metrics(metrics, epoch)
+
+
+def checkpoint_of(prepared: Prepared, history: Mapping[int, dict[str, float]], state: Mapping[str, Any]) -> Checkpoint:
+    """What the training needs to carry on after the last epoch of `history`."""
+    clock = {"wall": dict(prepared.clock.wall), "cpu": dict(prepared.clock.cpu)}
+    epochs = {epoch: dict(metrics) for epoch, metrics in history.items()}
+    return Checkpoint(prepared.fingerprint, prepared.settings.as_params(), epochs, clock, state)
+
+
+def keeper_of(prepared: Prepared) -> Keeper | None:
+    """What writes the checkpoints that the settings ask for."""
+    where = prepared.settings.checkpoint
+    if where == NONE:
+        return None
+    if where == AUTO:
+        return Keeper(_own_checkpoint(prepared.settings, prepared.fingerprint), AUTO_EVERY_S, passing=True)
+    return Keeper(Path(where).expanduser(), 0.0, passing=False)
+
+
+def find_checkpoint(settings: TrainSettings, fingerprint_: str) -> Checkpoint | None:
+    """The checkpoint that the settings say to carry on from, or None.
+
+    Raises:
+        CheckpointError: a file was named that is no checkpoint of this training.
+    """
+    own = _own_checkpoint(settings, fingerprint_)
+    if settings.resume == NONE or (settings.resume == AUTO and not own.is_file()):
+        return None
+    path = own if settings.resume == AUTO else Path(settings.resume).expanduser()
+    return of_this_training(path, fingerprint_, settings.as_params())
+
+
+def _own_checkpoint(settings: TrainSettings, fingerprint_: str) -> Path:
+    return Path(settings.data_dir).expanduser() / "checkpoints" / f"{fingerprint_}.pt"
 
 
 def headline(run: tracking.FinishedRun) -> str:
     """What the run achieved and where to look, for the terminal."""
     link = tracking.ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
-    return (
-        f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}, validation {run.metrics['val/accuracy']:.2%} "
-        f"(one seed)\nin MLflow{tracking.ui_hint()}:\n  {link}"
-    )
+    metrics = run.metrics
+    words = [f"{run.name}: test accuracy {metrics['test/accuracy']:.2%}"]
+    if "val/accuracy" in metrics:
+        words.append(f"validation {metrics['val/accuracy']:.2%}")
+    if "test/best_accuracy" in metrics:
+        best = f"{metrics['test/best_accuracy']:.2%} in epoch {metrics['test/best_epoch']:.0f}"
+        words.append(f"after the last epoch; best of its epochs {best}, chosen on the test images")
+    return f"{', '.join(words)} (one seed)\nin MLflow{tracking.ui_hint()}:\n  {link}"
 
 
 def iter_settings(prepared: Prepared) -> Iterator[Record]:
@@ -229,6 +314,7 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
         yield Param(name, str(prepared.given.get(name, _default(name))))
     resolved = settings.as_params() | {key: str(value).lower() for key, value in asdict(prepared.machine).items()}
     resolved |= {"dataset": dataset.name, "image_size": str(settings.side), "augmentation": str(prepared.augmentation)}
+    resolved["augment"] = settings.augment_path
     resolved["layers"] = " ".join(prepared.explaining.layers)
     resolved["cam_method"] = prepared.explaining.method
     resolved["cam_methods"] = " ".join(prepared.explaining.methods)
@@ -237,6 +323,7 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, sizes)
     yield Text("config.json", json.dumps(_config(prepared, sizes), indent=2))
+    yield Text("recipe.toml", as_toml(f"as in the run {prepared.name}", settings.recipe_values))
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
     examples = prepared.augmentation.examples(train.images[chosen])
@@ -268,7 +355,7 @@ def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> 
     split, epoch = dataset.splits[SPLIT], int(history.index[-1])
     with clock.measuring("evaluate"):
         predictions = predict(model, split.images, split.labels, prepared.machine.device)
-        evaluated = list(iter_evaluation(prepared, model, predictions, epoch))
+        evaluated = [*iter_evaluation(prepared, model, predictions, epoch), *iter_best_epoch(history)]
     yield evaluated
     with clock.measuring("cam"):
         chosen = probes(dataset)
@@ -288,7 +375,7 @@ def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> 
         pictures = [
             *iter_probe_records(prepared, chosen, maps, predictions, epoch),
             *iter_galleries(prepared, model, predictions),
-            Picture("curves.png", gallery.curves(history, prepared.name)),
+            Picture("curves.png", gallery.curves(history, curves_title(prepared.name, history))),
         ]
     yield pictures
     yield [Model(model, to_tensor(split.images[:2]).numpy(), predictions.logits[:2], epoch)]
@@ -299,6 +386,8 @@ def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions
     dataset = prepared.dataset
     if not prepared.settings.track_test:  # otherwise the last epoch has logged them
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
+    if prepared.settings.test_flip:
+        yield Metrics(dict(_flipped_accuracies(prepared, model)), epoch)
     yield Table("predictions.parquet", evaluation.prediction_table(predictions, dataset.classes))
     counts = evaluation.confusion_matrix(predictions, len(dataset.classes))
     yield Picture("confusion.png", gallery.confusion(counts, dataset.classes))
@@ -309,6 +398,30 @@ def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions
     }
     if found:
         yield Metrics(evaluation.shift(found), epoch)
+
+
+def _flipped_accuracies(prepared: Prepared, model: Network) -> Iterator[tuple[str, float]]:
+    for name in ("val", SPLIT):
+        if split := prepared.dataset.splits.get(name):
+            predictions = evaluation.predict_with_mirrors(model, split.images, split.labels, prepared.machine.device)
+            yield f"{name}/accuracy_with_mirrors", predictions.accuracy
+
+
+def iter_best_epoch(history: pd.DataFrame) -> Iterator[Metrics]:
+    """The epoch that does best on the tracked test images: what a source may report, not an estimate."""
+    if "test/accuracy" in history:
+        curve = history["test/accuracy"]
+        found = {"test/best_accuracy": float(curve.max()), "test/best_epoch": float(curve.index[int(curve.argmax())])}
+        yield Metrics(found, int(history.index[-1]))
+
+
+def curves_title(name: str, history: pd.DataFrame) -> str:
+    """The run's name and, where the test images were tracked, what its last and its best epoch reached on them."""
+    if "test/accuracy" not in history:
+        return name
+    curve = history["test/accuracy"]
+    best = f"{curve.max():.2%} in epoch {curve.index[int(curve.argmax())]}"
+    return f"{name}: test accuracy {curve.iloc[-1]:.2%} after the last epoch; best of {len(curve)}: {best}"
 
 
 def iter_looks(
@@ -359,41 +472,60 @@ def iter_probe_records(
 
 
 def iter_galleries(prepared: Prepared, model: Network, predictions: Predictions) -> Iterator[Record]:
-    """Misclassified and correctly classified test images, and where the network looks on them at every layer."""
+    """Misclassified and correct test images, and where the network looks on them at every layer: of the misclassified
+    on all, of the correct on half as many.
+    """
     split, classes, size = prepared.dataset.splits[SPLIT], prepared.dataset.classes, prepared.settings.gallery_size
+    explained = {"misclassified": size, "correct": (size + 1) // 2}
     for name, chosen in (("misclassified", ~predictions.right), ("correct", predictions.right)):
         indices = in_turn(split.labels, chosen, size)
         if not len(indices):
             continue
         title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
         yield Picture(f"galleries/{name}.png", gallery.gallery(split.images, indices, predictions, classes, title))
-        picture = _explained(prepared, model, predictions, indices, split.labels[indices], title, gallery.EXPLAINED)
-        yield Picture(f"gradcam/{name}.png", picture)
+        indices = indices[: explained[name]]
+        title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
+        labels = split.labels[indices]
+        found = _maps(prepared, model, indices, labels)
+        yield Picture(f"gradcam/{name}.png", _sheet(prepared, predictions, indices, found, title))
+        yield Picture(f"gradcam/{name}_heat.png", _heat_sheet(prepared, predictions, indices, found, title))
         if name == "misclassified":
-            said = predictions.classes[indices]
-            picture = _explained(prepared, model, predictions, indices, said, title, gallery.PREDICTED_EXPLAINED)
-            yield Picture("gradcam/misclassified_predicted.png", picture)
+            found = _maps(prepared, model, indices, predictions.classes[indices])
+            footer = gallery.PREDICTED_EXPLAINED
+            sheet = _sheet(prepared, predictions, indices, found, title, footer)
+            yield Picture("gradcam/misclassified_predicted.png", sheet)
 
 
-def _explained(
+def _maps(
+    prepared: Prepared, model: Network, indices: Int64[np.ndarray, "m"], explained: Int64[np.ndarray, "m"]
+) -> Cams:
+    """The maps of some test images at every layer, for the class in `explained` of each."""
+    images = to_tensor(prepared.dataset.splits[SPLIT].images[indices])
+    layers, method = prepared.explaining.layers, prepared.explaining.method
+    return cams(model, images, layers, torch.from_numpy(explained), method=method)
+
+
+def _sheet(
     prepared: Prepared,
-    model: Network,
     predictions: Predictions,
     indices: Int64[np.ndarray, "m"],
-    explained: Int64[np.ndarray, "m"],
+    found: Cams,
     title: str,
-    footer: str,
+    footer: str = gallery.EXPLAINED,
 ) -> gallery.Picture:
-    """The maps of some test images at every layer, for the class in `explained` of each."""
+    """The maps over their images."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
-    found = cams(
-        model,
-        to_tensor(split.images[indices]),
-        prepared.explaining.layers,
-        torch.from_numpy(explained),
-        method=prepared.explaining.method,
+    said, drawn = gallery.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()
+    images, labels = split.images[indices], split.labels[indices]
+    return gallery.layer_sheet(images, drawn, found.layers, labels, said, classes, title, footer)
+
+
+def _heat_sheet(
+    prepared: Prepared, predictions: Predictions, indices: Int64[np.ndarray, "m"], found: Cams, title: str
+) -> gallery.Picture:
+    """The maps alone, beside their images."""
+    split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
+    said, drawn = gallery.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()
+    return gallery.heat_sheet(
+        split.images[indices], drawn, found.layers, split.labels[indices], said, classes, f"{title}, the maps alone"
     )
-    said = gallery.verdicts(predictions, indices, classes)
-    drawn = relative_to_mean(found.maps).cpu().numpy()
-    labels = split.labels[indices]
-    return gallery.layer_sheet(split.images[indices], drawn, found.layers, labels, said, classes, title, footer)

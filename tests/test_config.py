@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -18,15 +17,14 @@ from experiments.config import (
     parse_variants,
     plan,
 )
-from experiments.recipes import RECIPES, RecipeName
+from experiments.recipes import RECIPES
 
 BY_RECIPE_NAMES = {name for name, field in TrainSettings.model_fields.items() if BY_RECIPE in field.metadata}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_decides_exactly_the_options_marked_so(recipe: RecipeName) -> None:
+def test_a_recipe_decides_exactly_the_options_marked_so(recipe: str) -> None:
     assert set(RECIPES[recipe].values) == BY_RECIPE_NAMES
-    assert get_args(RecipeName) == tuple(RECIPES)
 
 
 def test_recipes_give_values_of_the_declared_type() -> None:
@@ -58,7 +56,7 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
     prefix = "python -m experiments.train: "
     assert set(lines[:-1]) == {
         prefix + "unknown option 'cuttout'; did you mean 'cutout'?",
-        prefix + "model=resnet19: must be one of fastnet, resnet18; did you mean 'resnet18'?",
+        prefix + "model=resnet19: must be one of fastnet, fastnet_wide, resnet18; did you mean 'resnet18'?",
         prefix + "epochs=abc: must be a whole number, 1 or more, up to 10000",
         prefix + "lr=nan: must be a number, above 0, up to 100",
         prefix + "cutout_size=20-8: must be pixels such as 16, or a range such as 8-20, at least 1",
@@ -75,7 +73,7 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"lr": "inf"}, "lr=inf: must be a number, above 0, up to 100"),
         ({"dataset": "cifar"}, "must be auto, cifar10, scenes or folder:PATH; did you mean 'cifar10'"),
         ({"dataset": "folder:"}, "must be auto, cifar10, scenes or folder:PATH"),
-        ({"recipe": "fst"}, "recipe=fst: must be one of fast, resnet18; did you mean 'fast'"),
+        ({"recipe": "fst"}, f"recipe=fst: must be one of {', '.join(RECIPES)}, or a FILE.toml; did you mean 'fast'?"),
         ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256 or auto"),
         ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more or all"),
         ({"lr_steps": "60,30"}, "lr_steps=60,30: must be none, or rising epochs such as 60,120,160"),
@@ -122,7 +120,7 @@ def test_an_option_without_effect_is_refused_rather_than_ignored(capsys: pytest.
     ("argv", "problem"),
     [
         (["--schedule", "cosine", "--lr_warmup", "0.1"], "lr_warmup=0.1: has no effect while schedule is cosine"),
-        (["--lr_gamma", "0.5"], "lr_gamma=0.5: has no effect while schedule is onecycle"),
+        (["--lr_gamma", "0.5"], "lr_gamma=0.5: has no effect while schedule is linear"),
         (
             ["--dataset", "cifar10", "--background_bias", "0.9"],
             "background_bias=0.9: has no effect while dataset is cifar10",
@@ -179,7 +177,7 @@ def test_help_shows_units_ranges_and_defaults(capsys: pytest.CaptureFixture[str]
     text = " ".join(capsys.readouterr().out.split())
     for name in TrainSettings.model_fields:
         assert f"--{name} " in text
-    assert "passes over the training images; a whole number, 1 or more, up to 10000 (default: fast: 6" in text
+    assert "passes over the training images; a whole number, 1 or more, up to 10000 (default: fast: 8; " in text
     assert "side of a hole, pixels" in text
     assert "of everything random in the training; a whole number, 0 or more, below 2147483648 (default: 0)" in text
 

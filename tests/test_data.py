@@ -140,6 +140,21 @@ def test_a_train_split_of_impossible_size_is_refused(n):
         data._with_fewer_train_images(tiny([12, 20, 8]), n)
 
 
+def test_without_holdout_the_val_images_are_trained_on(small_scenes, tmp_path):
+    held = load("scenes", tmp_path)
+    joined = load("scenes", tmp_path, holdout=False)
+    assert set(held.splits) - set(joined.splits) == {"val"}
+    parts = [held.splits["train"], held.splits["val"]]
+    for field in ("images", "labels", "masks"):
+        expected = np.concatenate([getattr(part, field) for part in parts])
+        assert np.array_equal(getattr(joined.splits["train"], field), expected)
+    assert np.array_equal(joined.splits["test"].images, held.splits["test"].images)
+    assert joined.digest != held.digest
+    fewer = load("scenes", tmp_path, holdout=False, train_images=20)
+    assert len(fewer.splits["train"]) == 20
+    assert "val" not in fewer.splits
+
+
 def test_the_digest_notices_whatever_can_change_a_result():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (6, 3, 5, 3), dtype=np.uint8), np.array([0, 1, 0, 1, 0, 1])

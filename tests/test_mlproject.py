@@ -15,6 +15,10 @@ ENTRY_POINTS: dict[str, tuple[type[Settings], dict[str, str]]] = {
     "main": (TrainSettings, {}),
     "baseline": (TrainSettings, {"cutout": "false"}),
     "cutout": (TrainSettings, {"cutout": "true"}),
+    **{
+        name: (TrainSettings, {"recipe": name} if name != "fast" else {})
+        for name in ("fast", "fast_94", "resnet18_steplr", "resnet18_onecycle", "resnet18_cutout", "resnet18_no_cutout")
+    },
     "compare": (CompareSettings, {}),
 }
 

@@ -25,6 +25,7 @@ COMMANDS = sorted(
     }
 )
 QUICK = {"dataset": "scenes", "train_images": "100", "epochs": "1", "gallery_size": "2", "threads": "1"}
+QUICK |= {"model": "fastnet"}  # of every recipe
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from mlflow.pytorch import load_model
 from cam_core import cams, normalise, resize
 from experiments import evaluation, tracking, variant
 from experiments.augment import to_tensor
+from experiments.checkpoints import CheckpointError
 from experiments.config import TrainSettings
 from experiments.evaluation import Predictions, predict
 from experiments.progress import Reporter
@@ -64,6 +65,8 @@ def test_a_run_leaves_everything(finished: FinishedRun) -> None:
         "maps.npz",
         "galleries/correct.png",
         "gradcam/correct.png",
+        "gradcam/correct_heat.png",
+        "recipe.toml",
         "gradcam/probes.png",
         "gradcam/methods.png",
         *(() if finished.metrics["test/accuracy"] == 1 else ("gradcam/misclassified_predicted.png",)),
@@ -75,7 +78,7 @@ def test_a_run_leaves_everything(finished: FinishedRun) -> None:
     assert run.data.tags["camparison.kind"] == "train"
     assert run.data.params["epochs"] == "2"
     assert run.data.params["momentum"] == "auto"
-    assert run.data.params["resolved.momentum"] == "0.9"
+    assert run.data.params["resolved.momentum"] == "0.6"
     assert run.data.params["resolved.device"] == "cpu"
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("toy", toy_dataset().digest)
@@ -138,6 +141,106 @@ def test_a_diverged_training_is_a_failed_run_with_its_reason(store: Path) -> Non
     assert tracking.completed_run(lost.fingerprint) is None
 
 
+# Going on after an interruption
+
+
+class Interrupting(Reporter):
+    """Ctrl-C at one of the training steps."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+
+    def advance(self, steps: int = 1) -> None:
+        self._left -= steps
+        if self._left == 0:
+            raise KeyboardInterrupt
+
+
+def weights(run: FinishedRun) -> dict[str, torch.Tensor]:
+    return dict(load_model(f"runs:/{run.id}/model").state_dict())
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.3, "cutout": True}, {"model": "resnet18", "optimizer": "sgd"}])
+def test_an_interrupted_training_ends_as_if_it_had_not_been(
+    store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    monkeypatch.setattr(variant, "AUTO_EVERY_S", 0.0)
+    tracking.prepare_store(store)
+    same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2} | options
+    whole = variant.train(ready(**same, data_dir="a"), Reporter())
+    steps = 96 // 16
+    with pytest.raises(KeyboardInterrupt):
+        variant.train(ready(**same, data_dir="b"), Interrupting(2 * steps + 3))
+    kept = list(Path("b/checkpoints").iterdir())
+    assert [path.name for path in kept] == [f"{ready(**same).fingerprint}.pt"]
+    again = ready(**same, data_dir="b")
+    assert again.checkpoint is not None
+    assert again.checkpoint.epochs == 2
+    resumed = variant.train(again, Reporter())
+    assert resumed.tags["camparison.resumed_after_epoch"] == "2"
+    for name in ("train/loss", "val/loss", "test/accuracy", "train/lr"):
+        assert resumed.metric_history(name) == whole.metric_history(name)
+    expected, found = weights(whole), weights(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not list(Path("b/checkpoints").iterdir())
+    statuses = sorted(run.info.status for run in MlflowClient().search_runs(["0"]))
+    assert statuses == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_a_checkpoint_of_ones_own_stays_and_another_training_refuses_it(store: Path) -> None:
+    tracking.prepare_store(store)
+    variant.train(ready(checkpoint="mine.pt"), Reporter())
+    assert Path("mine.pt").is_file()
+    finished = ready(resume="mine.pt")
+    assert finished.checkpoint is not None
+    assert finished.checkpoint.epochs == 2
+    with pytest.raises(CheckpointError, match="is a folder"):
+        ready(checkpoint=".")
+    with pytest.raises(CheckpointError, match=r"of another training \(lr=0\.05 there, 0\.06 here\)"):
+        ready(resume="mine.pt", lr=0.06)
+    assert ready(resume="none").checkpoint is None
+
+
+def test_nothing_is_written_where_no_checkpoint_is_wanted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variant, "AUTO_EVERY_S", 0.0)
+    tracking.prepare_store(store)
+    with pytest.raises(KeyboardInterrupt):
+        variant.train(ready(checkpoint="none"), Interrupting(9))
+    assert not Path("data").exists()
+
+
+# Training on everything, as published
+
+
+def test_without_validation_images_the_last_and_the_best_epoch_are_told_apart(store: Path) -> None:
+    tracking.prepare_store(store)
+    given = QUICK | {"holdout": "false", "track_test": "true", "epochs": 3, "test_flip": True}
+    splits = {name: split for name, split in toy_dataset().splits.items() if name != "val"}
+    everything = replace(toy_dataset(), splits=splits)
+    run = variant.train(prepare(TrainSettings.of(**given), given, dataset=everything), Reporter())
+    curve = [value for _, value in run.metric_history("test/accuracy")]
+    assert len(curve) == 3
+    assert run.metrics["test/best_accuracy"] == max(curve)
+    assert run.metrics["test/best_epoch"] == 1 + curve.index(max(curve))
+    assert not [name for name in run.metrics if name.startswith("val/")]
+    assert 0 <= run.metrics["test/accuracy_with_mirrors"] <= 1
+    said = variant.headline(run)
+    assert f"test accuracy {curve[-1]:.2%}, after the last epoch; best of its epochs {max(curve):.2%} in epoch" in said
+    assert "validation" not in said
+
+
+def test_mirror_images_are_averaged_as_logits() -> None:
+    plain = ready()
+    model, split = build_model(plain.settings, len(CLASSES), *plain.dataset.statistics), toy_split(6, 5)
+    mirrored = np.ascontiguousarray(split.images[:, :, ::-1])
+    expected = [predict(model, images, split.labels, "cpu").logits for images in (split.images, mirrored)]
+    found = evaluation.predict_with_mirrors(model, split.images, split.labels, "cpu")
+    np.testing.assert_allclose(found.logits, np.mean(expected, axis=0), rtol=1e-6)
+    again = evaluation.predict_with_mirrors(model, mirrored, split.labels, "cpu")
+    np.testing.assert_allclose(found.logits, again.logits, rtol=1e-5)
+
+
 # What the background does
 
 
@@ -188,14 +291,28 @@ def metrics_of(record: Record) -> Mapping[str, float]:
 
 @pytest.mark.parametrize(
     "options",
-    [{"seed": 1}, {"lr": 0.06}, {"epochs": 3}, {"cutout": True}, {"model": "resnet18"}, {"cam_method": "hirescam"}],
+    [
+        *(
+            {"seed": 1},
+            {"lr": 0.06},
+            {"epochs": 3},
+            {"cutout": True},
+            {"model": "resnet18"},
+            {"cam_method": "hirescam"},
+        ),
+        *({"augment": "albumentations"}, {"optimizer": "sgd", "nesterov": False}, {"hflip": 0.25}),
+    ],
 )
 def test_what_decides_the_result_changes_the_fingerprint(options: dict[str, object]) -> None:
     assert ready(**options).fingerprint != ready().fingerprint
 
 
 @pytest.mark.parametrize(
-    "options", [{"cutout_size": 8}, {"lr_gamma": 0.5}, {"threads": 2}, {"data_dir": "elsewhere"}, {"compile": True}]
+    "options",
+    [
+        *({"cutout_size": 8}, {"lr_gamma": 0.5}, {"threads": 2}, {"data_dir": "elsewhere"}, {"compile": True}),
+        *({"rotate": 10.0}, {"hue": 5}, {"augment": "batch"}, {"checkpoint": "none"}, {"resume": "none"}),
+    ],
 )
 def test_what_does_not_matter_leaves_the_fingerprint(options: dict[str, object]) -> None:
     assert ready(**options).fingerprint == ready().fingerprint
