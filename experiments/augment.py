@@ -185,10 +185,6 @@ class Augmentation:
         self._start(epoch=0)
         return self._apply(images, self._mirrored(len(images), epoch=0))
 
-    def steps(self, n: int) -> int:
-        """Batches in an epoch of `n` images."""
-        return n // self._batch_size + (n % self._batch_size > 1)
-
     def _order(self, n: int, epoch: int) -> Int64[np.ndarray, "n"]:
         return stream(self._settings.seed, epoch, ORDER).permutation(n)
 

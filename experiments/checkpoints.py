@@ -100,10 +100,16 @@ def check_place(path: Path) -> None:
     """Returns where `write` could write the file, which stays as it is.
 
     Raises:
-        CheckpointError: it cannot be written, or is a folder.
+        CheckpointError: it cannot be written, is a folder, or holds something else that would be lost.
     """
     if path.is_dir():
         raise CheckpointError(f"checkpoint={path}: is a folder; name a FILE in it, or checkpoint=none")
+    if path.exists():
+        try:
+            read(path)
+        except CheckpointError as error:
+            cure = "name another FILE, or checkpoint=none"
+            raise CheckpointError(f"checkpoint={path}: is there already and is no checkpoint; {cure}") from error
     with _written_beside(path) as partial:
         partial.touch()
 

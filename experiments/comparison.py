@@ -307,13 +307,18 @@ def iter_charts(findings: Findings) -> Iterator[tuple[str, gallery.Picture]]:
 
 def histories(findings: Findings) -> dict[str, list[pd.DataFrame]]:
     """Loss and accuracy per epoch of every run, by variant."""
-    keys = [f"{split}/{measure}" for split in ("train", "val") for measure in ("loss", "accuracy")]
+    keys = [f"{split}/{measure}" for split in ("train", _followed(findings)) for measure in ("loss", "accuracy")]
     return {
         name: [
             pd.DataFrame({key: dict(member.run.metric_history(key)) for key in keys}) for member in findings.of(name)
         ]
         for name in findings.variants
     }
+
+
+def _followed(findings: Findings) -> str:
+    """The split whose curves are drawn: test where no run kept validation images apart."""
+    return "val" if any("val/accuracy" in member.run.metrics for member in findings.members) else "test"
 
 
 def write_view(findings: Findings, experiment_id: str, name: str) -> str:
@@ -325,7 +330,8 @@ def write_view(findings: Findings, experiment_id: str, name: str) -> str:
         # MLflow's grid shows one step: a shorter training must have its pictures there too.
         if step not in run.picture_steps():
             tracking.append(run.id, iter_keyed(findings, run, step))
-    curves = ["train/loss", "val/loss", "val/accuracy"]
+    followed = _followed(findings)
+    curves = ["train/loss", f"{followed}/loss", f"{followed}/accuracy"]
     bars = sorted({measure.key(run) for measure in findings.measures for run in runs})
     colours = dict(zip(findings.variants, gallery.COLOURS, strict=False))
     view = views.comparison_view(
@@ -337,7 +343,7 @@ def write_view(findings: Findings, experiment_id: str, name: str) -> str:
         bars=bars,
         columns=[
             "metrics.`test/accuracy`",
-            "metrics.`val/accuracy`",
+            *(["metrics.`val/accuracy`"] if followed == "val" else []),
             "params.`resolved.cutout`",
             "params.`resolved.seed`",
         ],

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from experiments.recipes import RECIPES, RecipeError, Values, find
+from experiments.recipes import RECIPES, RecipeError, Values, find, with_steps_for
 
 AUTO = "auto"
 NONE = "none"
@@ -168,22 +168,13 @@ class Settings(BaseModel):
     @classmethod
     def _recipe_values(cls, given: Mapping[str, object]) -> dict[str, object]:
         try:
-            values: dict[str, object] = dict(find(str(given.get("recipe", cls.model_fields["recipe"].default))).values)
+            values = find(str(given.get("recipe", cls.model_fields["recipe"].default))).values
         except RecipeError:
             # Reported by the field of its own; the other options are still checked against some recipe.
-            values = dict(RECIPES["fast"].values)
-        return _with_steps_for(str(given.get("epochs", AUTO)), values)
-
-
-def _with_steps_for(epochs: str, values: dict[str, object]) -> dict[str, object]:
-    """The recipe's values, its lr_steps at the same shares of a training of another length."""
-    if not epochs.isdigit() or int(epochs) < 1 or values["schedule"] != "step" or values["lr_steps"] == NONE:
-        return values
-    parts = [int(part) * int(epochs) / int(str(values["epochs"])) for part in str(values["lr_steps"]).split(",")]
-    steps = sorted({max(1, round(part)) for part in parts} - {int(epochs)})
-    if not steps or steps[-1] >= int(epochs):
-        return values | {"schedule": "constant", "lr_steps": NONE}
-    return values | {"lr_steps": ",".join(map(str, steps))}
+            values = RECIPES["fast"].values
+        return (
+            dict(values) if given.get("lr_steps", AUTO) != AUTO else dict(with_steps_for(given.get("epochs"), values))
+        )
 
 
 def _spelled(value: object) -> str:
@@ -348,13 +339,13 @@ class TrainSettings(Settings):
     checkpoint: str = Field(
         "auto",
         min_length=1,
-        description="FILE: the state after every epoch, which stays; auto: in data_dir/checkpoints about "
+        description="FILE: the state after the last epoch, which stays; auto: in data_dir/checkpoints about "
         "once a minute, removed at the end; none",
     )
     resume: str = Field(
         "auto",
         min_length=1,
-        description="FILE: carry on from this checkpoint; auto: from the same training's own one, where there is one; "
+        description="FILE: carry on from this checkpoint; auto: from the one of this training, where there is one; "
         "none: start over",
     )
 
@@ -477,6 +468,9 @@ class CompareSettings(TrainSettings):
     def _chooses_once(self) -> "CompareSettings":
         if NONE not in (self.runs, self.filter):
             raise ValueError(f"filter={self.filter}: runs={self.runs} chooses the runs already; leave one of them out")
+        for name, allowed in (("checkpoint", (AUTO, NONE)), ("resume", (AUTO, NONE))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)}: a comparison trains several; take auto or none")
         return self
 
     def without_effect(self, given: Mapping[str, object]) -> list[str]:
@@ -617,6 +611,11 @@ def plan(settings: CompareSettings, given: Mapping[str, object]) -> list[Trainin
                 trainings.append(Training(variant.name, TrainSettings.of(**options), options))
             except SettingsError as error:
                 problems += [f"variants: {variant.name}: {problem}" for problem in error.problems]
+    for name in SHARED:
+        found = {str(getattr(training.settings, name)).lower(): training.variant for training in trainings}
+        if name != "seed" and len(found) > 1:
+            words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
+            problems.append(f"variants: {name} must be the same in all variants, not {words}; give {name}=... for all")
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))
     return trainings
@@ -672,10 +671,10 @@ def _width() -> int:
 def _recipes_help() -> str:
     lines = [
         textwrap.fill(
-            f"{name:<12} {recipe.summary}; source: {recipe.source}; reported: {recipe.reported}",
+            f"{name:<18} {recipe.summary}; source: {recipe.source}; reported: {recipe.reported}",
             _width(),
             initial_indent="  ",
-            subsequent_indent=" " * 15,
+            subsequent_indent=" " * 21,
         )
         for name, recipe in RECIPES.items()
     ]

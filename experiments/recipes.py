@@ -7,6 +7,7 @@ leaves open is chosen here, once, and marked "ours" in a comment or in `source`.
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "resnet18_onecycle": _recipe(
         summary="ResNet-18, OneCycleLR, 35 epochs, dropout, L1 and L2; about 2.5 hours on two CPU cores",
-        source="a published course project; ours: peak after 30 % (OneCycleLR's), shifts of hue, saturation and value",
+        source="a published course project; ours: peak after 30 %, constant momentum, shifts of hue and colour",
         reported="92.14 % in epoch 33",
         measured="not run in full",
         values={
@@ -226,7 +227,7 @@ def find(name: str) -> Recipe:
         RecipeError: no such recipe; a file that is missing, is not TOML or holds what no recipe has.
     """
     if name.endswith(".toml"):
-        return read(Path(name).expanduser())
+        return read(Path(os.path.expanduser(name)))
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -258,8 +259,31 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f'does not decide {", ".join(missing)}; add them, or base = "fast" to start from a recipe')
     if texts["base"] and texts["base"] not in RECIPES:
         raise RecipeError(f"base {texts['base']!r} is none of {', '.join(RECIPES)}")
+    if wrong := [name for name, value in given.items() if isinstance(value, bool) != isinstance(PLAIN[name], bool)]:
+        what = "true or false" if isinstance(PLAIN[wrong[0]], bool) else "no truth value"
+        raise RecipeError(f"{wrong[0]} = {json.dumps(given[wrong[0]], default=str)} must be {what}")
     base = RECIPES[texts["base"]].values if texts["base"] else {}
+    if "epochs" in given and "lr_steps" not in given and base:
+        base = with_steps_for(given["epochs"], base)
     return _recipe(texts["summary"] or path.stem, texts["source"], texts["reported"], "", {**base, **given})
+
+
+def with_steps_for(epochs: object, values: Values) -> Values:
+    """The values of a recipe, its lr_steps at the same shares of a training of another length.
+
+    As they are where there are no steps to move, or where values are not what they should be, which is told elsewhere.
+    """
+    try:
+        length = int(str(epochs))
+        parts = [int(part) * length / int(values["epochs"]) for part in str(values["lr_steps"]).split(",")]
+    except (ValueError, ZeroDivisionError):  # lr_steps is none, too
+        return values
+    if values["schedule"] != "step" or length < 1:
+        return values
+    steps = [step for step in sorted({max(1, round(part)) for part in parts}) if step < length]
+    if not steps:
+        return {**values, "schedule": "constant", "lr_steps": "none"}
+    return {**values, "lr_steps": ",".join(map(str, steps))}
 
 
 def as_toml(summary: str, values: Values) -> str:

@@ -25,6 +25,7 @@ from experiments.config import (
 from experiments.data import Dataset
 from experiments.findings import Member
 from experiments.progress import Reporter
+from experiments.recipes import PLAIN, RECIPES
 from experiments.store import TrackingError
 from experiments.tracking import FinishedRun
 from experiments.variant import Prepared
@@ -36,7 +37,7 @@ LISTED = 3  # runs named in one message
 _NO_VARIANT = {
     *SHARED,
     *("recipe", "gallery_size", "cam_layers", "track_test"),
-    *("device", "channels_last", "compile", "threads"),
+    *("device", "channels_last", "compile", "threads", "checkpoint", "resume"),
 }
 
 
@@ -67,7 +68,7 @@ class Trained:
     @property
     def unusual(self) -> tuple[bool, int]:
         """Sorts the run without Cutout, nearest to its recipe, to the front."""
-        usual = TrainSettings.of(recipe=self.settings.recipe).as_params()
+        usual = TrainSettings.of(recipe=self.settings.recipe).as_params()  # a recipe file may have gone: see _trained
         changed = sum(value != usual[name] for name, value in self.options.items())
         return self.settings.cutout, changed
 
@@ -82,6 +83,7 @@ class Trained:
     def command(self, seed: int) -> str:
         """What trains the same with another seed."""
         options = self.config["given"] | {"seed": seed}
+        options = {name: value for name, value in options.items() if name not in ("checkpoint", "resume")}
         return shlex.join(["python", "-m", "experiments.train", *_words(options)])
 
 
@@ -270,11 +272,16 @@ def _comparable(option: str, runs: Sequence[FinishedRun]) -> list[Trained]:
 
 
 def _trained(option: str, run: FinishedRun) -> Trained:
-    """The run with its settings as they were resolved; options that came later have their defaults."""
+    """The run with its settings as they were resolved; options that came later are off.
+
+    Every option is known, so the recipe decides nothing any more: one of a file stands as `fast`.
+    """
     try:
         config = run.read_json("config.json")
         known = {name: value for name, value in config["settings"].items() if name in TrainSettings.model_fields}
-        settings = TrainSettings.of(**known | {"precision": config["machine"]["precision"]})
+        recipe = known.get("recipe") if known.get("recipe") in RECIPES else "fast"
+        resolved = {"recipe": recipe, "precision": config["machine"]["precision"]}
+        settings = TrainSettings.of(**{**PLAIN, **known, **resolved})
     except (TrackingError, SettingsError, KeyError) as error:
         raise _outdated(option, run, f"config.json: {' '.join(str(error).split())}") from error
     return Trained(run, config, settings)

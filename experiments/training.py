@@ -218,7 +218,8 @@ def _prepare(model: nn.Module, train: Split, machine: Machine) -> None:
 
 def steps_of(images: int, batch_size: int) -> int:
     """Batches in an epoch: the whole ones, and the last one where it is at least a quarter of one or the only one."""
-    return max(1, images // batch_size + (images % batch_size >= batch_size / 4))
+    last = images % batch_size
+    return max(1, images // batch_size + (last >= batch_size / 4 and last > 1))
 
 
 def side_share(settings: TrainSettings, done: int, steps: int) -> float:

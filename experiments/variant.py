@@ -139,7 +139,7 @@ def prepare(
         augmentation=augmentation(settings, settings.side, mean, machine.device, machine.memory_format),
         explaining=explaining,
         fingerprint=identity,
-        checkpoint=find_checkpoint(settings, identity),
+        checkpoint=find_checkpoint(settings, identity, reporter or Reporter()),
         clock=clock,
     )
 
@@ -172,7 +172,7 @@ def default_name(settings: TrainSettings) -> str:
 def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
     """20 hex digits that are the same where settings, data, number format, code and libraries decide the same result.
 
-    The same up to rounding: threads, memory layout and compilation are left out, as are options without effect.
+    The same up to rounding: threads and compilation are left out, as are options without effect.
     """
     left_out = settings.idle().keys() | _NOT_IDENTITY
     options = {name: value for name, value in settings.as_params().items() if name not in left_out}
@@ -180,7 +180,9 @@ def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> 
     sources = [here / f"{module}.py" for module in _CODE] + sorted(Path(cam_core.__file__).parent.glob("*.py"))
     code = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
-    identity = [options, dataset.digest, machine.device, machine.precision, settings.augment_path, code, libraries]
+    # In another memory layout the state of an optimizer means another thing.
+    computed = [machine.device, machine.precision, machine.channels_last, settings.augment_path]
+    identity = [options, dataset.digest, *computed, code, libraries]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -277,16 +279,27 @@ def keeper_of(prepared: Prepared) -> Keeper | None:
     return Keeper(Path(where).expanduser(), 0.0, passing=False)
 
 
-def find_checkpoint(settings: TrainSettings, fingerprint_: str) -> Checkpoint | None:
+def find_checkpoint(settings: TrainSettings, fingerprint_: str, reporter: Reporter) -> Checkpoint | None:
     """The checkpoint that the settings say to carry on from, or None.
 
     Raises:
         CheckpointError: a file was named that is no checkpoint of this training.
     """
-    own = _own_checkpoint(settings, fingerprint_)
-    if settings.resume == NONE or (settings.resume == AUTO and not own.is_file()):
+    if settings.resume == NONE:
         return None
-    path = own if settings.resume == AUTO else Path(settings.resume).expanduser()
+    named = settings.checkpoint if settings.resume == AUTO else settings.resume
+    if named not in (AUTO, NONE):
+        path = Path(named).expanduser()
+        return None if settings.resume == AUTO and not path.exists() else _checkpoint_in(path, settings, fingerprint_)
+    own = _own_checkpoint(settings, fingerprint_)
+    try:
+        return _checkpoint_in(own, settings, fingerprint_) if own.exists() else None
+    except CheckpointError as error:
+        reporter.say(f"starts over: {error}")
+        return None
+
+
+def _checkpoint_in(path: Path, settings: TrainSettings, fingerprint_: str) -> Checkpoint:
     return of_this_training(path, fingerprint_, settings.as_params())
 
 

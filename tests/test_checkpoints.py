@@ -57,6 +57,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         check_place(tmp_path)
 
 
+def test_a_file_that_is_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"notes\.txt: is there already and is no checkpoint; name another"):
+        check_place(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_a_place_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
     write(tmp_path / "run.pt", checkpoint(1))
     check_place(tmp_path / "run.pt")

@@ -310,3 +310,17 @@ def test_finished_runs_leave_nothing_to_the_options_of_a_training(
     rest = ["--seeds", "1", "--compile", "False", "--lr", "auto", "--quiet", "True", "--data_dir", "elsewhere"]
     settings = CompareSettings.from_argv([*chooser, *rest])
     assert (settings.quiet, settings.data_dir) == (True, "elsewhere")
+
+
+def test_variants_by_recipe_must_share_the_data() -> None:
+    text = "a: recipe=fast; b: recipe=resnet18_steplr"
+    with pytest.raises(SettingsError, match="holdout must be the same in all variants, not true in a, false in b"):
+        plan(CompareSettings.of(variants=text), {})
+    assert len(plan(CompareSettings.of(variants=text, holdout=False), {"holdout": False})) == 2
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "resume"])
+def test_a_comparison_takes_no_checkpoint_file(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}=one.pt: a comparison trains several; take auto or none"):
+        CompareSettings.of(**{name: "one.pt"})
+    assert CompareSettings.of(**{name: "none"})

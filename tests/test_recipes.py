@@ -77,6 +77,8 @@ def test_a_file_may_start_from_a_recipe(tmp_path: Path) -> None:
         ('base = "fast"\n[settings]\ndataset = "scenes"', "'dataset' is no option of a recipe"),
         ('base = "fast"\nepochs = 3', "epochs: not part of a recipe file"),
         ("[settings]\nepochs = 3", "does not decide model, dropout"),
+        ('base = "fast"\n[settings]\nepochs = true', "epochs = true must be no truth value"),
+        ('base = "fast"\n[settings]\ncutout = 1', "cutout = 1 must be true or false"),
         ('settings = "none"\nbase = "fast"', "settings: not part of a recipe file"),
     ],
 )
@@ -99,6 +101,8 @@ def test_a_value_out_of_range_in_a_file_is_told_like_one_given_by_hand(tmp_path:
 def test_a_missing_file_and_an_unknown_name_are_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"No such file"):
         find(str(tmp_path / "none.toml"))
+    with pytest.raises(RecipeError, match="cannot be read"):
+        find("~nobody-of-this-name/own.toml")
     with pytest.raises(RecipeError, match="did you mean 'resnet18_cutout'"):
         find("resnet18_cutuot")
 
@@ -116,6 +120,25 @@ def test_a_missing_file_and_an_unknown_name_are_told(tmp_path: Path) -> None:
 )
 def test_the_steps_of_a_recipe_keep_their_shares_of_another_length(recipe: str, epochs: int, steps: str) -> None:
     assert TrainSettings.of(recipe=recipe, epochs=epochs).lr_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("base", "epochs", "steps"), [("resnet18_steplr", 40, "30"), ("resnet18_cutout", 30, "9,18,24")]
+)
+def test_a_file_that_changes_the_length_moves_the_steps(base: str, epochs: int, steps: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f'base = "{base}"\n[settings]\nepochs = {epochs}\n')
+    assert TrainSettings.of(recipe=str(path)).lr_steps == steps
+    assert TrainSettings.of(recipe=base, epochs=epochs).lr_steps == steps
+
+
+@pytest.mark.parametrize("bad", ["lr_steps = [1, 2]", 'lr_steps = "a,b"', 'epochs = "x"', "epochs = 0"])
+def test_wrong_values_in_a_file_are_told_whatever_the_length(bad: str, tmp_path: Path) -> None:
+    path = write(tmp_path, f'base = "resnet18_steplr"\n[settings]\n{bad}\n')
+    name = bad.partition(" ")[0]
+    with pytest.raises(SettingsError, match=f"{name}="):
+        TrainSettings.of(recipe=str(path))
+    with pytest.raises(SettingsError, match=r"epochs=²|lr_steps="):
+        TrainSettings.of(recipe=str(path), epochs="²")
 
 
 def test_one_epoch_has_no_step() -> None:

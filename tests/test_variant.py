@@ -17,7 +17,7 @@ from experiments.augment import to_tensor
 from experiments.checkpoints import CheckpointError
 from experiments.config import TrainSettings
 from experiments.evaluation import Predictions, predict
-from experiments.progress import Reporter
+from experiments.progress import Printer, Reporter
 from experiments.records import Metrics, Record
 from experiments.tracking import FinishedRun
 from experiments.training import TrainingDiverged, build_model
@@ -202,6 +202,27 @@ def test_a_checkpoint_of_ones_own_stays_and_another_training_refuses_it(store: P
     assert ready(resume="none").checkpoint is None
 
 
+def test_the_same_command_carries_on_from_a_file_of_ones_own(store: Path) -> None:
+    tracking.prepare_store(store)
+    with pytest.raises(KeyboardInterrupt):
+        variant.train(ready(checkpoint="mine.pt"), Interrupting(9))
+    again = ready(checkpoint="mine.pt")
+    assert again.checkpoint is not None
+    assert again.checkpoint.epochs == 1
+    assert ready(checkpoint="mine.pt", resume="none").checkpoint is None
+    assert ready(checkpoint="other.pt").checkpoint is None
+
+
+def test_a_damaged_automatic_checkpoint_is_told_and_left(capsys: pytest.CaptureFixture[str]) -> None:
+    own = Path("data/checkpoints") / f"{ready().fingerprint}.pt"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"half")
+    given = QUICK | {"gallery_size": 5}
+    found = prepare(TrainSettings.of(**given), given, dataset=toy_dataset(), reporter=Printer())
+    assert found.checkpoint is None
+    assert "starts over: resume=data/checkpoints/" in capsys.readouterr().out
+
+
 def test_nothing_is_written_where_no_checkpoint_is_wanted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variant, "AUTO_EVERY_S", 0.0)
     tracking.prepare_store(store)
@@ -301,6 +322,7 @@ def metrics_of(record: Record) -> Mapping[str, float]:
             {"cam_method": "hirescam"},
         ),
         *({"augment": "albumentations"}, {"optimizer": "sgd", "nesterov": False}, {"hflip": 0.25}),
+        {"channels_last": "false"},  # the state of an optimizer has another layout
     ],
 )
 def test_what_decides_the_result_changes_the_fingerprint(options: dict[str, object]) -> None:
