@@ -87,9 +87,10 @@ def parser() -> argparse.ArgumentParser:
 
 def training_settings(epochs: int) -> TrainSettings:
     """Plain training, as the suite does it."""
-    return TrainSettings.of(
-        dataset="scenes", epochs=epochs, train_images=TRAIN, batch_size=64, lr=0.1, device="cpu", precision="fp32"
-    )
+    sgd = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64}
+    schedule = {"schedule": "onecycle", "lr_warmup": 0.25, "label_smoothing": 0.1, "sides": "none"}
+    images = {"dataset": "scenes", "train_images": TRAIN, "hflip_mode": "random", "border": "black"}
+    return TrainSettings.of(epochs=epochs, device="cpu", precision="fp32", **sgd, **schedule, **images)
 
 
 def dataset(background_bias: float, data_dir: str) -> Dataset:

@@ -125,14 +125,14 @@ RECIPES: dict[str, Recipe] = {
         summary="small net with Muon, a minute or two on two CPU cores",
         source="ours, after K. Jordan's airbench94_muon (arXiv 2404.00498, github.com/KellerJordan/cifar10-airbench)",
         reported="none",
-        measured="not measured yet",
+        measured="90.59 ± 0.08 % test accuracy, 3 seeds",
         values=AIRBENCH,
     ),
     "fast_94": _recipe(
         summary="the same in airbench's widths, 10 epochs at full size",
         source="ours, after K. Jordan's airbench94_muon, which trains 8 epochs at batch 2,000",
         reported="94.01 %, mean of 200, with test-time flips and shifts",
-        measured="not measured yet",
+        measured="not run in full",
         values={**AIRBENCH, **AS_PUBLISHED, "model": "fastnet_wide", "epochs": 10, "sides": "none"},
     ),
     "resnet18": _recipe(
