@@ -188,7 +188,8 @@ def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> 
 
 def work(prepared: Prepared) -> int:
     """Steps of the progress bar: the training steps and a share for what follows them."""
-    return _training_steps(prepared) + _explaining_steps(prepared)
+    done = prepared.checkpoint.epochs if prepared.checkpoint else 0
+    return _training_steps(prepared) - done * _steps_of_an_epoch(prepared) + _explaining_steps(prepared)
 
 
 def _training_steps(prepared: Prepared) -> int:
@@ -229,7 +230,6 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
             clock.add(before.clock)
             log([Tag("camparison.resumed_after_epoch", str(before.epochs)), *iter_history(history)])
             reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
-            reporter.advance(before.epochs * _steps_of_an_epoch(prepared))
         keeper = keeper_of(prepared)
         state = before.state if before else None
         results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)

@@ -176,6 +176,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     again = ready(**same, data_dir="b")
     assert again.checkpoint is not None
     assert again.checkpoint.epochs == 2
+    assert variant.work(ready(**same, data_dir="a")) - variant.work(again) == 2 * steps  # what is left to do
     resumed = variant.train(again, Reporter())
     assert resumed.tags["camparison.resumed_after_epoch"] == "2"
     for name in ("train/loss", "val/loss", "test/accuracy", "train/lr"):
