@@ -17,7 +17,6 @@ from typing import Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the package index in every process
 
 import albumentations as A
-import cv2
 import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
@@ -31,6 +30,7 @@ from torchvision.transforms import InterpolationMode, v2
 from benchmarks.timing import WARM_UP, Report, Run
 from experiments import data, training, variant
 from experiments.allocator import keep_freed_memory
+from experiments.augment import BORDERS, mean_pixel
 from experiments.config import TrainSettings
 from experiments.data import Split
 from experiments.models import Network
@@ -246,7 +246,7 @@ def _loader(images: Images, settings: TrainSettings) -> Loader:
 
 def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.ndarray) -> A.Compose:
     """The settings' augmentations, then normalisation, from an image to a tensor."""
-    border = {"black": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}[settings.border]
+    border = BORDERS[settings.border]
     steps: list[A.BasicTransform] = []
     if settings.hflip:
         steps += [A.HorizontalFlip(p=settings.hflip)]
@@ -271,7 +271,7 @@ def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.
             num_holes_range=(settings.cutout_holes, settings.cutout_holes),
             hole_height_range=settings.cutout_sizes,
             hole_width_range=settings.cutout_sizes,
-            fill=tuple(float(value) for value in np.rint(mean * 255)),
+            fill=tuple(float(value) for value in mean_pixel(mean)),
             p=settings.cutout_p,
         )
         steps += [hole]

@@ -5,7 +5,6 @@ Options are spelled exactly like the `-P` names of `MLproject`. This module impo
 """
 
 import argparse
-import difflib
 import inspect
 import re
 import shutil
@@ -20,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from experiments.recipes import RECIPES, RecipeError, Values, find, with_steps_for
+from experiments.recipes import RECIPES, RecipeError, Values, did_you_mean, find, with_steps_for
 
 AUTO = "auto"
 NONE = "none"
@@ -90,12 +89,6 @@ def _dataset_name(text: str) -> str:
     if text in known or (text.startswith("folder:") and len(text) > len("folder:")):
         return text
     raise ValueError(f"must be auto, cifar10, scenes or folder:PATH{did_you_mean(text, known)}")
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A suggestion such as `; did you mean 'cutout'?`, empty where nothing in `known` is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Settings(BaseModel):
@@ -468,8 +461,8 @@ class CompareSettings(TrainSettings):
     def _chooses_once(self) -> "CompareSettings":
         if NONE not in (self.runs, self.filter):
             raise ValueError(f"filter={self.filter}: runs={self.runs} chooses the runs already; leave one of them out")
-        for name, allowed in (("checkpoint", (AUTO, NONE)), ("resume", (AUTO, NONE))):
-            if getattr(self, name) not in allowed:
+        for name in ("checkpoint", "resume"):
+            if getattr(self, name) not in (AUTO, NONE):
                 raise ValueError(f"{name}={getattr(self, name)}: a comparison trains several; take auto or none")
         return self
 

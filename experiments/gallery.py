@@ -1,6 +1,6 @@
 """The pictures: each function takes arrays and returns one picture, uint8 `(height, width, 3)`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,7 @@ from experiments.evaluation import Predictions
 
 Picture = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
+Tiles = Callable[[Images, Float32[np.ndarray, "n h w"]], list[Tile]]
 MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
 CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels: so the words stay legible
 EXPLAINED = (
@@ -97,6 +98,11 @@ def gallery(
     return grid([tiles[i : i + 5] for i in range(0, len(tiles), 5)], title=title, tile_size=TILE)
 
 
+def heat_tiles(images: Images, maps: Float32[np.ndarray, "n h w"]) -> list[Tile]:
+    """Each map without its image; a dead one is marked as such."""
+    return [Tile(heat(map_), "" if map_.any() else NO_EVIDENCE) for map_ in maps]
+
+
 def layer_sheet(
     images: Images,
     maps: Float32[np.ndarray, "layers n h w"],
@@ -106,29 +112,15 @@ def layer_sheet(
     classes: Sequence[str],
     title: str,
     footer: str = EXPLAINED,
+    tiles: Tiles = map_tiles,
 ) -> Picture:
-    """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean."""
-    columns = {name: map_tiles(images, own) for name, own in zip(layers, maps, strict=True)}
+    """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean.
+
+    `tiles` draws the maps of a layer: `map_tiles` over their images, `heat_tiles` alone.
+    """
+    columns = {name: tiles(images, own) for name, own in zip(layers, maps, strict=True)}
     originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
     return sheet(originals, columns, labels=[classes[label] for label in labels], title=title, footer=footer)
-
-
-def heat_sheet(
-    images: Images,
-    maps: Float32[np.ndarray, "layers n h w"],
-    layers: Sequence[str],
-    labels: Int64[np.ndarray, "n"],
-    said: Sequence[Verdict],
-    classes: Sequence[str],
-    title: str,
-) -> Picture:
-    """As `layer_sheet`, with the maps alone instead of over the image."""
-    columns = {
-        name: [Tile(heat(map_), "" if map_.any() else NO_EVIDENCE) for map_ in own]
-        for name, own in zip(layers, maps, strict=True)
-    }
-    originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
-    return sheet(originals, columns, labels=[classes[label] for label in labels], title=title, footer=EXPLAINED)
 
 
 def side_by_side(

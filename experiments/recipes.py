@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -220,6 +220,12 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A suggestion such as `; did you mean 'cutout'?`, empty where nothing in `known` is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def find(name: str) -> Recipe:
     """The recipe of this name, or of the file `name` where it ends in .toml.
 
@@ -229,9 +235,7 @@ def find(name: str) -> Recipe:
     if name.endswith(".toml"):
         return read(Path(os.path.expanduser(name)))
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"must be one of {', '.join(RECIPES)}, or a FILE.toml{hint}")
+        raise RecipeError(f"must be one of {', '.join(RECIPES)}, or a FILE.toml{did_you_mean(name, list(RECIPES))}")
     return RECIPES[name]
 
 
@@ -253,8 +257,7 @@ def read(path: Path) -> Recipe:
         extra = ", ".join(content) or "settings"
         raise RecipeError(f"{extra}: not part of a recipe file, which has base, summary, source, reported, [settings]")
     if unknown := [name for name in given if name not in PLAIN]:
-        near = difflib.get_close_matches(unknown[0], PLAIN, n=1)
-        raise RecipeError(f"{unknown[0]!r} is no option of a recipe{f'; did you mean {near[0]!r}?' if near else ''}")
+        raise RecipeError(f"{unknown[0]!r} is no option of a recipe{did_you_mean(unknown[0], list(PLAIN))}")
     if not texts["base"] and (missing := [name for name in PLAIN if name not in given]):
         raise RecipeError(f'does not decide {", ".join(missing)}; add them, or base = "fast" to start from a recipe')
     if texts["base"] and texts["base"] not in RECIPES:

@@ -18,6 +18,7 @@ from jaxtyping import Int64
 
 import cam_core
 from cam_core import Cams, cams, cams_of_methods, relative_to_mean
+from cam_core.sheets import map_tiles
 from experiments import data, evaluation, focus, gallery, tracking
 from experiments.augment import Augmentation, to_tensor
 from experiments.batch_augment import augmentation
@@ -228,7 +229,12 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
         if before := prepared.checkpoint:
             history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}
             clock.add(before.clock)
-            log([Tag("camparison.resumed_after_epoch", str(before.epochs)), *iter_history(history)])
+            log(
+                [
+                    Tag("camparison.resumed_after_epoch", str(before.epochs)),
+                    *(Metrics(metrics, epoch) for epoch, metrics in history.items()),
+                ]
+            )
             reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
         keeper = keeper_of(prepared)
         state = before.state if before else None
@@ -256,17 +262,9 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
     return tracking.finished_run(run.id)
 
 
-def iter_history(history: Mapping[int, dict[str, float]]) -> Iterator[Metrics]:
-    """The metrics of the epochs that an interrupted run had done."""
-    for epoch, metrics in history.items():
-        yield Metrics(metrics, epoch)
-
-
 def checkpoint_of(prepared: Prepared, history: Mapping[int, dict[str, float]], state: Mapping[str, Any]) -> Checkpoint:
     """What the training needs to carry on after the last epoch of `history`."""
-    clock = {"wall": dict(prepared.clock.wall), "cpu": dict(prepared.clock.cpu)}
-    epochs = {epoch: dict(metrics) for epoch, metrics in history.items()}
-    return Checkpoint(prepared.fingerprint, prepared.settings.as_params(), epochs, clock, state)
+    return Checkpoint(prepared.fingerprint, prepared.settings.as_params(), dict(history), asdict(prepared.clock), state)
 
 
 def keeper_of(prepared: Prepared) -> Keeper | None:
@@ -400,7 +398,7 @@ def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions
     if not prepared.settings.track_test:  # otherwise the last epoch has logged them
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
     if prepared.settings.test_flip:
-        yield Metrics(dict(_flipped_accuracies(prepared, model)), epoch)
+        yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
     yield Table("predictions.parquet", evaluation.prediction_table(predictions, dataset.classes))
     counts = evaluation.confusion_matrix(predictions, len(dataset.classes))
     yield Picture("confusion.png", gallery.confusion(counts, dataset.classes))
@@ -413,28 +411,38 @@ def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions
         yield Metrics(evaluation.shift(found), epoch)
 
 
-def _flipped_accuracies(prepared: Prepared, model: Network) -> Iterator[tuple[str, float]]:
-    for name in ("val", SPLIT):
-        if split := prepared.dataset.splits.get(name):
-            predictions = evaluation.predict_with_mirrors(model, split.images, split.labels, prepared.machine.device)
-            yield f"{name}/accuracy_with_mirrors", predictions.accuracy
+def _accuracies_with_mirrors(
+    prepared: Prepared, model: Network, predictions: Predictions
+) -> Iterator[tuple[str, float]]:
+    splits, device = prepared.dataset.splits, prepared.machine.device
+    found = {SPLIT: evaluation.with_mirrors(predictions, model, splits[SPLIT].images, device)}
+    if val := splits.get("val"):
+        found["val"] = evaluation.predict_with_mirrors(model, val.images, val.labels, device)
+    for name, averaged in found.items():
+        yield f"{name}/accuracy_with_mirrors", averaged.accuracy
 
 
 def iter_best_epoch(history: pd.DataFrame) -> Iterator[Metrics]:
     """The epoch that does best on the tracked test images: what a source may report, not an estimate."""
     if "test/accuracy" in history:
-        curve = history["test/accuracy"]
-        found = {"test/best_accuracy": float(curve.max()), "test/best_epoch": float(curve.index[int(curve.argmax())])}
+        best, accuracy = _best_epoch(history)
+        found = {"test/best_accuracy": accuracy, "test/best_epoch": float(best)}
         yield Metrics(found, int(history.index[-1]))
+
+
+def _best_epoch(history: pd.DataFrame) -> tuple[int, float]:
+    """The epoch of the highest test accuracy, the first of equals, and that accuracy."""
+    curve = history["test/accuracy"]
+    return int(curve.index[int(curve.argmax())]), float(curve.max())
 
 
 def curves_title(name: str, history: pd.DataFrame) -> str:
     """The run's name and, where the test images were tracked, what its last and its best epoch reached on them."""
     if "test/accuracy" not in history:
         return name
-    curve = history["test/accuracy"]
-    best = f"{curve.max():.2%} in epoch {curve.index[int(curve.argmax())]}"
-    return f"{name}: test accuracy {curve.iloc[-1]:.2%} after the last epoch; best of {len(curve)}: {best}"
+    (best, accuracy), last = _best_epoch(history), history["test/accuracy"].iloc[-1]
+    found = f"{accuracy:.2%} in epoch {best}"
+    return f"{name}: test accuracy {last:.2%} after the last epoch; best of {len(history)}: {found}"
 
 
 def iter_looks(
@@ -501,7 +509,8 @@ def iter_galleries(prepared: Prepared, model: Network, predictions: Predictions)
         labels = split.labels[indices]
         found = _maps(prepared, model, indices, labels)
         yield Picture(f"gradcam/{name}.png", _sheet(prepared, predictions, indices, found, title))
-        yield Picture(f"gradcam/{name}_heat.png", _heat_sheet(prepared, predictions, indices, found, title))
+        heats = _sheet(prepared, predictions, indices, found, f"{title}, the maps alone", tiles=gallery.heat_tiles)
+        yield Picture(f"gradcam/{name}_heat.png", heats)
         if name == "misclassified":
             found = _maps(prepared, model, indices, predictions.classes[indices])
             footer = gallery.PREDICTED_EXPLAINED
@@ -525,20 +534,10 @@ def _sheet(
     found: Cams,
     title: str,
     footer: str = gallery.EXPLAINED,
+    tiles: gallery.Tiles = map_tiles,
 ) -> gallery.Picture:
-    """The maps over their images."""
+    """The maps beside their images, drawn by `tiles`."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     said, drawn = gallery.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()
     images, labels = split.images[indices], split.labels[indices]
-    return gallery.layer_sheet(images, drawn, found.layers, labels, said, classes, title, footer)
-
-
-def _heat_sheet(
-    prepared: Prepared, predictions: Predictions, indices: Int64[np.ndarray, "m"], found: Cams, title: str
-) -> gallery.Picture:
-    """The maps alone, beside their images."""
-    split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
-    said, drawn = gallery.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()
-    return gallery.heat_sheet(
-        split.images[indices], drawn, found.layers, split.labels[indices], said, classes, f"{title}, the maps alone"
-    )
+    return gallery.layer_sheet(images, drawn, found.layers, labels, said, classes, title, footer, tiles)
