@@ -267,10 +267,11 @@ def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.
     if settings.hsv_p:
         steps += [A.HueSaturationValue(settings.hue, settings.saturation, settings.value, p=settings.hsv_p)]
     if settings.cutout:
+        heights, widths = settings.cutout_sizes
         hole = A.CoarseDropout(
             num_holes_range=(settings.cutout_holes, settings.cutout_holes),
-            hole_height_range=settings.cutout_sizes,
-            hole_width_range=settings.cutout_sizes,
+            hole_height_range=heights,
+            hole_width_range=widths,
             fill=tuple(float(value) for value in mean_pixel(mean)),
             p=settings.cutout_p,
         )
@@ -281,7 +282,7 @@ def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.
 def torchvision_transform(settings: TrainSettings, mean: np.ndarray, std: np.ndarray) -> v2.Compose:
     """The same from a Pillow image; saturation and value are multiplied where albumentations adds, as near as it gets.
 
-    One hole at most: `RandomErasing` has no more.
+    One square hole at most, of the same areas: `RandomErasing` has no more, and no sides of its own.
     """
     steps: list[nn.Module] = []
     if settings.hflip:
@@ -304,7 +305,7 @@ def torchvision_transform(settings: TrainSettings, mean: np.ndarray, std: np.nda
         steps += [v2.RandomApply([colour], settings.hsv_p)]
     steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean.tolist(), std.tolist())]
     if settings.cutout:
-        low, high = ((size / settings.side) ** 2 for size in settings.cutout_sizes)
+        low, high = (height * width / settings.side**2 for height, width in zip(*settings.cutout_sizes, strict=True))
         steps += [v2.RandomErasing(settings.cutout_p, scale=(low, high), ratio=(1.0, 1.0))]
     return v2.Compose(steps)
 

@@ -62,9 +62,24 @@ class Cutout(A.CoarseDropout):  # type: ignore[misc]
         return {"holes": np.array(holes, np.int32), "seed": self.py_random.randint(0, 2**32 - 1)}
 
     def _hole(self, height: int, width: int) -> tuple[int, int, int, int]:
+        tall, wide = self._extent()
+        top, left = self.py_random.randrange(height) - tall // 2, self.py_random.randrange(width) - wide // 2
+        return max(left, 0), max(top, 0), min(left + wide, width), min(top + tall, height)
+
+    def _extent(self) -> tuple[int, int]:
+        """Height and width of the next hole before it is clipped, pixels."""
         side = self.py_random.randint(*self.hole_height_range)
-        top, left = self.py_random.randrange(height) - side // 2, self.py_random.randrange(width) - side // 2
-        return max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+        return side, side
+
+
+class RectangularCutout(Cutout):
+    """As `Cutout`, with height and width drawn independently of each other.
+
+    A hole of height h and width w covers the rows from centre - h // 2 on and the columns from centre - w // 2 on.
+    """
+
+    def _extent(self) -> tuple[int, int]:
+        return self.py_random.randint(*self.hole_height_range), self.py_random.randint(*self.hole_width_range)
 
 
 def geometry(settings: TrainSettings, side: int) -> A.Compose:
@@ -118,12 +133,14 @@ def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
         "random": "random_uniform",
         "noise": "random",
     }
-    transform = {"published": Cutout, "inside": A.CoarseDropout}[settings.cutout_placement]
+    published = Cutout if settings.cutout_square else RectangularCutout
+    transform = {"published": published, "inside": A.CoarseDropout}[settings.cutout_placement]
+    heights, widths = settings.cutout_sizes
     hole = strict(
         transform,
         num_holes_range=(settings.cutout_holes, settings.cutout_holes),
-        hole_height_range=settings.cutout_sizes,
-        hole_width_range=settings.cutout_sizes,
+        hole_height_range=heights,
+        hole_width_range=widths,
         fill=fills[settings.cutout_fill],
         p=settings.cutout_p,
     )

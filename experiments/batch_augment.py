@@ -268,16 +268,16 @@ def draw_matrices(settings: TrainSettings, side: int, n: int, rng: np.random.Gen
 
 
 def draw_holes(settings: TrainSettings, side: int, n: int, rng: np.random.Generator) -> Int64[np.ndarray, "n m 4"]:
-    """Holes as `erase` takes them, placed as the settings say: see `augment.Cutout` and A.CoarseDropout."""
-    smallest, largest = settings.cutout_sizes
+    """Holes as `erase` takes them, placed as the settings say: see `augment.holes`."""
+    heights, widths = settings.cutout_sizes
     shape = (n, settings.cutout_holes)
-    height = rng.integers(smallest, largest + 1, shape)
-    if settings.cutout_placement == "published":
-        width = height
-        top, left = (rng.integers(0, side, shape) - height // 2 for _ in range(2))
+    published = settings.cutout_placement == "published"
+    height = rng.integers(*heights, shape, endpoint=True)
+    width = height if published and settings.cutout_square else rng.integers(*widths, shape, endpoint=True)
+    if published:
+        top, left = (rng.integers(0, side, shape) - extent // 2 for extent in (height, width))
     else:
-        width = rng.integers(smallest, largest + 1, shape)
-        top, left = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)
+        top, left = (rng.integers(0, side - extent, endpoint=True) for extent in (height, width))
     return np.stack([left, top, left + width, top + height], 2).clip(0, side)
 
 

@@ -49,7 +49,7 @@ def forest(differences: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pic
     names = list(dict.fromkeys(table["variant"]))
     shown = {measure: quantity for measure, quantity in quantities.items() if (table["measure"] == measure).any()}
     height = 0.75 + _rows_height(names)
-    figure = _figure(0.8 + height * len(shown), _forest_title(table))
+    figure = titled_figure(0.8 + height * len(shown), _forest_title(table))
     for axes, (measure, quantity) in zip(
         figure.subplots(len(shown), 1, squeeze=False).flat, shown.items(), strict=True
     ):
@@ -108,7 +108,7 @@ def seeds(runs: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Picture:
     lines = math.ceil(len(shown) / columns)
     joined = "each dot is a run, the bar their mean; lines join paired seeds"
     title = f"Every run\n{joined if len(runs) > len(names) else 'one seed: each marker is one run'}"
-    figure = _figure(0.8 + lines * (0.75 + _rows_height(names)), title)
+    figure = titled_figure(0.8 + lines * (0.75 + _rows_height(names)), title)
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes, measure in zip(panels.flat, shown, strict=False):
         quantity = quantities[measure]
@@ -140,7 +140,7 @@ def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Picture:
     """
     most = max(len(some) for some in histories.values())
     what = f"mean of {most} seeds, band from the lowest to the highest" if most > 1 else "one seed"
-    figure = _figure(4.8, f"Training\n{what}")
+    figure = titled_figure(4.8, f"Training\n{what}")
     splits: dict[str, None] = {}
     for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for turn, some in enumerate(histories.values()):
@@ -154,7 +154,7 @@ def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Picture:
         axes.set(xlabel="epoch", ylabel=measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-    _legend(figure, [*_variant_keys(list(histories)), *(_split_key(split) for split in SPLITS if split in splits)])
+    legend_below(figure, [*_variant_keys(list(histories)), *(_split_key(split) for split in SPLITS if split in splits)])
     return drawn(figure)
 
 
@@ -180,7 +180,7 @@ def reliability(calibrations: Mapping[str, Sequence[Calibration]]) -> Picture:
     """
     several = any(len(some) > 1 for some in calibrations.values())
     seeds = "; thin: from the lowest to the highest seed" if several else ""
-    figure = _figure(6.8, f"Reliability\nhollow: fewer than {FEW} images per run{seeds}")
+    figure = titled_figure(6.8, f"Reliability\nhollow: fewer than {FEW} images per run{seeds}")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     above.text(0.97, 0.91, "as sure as right", ha="right", fontsize=SMALL)
@@ -190,7 +190,7 @@ def reliability(calibrations: Mapping[str, Sequence[Calibration]]) -> Picture:
         below.stairs(shares, some[0].edges, color=_style(turn)[0], linewidth=1.2, alpha=0.7)
     above.set(ylabel="share that is right", xlim=(0, 1), ylim=(-0.02, 1.02))
     below.set(xlabel="confidence: the probability of the predicted class", ylabel="share of\nthe images")
-    _legend(figure, _variant_keys([f"{name}: {_calibration_text(some)}" for name, some in calibrations.items()]))
+    legend_below(figure, _variant_keys([f"{name}: {_calibration_text(some)}" for name, some in calibrations.items()]))
     return drawn(figure)
 
 
@@ -232,9 +232,9 @@ def per_class(classes: pd.DataFrame) -> Picture:
     variants = list(dict.fromkeys(table["name"]))
     columns = min(3, len(variants))
     lines = math.ceil(len(variants) / columns)
-    headings = {name: _wrapped(name, (WIDTH - NAME) / columns) for name in variants}
+    headings = {name: wrapped(name, (WIDTH - NAME) / columns) for name in variants}
     heading = LINE * max(text.count("\n") for text in headings.values())
-    figure = _figure(0.7 + lines * (0.75 + heading + _rows_height(order)), _class_title(table, total))
+    figure = titled_figure(0.7 + lines * (0.75 + heading + _rows_height(order)), _class_title(table, total))
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for turn, (axes, name) in enumerate(zip(panels.flat, variants, strict=False), start=1):
         _class_panel(axes, table[table["name"] == name].set_index("class").loc[order], turn)
@@ -243,7 +243,7 @@ def per_class(classes: pd.DataFrame) -> Picture:
         axes.tick_params(axis="x", labelbottom=True)
     for axes in panels.flat[len(variants) :]:
         axes.set_visible(False)
-    _legend(figure, _class_keys())
+    legend_below(figure, _class_keys())
     return drawn(figure)
 
 
@@ -298,7 +298,7 @@ def agreement(table: pd.DataFrame) -> Picture:
     floor = "one seed: how much seeds alone differ is not known"
     if len(within):
         floor = "grey: between seeds of one variant; a marker there or right of it shows nothing beyond what seeds do"
-    figure = _figure(
+    figure = titled_figure(
         1.2 + _rows_height(names), f"How alike the last layer's maps are on the same images (1 = the same)\n{floor}"
     )
     turns = {name: turn for turn, name in enumerate(dict.fromkeys([*table["variant"], *table["against"]]))}
@@ -326,16 +326,16 @@ def _style(turn: int) -> tuple[str, str]:
     return COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]
 
 
-def _figure(height: float, title: str) -> Figure:
+def titled_figure(height: float, title: str) -> Figure:
     """A white figure of that many inches; `title` has a first line and smaller ones."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.suptitle(_wrapped(title, WIDTH - 0.5, LARGE), fontsize=LARGE, x=0.01, ha="left")
+    figure.suptitle(wrapped(title, WIDTH - 0.5, LARGE), fontsize=LARGE, x=0.01, ha="left")
     return figure
 
 
 def _heights(names: Sequence[str]) -> list[float]:
     """How high the row of each name is, in lines of text."""
-    return [_wrapped(name, NAME).count("\n") + 2.2 for name in names]
+    return [wrapped(name, NAME).count("\n") + 2.2 for name in names]
 
 
 def _rows_height(names: Sequence[str]) -> float:
@@ -351,7 +351,7 @@ def _places(names: Sequence[str]) -> list[float]:
 
 def _set_names(axes: Axes, names: Sequence[str]) -> None:
     """The names beside the rows, the first at the top."""
-    axes.set_yticks(_places(names), [_wrapped(name, NAME) for name in names])
+    axes.set_yticks(_places(names), [wrapped(name, NAME) for name in names])
     axes.set_ylim(sum(_heights(names)), 0)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -359,7 +359,7 @@ def _set_names(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _set_heading(axes: Axes, text: str, better: Better) -> None:
-    axes.set_title(_wrapped(text, NAME), loc="left", fontsize=PLAIN, fontweight="bold")
+    axes.set_title(wrapped(text, NAME), loc="left", fontsize=PLAIN, fontweight="bold")
     axes.set_title(DIRECTION[better], loc="right", fontsize=SMALL)
 
 
@@ -379,18 +379,18 @@ def _variant_keys(texts: Sequence[str]) -> list[Line2D]:
     ]
 
 
-def _legend(figure: Figure, keys: Sequence[Line2D]) -> None:
+def legend_below(figure: Figure, keys: Sequence[Line2D]) -> None:
     """Below the chart, in as many columns as fit; the figure grows by its height."""
     width = figure.get_figwidth() - 0.5
     longest = max(font(_pixels(PLAIN)).getlength(str(key.get_label())) for key in keys) / 100
     columns = max(1, min(3, int(width / (longest + 0.6))))
-    texts = [_wrapped(str(key.get_label()), width - 0.6) for key in keys]
+    texts = [wrapped(str(key.get_label()), width - 0.6) for key in keys]
     lines = sum(text.count("\n") + 1 for text in texts)
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(lines / columns) + 0.1)
     figure.legend(keys, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=PLAIN)
 
 
-def _wrapped(text: str, inches: float, points: int = PLAIN) -> str:
+def wrapped(text: str, inches: float, points: int = PLAIN) -> str:
     """The text in lines of that width, which matplotlib takes as it is: a dollar sign starts no formula."""
     return "\n".join(wrap(text, font(_pixels(points)), int(inches * 100))).replace("$", r"\$")
 

@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Seconds of imports that --help and a refused option can do without.
     from experiments import comparison, entry
 
+    entry.refuse_torchrun(CompareSettings.command)
     with entry.at_work(CompareSettings.command):
         if settings.finished_by:
             comparison.compare_finished(settings, given)

@@ -14,7 +14,7 @@ from rich.table import Table as Columns
 
 from cam_core import relative_to_mean
 from experiments import charts, gallery, outcomes, report, selection, tracking, variant, views
-from experiments.config import CompareSettings, Training
+from experiments.config import CHOOSING, CompareSettings, Training
 from experiments.data import Dataset
 from experiments.evaluation import Predictions
 from experiments.findings import Findings, Measure, Member, Pair
@@ -25,7 +25,7 @@ from experiments.tracking import FinishedRun
 from experiments.variant import Prepared
 
 COLUMNS = 4  # variants beside each other on a terminal of 80 columns
-FINISHED = ("runs", "filter", "allow_same", "quiet", "data_dir")
+FINISHED = (*CHOOSING, "allow_same", "quiet", "data_dir")
 AXES = 6  # settings, and measures, in the view's parallel coordinates: more cannot be told apart
 NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
 
@@ -137,7 +137,7 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, o
         address,
         hint,
         command=shlex.join(["python", "-m", "experiments.compare", *words]),
-        chosen=" ".join(f"{option}={by_hand[option]}" for option in ("runs", "filter") if option in by_hand),
+        chosen=" ".join(f"{option}={by_hand[option]}" for option in CHOOSING if option in by_hand),
     )
     yield Text("report.html", page)
 

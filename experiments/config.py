@@ -42,11 +42,9 @@ class _ByRecipe:
 BY_RECIPE = _ByRecipe()
 
 
-def _size_range(text: str) -> str:
-    """`text` unchanged where it is pixels ("16") or a range of pixels ("8-20")."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    if not match or int(match[1]) < 1 or int(match[2] or match[1]) < int(match[1]):
-        raise ValueError("must be pixels such as 16, or a range such as 8-20, at least 1")
+def _hole_size(text: str) -> str:
+    """`text` unchanged where `parse_hole_size` reads it."""
+    parse_hole_size(text)
     return text
 
 
@@ -153,6 +151,11 @@ class Settings(BaseModel):
     def without_effect(self, given: Mapping[str, object]) -> list[str]:
         """One line for each option in `given` that the others make meaningless: a slip that would go unnoticed."""
         return []
+
+    @classmethod
+    def shown(cls, name: str, value: object) -> str:
+        """The value of an option as messages tell it."""
+        return str(value)
 
     @classmethod
     def _left_to_recipe(cls, name: str, value: object) -> bool:
@@ -281,8 +284,8 @@ class TrainSettings(Settings):
     value: Annotated[int, BY_RECIPE] = Field(ge=0, le=255, description="largest shift of the value (lightness), of 255")
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="holes per image")
-    cutout_size: Annotated[str, BeforeValidator(str), AfterValidator(_size_range), BY_RECIPE] = Field(
-        description="side of a hole, pixels, or a range such as 8-20"
+    cutout_size: Annotated[str, BeforeValidator(str), AfterValidator(_hole_size), BY_RECIPE] = Field(
+        description="side of a hole, pixels, or a range such as 8-20; or height x width such as 12x20 or 8-12x16-20"
     )
     cutout_p: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image gets its holes")
     cutout_fill: Annotated[Literal["mean", "black", "random", "noise"], BY_RECIPE] = Field(
@@ -349,7 +352,7 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
-        if self.cutout and self.cutout_sizes[1] > self.side:
+        if self.cutout and max(largest for _, largest in self.cutout_sizes) > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
         if self.nesterov and not self.momentum:
             raise ValueError("momentum=0: nesterov needs a momentum; add nesterov=false, or a momentum above 0")
@@ -407,10 +410,15 @@ class TrainSettings(Settings):
         return (1.0,) if self.sides == "none" else tuple(int(part) / 32 for part in self.sides.split(","))
 
     @property
-    def cutout_sizes(self) -> tuple[int, int]:
-        """Smallest and largest side of a hole, pixels."""
-        low, _, high = self.cutout_size.partition("-")
-        return int(low), int(high or low)
+    def cutout_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Smallest and largest height, smallest and largest width of a hole, pixels."""
+        ranges = parse_hole_size(self.cutout_size)
+        return ranges[0], ranges[-1]
+
+    @property
+    def cutout_square(self) -> bool:
+        """Whether holes of `published` placement are squares: `cutout_size` has one part for both sides."""
+        return len(parse_hole_size(self.cutout_size)) == 1
 
     @property
     def lr_step_epochs(self) -> tuple[int, ...]:
@@ -419,6 +427,13 @@ class TrainSettings(Settings):
 
 
 VARIANTS: dict[str, dict[str, object]] = {"baseline": {"cutout": False}, "cutout": {"cutout": True}}
+
+
+OWN = "own setting"
+"""What the baseline of a study is called: the training that would be done without it."""
+CHOOSING = ("runs", "filter", "study")
+"""Options of which each chooses finished runs."""
+STUDY_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
 
 
 class CompareSettings(TrainSettings):
@@ -447,6 +462,9 @@ class CompareSettings(TrainSettings):
         description="finished runs to compare, with no training: those that MLflow's search finds with this, such as "
         "\"params.`resolved.epochs` = '6' AND tags.`camparison.dataset` = 'scenes'\"",
     )
+    study: Annotated[str, Field(pattern=STUDY_NAME)] = Field(
+        NONE, description="finished runs to compare, with no training: the confirmed ones of this study of `tune`"
+    )
     allow_same: bool = Field(
         False, description="allow one training under two names: a comparison in which there is nothing to find (A/A)"
     )
@@ -454,13 +472,14 @@ class CompareSettings(TrainSettings):
 
     @property
     def finished_by(self) -> str:
-        """The option that chooses finished runs, `runs` or `filter`; empty where variants are trained."""
-        return next((name for name in ("runs", "filter") if getattr(self, name) != NONE), "")
+        """The option that chooses finished runs, one of `CHOOSING`; empty where variants are trained."""
+        return next((name for name in CHOOSING if getattr(self, name) != NONE), "")
 
     @model_validator(mode="after")
     def _chooses_once(self) -> "CompareSettings":
-        if NONE not in (self.runs, self.filter):
-            raise ValueError(f"filter={self.filter}: runs={self.runs} chooses the runs already; leave one of them out")
+        chosen = [f"{name}={getattr(self, name)}" for name in CHOOSING if getattr(self, name) != NONE]
+        if len(chosen) > 1:
+            raise ValueError(f"{chosen[1]}: {chosen[0]} chooses the runs already; leave one of them out")
         for name in ("checkpoint", "resume"):
             if getattr(self, name) not in (AUTO, NONE):
                 raise ValueError(f"{name}={getattr(self, name)}: a comparison trains several; take auto or none")
@@ -477,7 +496,7 @@ class CompareSettings(TrainSettings):
         return [
             f"{name}={given[name]}: has no effect on finished runs; leave out {name} or {self.finished_by}"
             for name in by_hand
-            if name not in ("runs", "filter", "allow_same", "quiet", "data_dir")
+            if name not in (*CHOOSING, "allow_same", "quiet", "data_dir")
         ]
 
 
@@ -500,30 +519,54 @@ def parse_variants(text: str) -> list[Variant]:
     Raises:
         SettingsError: unknown or repeated names, malformed options, fewer than two or more than ten variants.
     """
+    variants = named_options(text, "variants")
+    if not 2 <= len(variants) <= 10:
+        raise SettingsError([f"variants: {text!r} names {len(variants)}; a comparison takes two to ten"])
+    return variants
+
+
+def named_options(text: str, option: str) -> list[Variant]:
+    """The names in `text`, the value of `option`, each with the options that follow it or that `VARIANTS` knows.
+
+    Raises:
+        SettingsError: unknown or repeated names, malformed options.
+    """
     separator = ";" if ";" in text or ":" in text else ","
     variants, problems = [], []
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, colon, options = (piece.strip() for piece in part.partition(":"))
         if not _NAME.fullmatch(name):
-            problems.append(f"variants: {name!r} is no name; use letters, digits, _ . -, then a colon and the options")
+            problems.append(f"{option}: {name!r} is no name; use letters, digits, _ . -, then a colon and the options")
         elif colon:
             words = options.split()
-            problems += [f"variants: {word!r} of {name!r} is not option=value" for word in words if "=" not in word]
+            problems += [f"{option}: {word!r} of {name!r} is not option=value" for word in words if "=" not in word]
             variants.append(Variant(name, dict(word.split("=", 1) for word in words if "=" in word)))
         elif name in VARIANTS:
             variants.append(Variant(name, VARIANTS[name]))
         else:
-            known = ", ".join(VARIANTS)
-            problems.append(
-                f"variants: unknown variant {name!r}{did_you_mean(name, list(VARIANTS))} Named variants: {known}"
-            )
+            hint = did_you_mean(name, list(VARIANTS))
+            problems.append(f"{option}: unknown variant {name!r}{hint} Named variants: {', '.join(VARIANTS)}")
     names = [variant.name for variant in variants]
-    problems += [f"variants: {name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    if not problems and not 2 <= len(variants) <= 10:
-        problems.append(f"variants: {text!r} names {len(variants)}; a comparison takes two to ten")
+    problems += [f"{option}: {name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if problems:
         raise SettingsError(problems)
     return variants
+
+
+def parse_hole_size(text: str) -> list[tuple[int, int]]:
+    """Smallest and largest side in pixels, or those of the height and those of the width.
+
+    `"16"` or `"8-20"`: one range for both; `"12x20"` or `"8-12x16-20"`: height x width.
+
+    Raises:
+        ValueError: with what is allowed, in one line.
+    """
+    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split("x")]
+    ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    if len(ranges) != len(parts) or len(parts) > 2 or not all(1 <= low <= high for low, high in ranges):
+        allowed = "pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
+        raise ValueError(f"must be {allowed}, at least 1")
+    return ranges
 
 
 def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
@@ -737,12 +780,12 @@ def _number(value: Any) -> str:
 def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
     """One line: the option, the value given, what is allowed, and a near miss where there is one."""
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
-    value = detail["input"]
+    value = cls.shown(name, detail["input"])
     if detail["type"] == "value_error":
         error = str(detail["ctx"]["error"])
         return f"{name}={value}: {error}" if detail["loc"] else error
     field = cls.model_fields[name]
     choices = [kind for kind in get_args(field.annotation) if isinstance(kind, str)]
-    hint = did_you_mean(str(value), choices) if isinstance(value, str) else ""
+    hint = did_you_mean(value, choices) if isinstance(detail["input"], str) else ""
     allowed = _allowed(field) or detail["msg"]
     return f"{name}={value}: must be {allowed}{hint}"

@@ -62,6 +62,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class File:
+    """Any other file, at `path`."""
+
+    path: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Table:
     """A table at `path`, written as the path's ending says: `.parquet`, `.csv`, or `.json`, which MLflow's UI shows."""
 
@@ -97,4 +105,4 @@ class Model:
     step: int
 
 
-Record = Param | Tag | Metrics | Picture | KeyedPicture | Text | Table | Arrays | DatasetUse | Model
+Record = Param | Tag | Metrics | Picture | KeyedPicture | Text | File | Table | Arrays | DatasetUse | Model

@@ -15,6 +15,7 @@ from typing import Any
 from experiments import tracking, variant
 from experiments.config import (
     NONE,
+    OWN,
     SHARED,
     CompareSettings,
     SettingsError,
@@ -93,7 +94,7 @@ def _words(options: Mapping[str, object]) -> Iterator[str]:
 
 
 def members(settings: CompareSettings) -> tuple[Member, ...]:
-    """The finished runs that `runs` or `filter` chooses, variant by variant, seed by seed; the baseline first.
+    """The finished runs that `runs`, `filter` or `study` chooses, variant by variant, seed by seed; the baseline first.
 
     Raises:
         SettingsError: they are not there, did not complete, or cannot be compared.
@@ -104,12 +105,31 @@ def members(settings: CompareSettings) -> tuple[Member, ...]:
         except TrackingError as error:
             raise SettingsError([f"filter: {error}"]) from error
         return members_of_runs(_newest(found), "filter")
+    if settings.study != NONE:
+        return members_of_names(_of_study(settings.study))
     chosen = parse_runs(settings.runs)
     by_id = _by_id({prefix for prefixes in chosen.values() for prefix in prefixes})
     named = {name: [by_id[prefix] for prefix in prefixes] for name, prefixes in chosen.items()}
     if None in named:
         return members_of_runs(named[None], "runs")
     return members_of_names({str(name): runs for name, runs in named.items()}, allow_same=settings.allow_same)
+
+
+def _of_study(study: str) -> dict[str, list[FinishedRun]]:
+    """The last confirmation's runs by their candidate, the baseline first."""
+    matching = f"tags.`{tracking.STUDY}` = '{study}' AND tags.`{tracking.PART}` = '{tracking.FINAL}'"
+    try:
+        found = _newest(tracking.finished_trainings(matching))
+    except TrackingError as error:
+        raise SettingsError(
+            [f"study={study}: no confirmed runs here; run `tune` to its end, with confirm=true ({error})"]
+        ) from error
+    last = max(int(run.tags[tracking.STAGE]) for run in found)
+    of_last = [run for run in found if int(run.tags[tracking.STAGE]) == last]
+    named: dict[str, list[FinishedRun]] = {}
+    for run in sorted(of_last, key=lambda run: run.tags[tracking.CANDIDATE] != OWN):
+        named.setdefault(run.tags[tracking.CANDIDATE], []).append(run)
+    return named
 
 
 def _newest(runs: Sequence[FinishedRun]) -> list[FinishedRun]:

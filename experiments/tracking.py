@@ -65,10 +65,11 @@ from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
 from cam_core import enlarge  # noqa: E402
-from experiments import store, views  # noqa: E402
+from experiments import processes, store, views  # noqa: E402
 from experiments.records import (  # noqa: E402
     Arrays,
     DatasetUse,
+    File,
     KeyedPicture,
     Metrics,
     Model,
@@ -88,6 +89,10 @@ ERROR = "camparison.error"
 HOST = "camparison.host"
 PID = "camparison.pid"
 PROCESS_START = "camparison.process_start"
+STUDY = "camparison.study"
+PART, FINAL = "camparison.part", "final"  # of a study: search, race or final
+STAGE = "camparison.stage"
+CANDIDATE = "camparison.candidate"
 RUN_NAME = "mlflow.runName"
 PARENT = "mlflow.parentRunId"
 COMMIT = "mlflow.source.git.commit"
@@ -244,6 +249,7 @@ class Run:
         self.experiment_id: str = run.info.experiment_id
         self.artifact_uri: str = run.info.artifact_uri
         self._params = set(run.data.params)
+        self.before_writing: Callable[[], None] = lambda: None
 
     def log(self, records: Iterable[Record]) -> None:
         """Returns when the records are written: one MLflow call for all of a kind, one for all files together.
@@ -260,6 +266,7 @@ class Run:
             if type(record) not in _WRITERS:
                 raise TypeError(f"{type(record).__name__} is not a record that can be logged: see experiments.records")
             groups.setdefault(_WRITERS[type(record)], []).append(record)
+        self.before_writing()
         try:
             for write, group in groups.items():
                 write(self, group)
@@ -292,7 +299,7 @@ def _log_metrics(run: Run, records: list[Metrics]) -> None:
         MlflowClient().log_batch(run.id, metrics=part)
 
 
-def _log_files(run: Run, records: list[Picture | Text | Table | Arrays]) -> None:
+def _log_files(run: Run, records: list[Picture | Text | File | Table | Arrays]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for record in records:
             path = Path(folder, _inside(record.path))
@@ -366,6 +373,7 @@ _WRITERS: dict[type, Callable[[Run, list[Any]], None]] = {
     Metrics: _log_metrics,
     Picture: _log_files,
     Text: _log_files,
+    File: _log_files,
     Table: _log_files,
     Arrays: _log_files,
     KeyedPicture: _log_keyed_pictures,
@@ -401,6 +409,11 @@ def _save_picture(record: Picture, path: Path) -> None:
 @_save.register
 def _save_text(record: Text, path: Path) -> None:
     path.write_text(record.text, encoding="utf-8")
+
+
+@_save.register
+def _save_file(record: File, path: Path) -> None:
+    path.write_bytes(record.content)
 
 
 @_save.register
@@ -444,31 +457,55 @@ class Terminated(SystemExit):
     """The process was asked to end (SIGTERM): raised where the program stands, so that its runs are closed."""
 
 
+class StoppedEarly(Exception):
+    """The run promises too little to be finished: it ends as FINISHED, but does not count as completed."""
+
+
+class GoesOnElsewhere(Exception):
+    """Another process writes this run now: it is left as it is."""
+
+
 @contextlib.contextmanager
 def open_run(
-    *, kind: str, name: str, tags: Mapping[str, str] = MappingProxyType({}), parent_run_id: str | None = None
+    *,
+    kind: str,
+    name: str,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    parent_run_id: str | None = None,
+    again: str | None = None,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> Iterator[Run]:
     """A run to log into, closed on the way out: FINISHED and completed, FAILED with the error as a tag, or KILLED.
 
     It is the run that `mlflow run` opened for this program, if it did and this is the first one that is opened here;
     else a new one, below the run `parent_run_id` if given, in the experiment that the environment names or in Default.
+    A child whose process died is opened `again` by its run id, where it still exists. `before_writing` is called
+    before records are logged; what it raises ends the block, and nothing is written.
     Runs nest: a parent stays open while its children are opened one after another. `prepare_store` comes first.
 
     Raises:
         TrackingError: the run, its parent or the experiment does not exist.
     """
-    run = _start(kind, name, tags, parent_run_id)
-    with _terminated_by_signal():
+    run = _start(kind, name, tags, parent_run_id, again)
+    run.before_writing = before_writing
+    with terminated_by_signal():
         try:
             yield run
+        except GoesOnElsewhere:
+            raise
+        except StoppedEarly:
+            _set_tags(run.id, {STATUS: "stopped early"})
+            MlflowClient().set_terminated(run.id, "FINISHED")
+            raise
         except BaseException as error:
-            _close_failed(run.id, error)
+            with _deaf_to_signals():
+                _close_failed(run.id, error)
             raise
         _set_tags(run.id, {STATUS: "completed"})
         MlflowClient().set_terminated(run.id, "FINISHED")
 
 
-def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None) -> Run:
+def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None, again: str | None) -> Run:
     own = {
         **tags,
         KIND: kind,
@@ -476,24 +513,32 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
         RUN_NAME: name,
         HOST: socket.gethostname(),
         PID: str(os.getpid()),
-        PROCESS_START: _process_start(os.getpid()),
+        PROCESS_START: processes.started(os.getpid()),
     }
     client = MlflowClient()
     opened = None if parent_run_id else os.environ.pop("MLFLOW_RUN_ID", None)
     try:
-        if opened:
-            _set_tags(opened, own | _commit(client.get_run(opened).data.tags))
-            client.update_run(opened, status="RUNNING")
-            return Run(client.get_run(opened))
         if parent_run_id:
             own[PARENT] = parent_run_id
-            experiment_id = client.get_run(parent_run_id).info.experiment_id
-        else:
-            experiment_id = _experiment_id()
+        if opened := opened or (again if again and _exists(again) else None):
+            before = client.get_run(opened).data.tags
+            _set_tags(opened, own | _commit(before))
+            if ERROR in before:  # of the attempt that died
+                client.delete_tag(opened, ERROR)
+            client.update_run(opened, status="RUNNING")
+            return Run(client.get_run(opened))
+        experiment_id = client.get_run(parent_run_id).info.experiment_id if parent_run_id else _experiment_id()
         context = resolve_tags(own)
         return Run(client.create_run(experiment_id, tags=context | _commit(context), run_name=name))
     except MlflowException as error:
         raise TrackingError(f"the run {name!r} cannot be opened: {_one_line(error)}") from error
+
+
+def _exists(run_id: str) -> bool:
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
 
 
 def _commit(tags: Mapping[str, str]) -> dict[str, str]:
@@ -511,19 +556,62 @@ def _close_failed(run_id: str, error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def _terminated_by_signal() -> Iterator[None]:
+def _deaf_to_signals() -> Iterator[None]:
+    """A second signal, such as torchrun sends when one of its processes has failed, does not come between."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets only the main thread handle signals
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def terminated_by_signal() -> Iterator[None]:
+    """Inside, a request to end raises where the program stands: SIGTERM `Terminated`, Ctrl-C KeyboardInterrupt.
+
+    Python loses an exception that a signal raises in a callback or a destructor; `raise_if_asked` makes up for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread handle signals
+        return
+    handlers = {signal.SIGTERM: _terminate}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has its background jobs ignore it
+        handlers[signal.SIGINT] = _interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if before[signal.SIGTERM] is not _terminate:
+            _asked.clear()
+
+
+_asked: list[int] = []
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
     raise Terminated(128 + number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
+    raise KeyboardInterrupt
+
+
+def raise_if_asked() -> None:
+    """Returns where nobody has asked this process to end; for long work, between its parts.
+
+    Raises:
+        Terminated, KeyboardInterrupt: somebody has.
+    """
+    if _asked:
+        raise KeyboardInterrupt if _asked[-1] == signal.SIGINT else Terminated(128 + _asked[-1])
 
 
 def sweep_stale() -> list[str]:
@@ -534,30 +622,12 @@ def sweep_stale() -> list[str]:
     stale = [
         run.info.run_id
         for run in client.search_runs(experiments, running)
-        if not _is_alive(int(run.data.tags[PID]), run.data.tags.get(PROCESS_START, ""))
+        if not processes.is_alive(int(run.data.tags[PID]), run.data.tags.get(PROCESS_START, ""))
     ]
     for run_id in stale:
         _set_tags(run_id, {ERROR: "the process ended without a word (killed, or the machine went down)"})
         client.set_terminated(run_id, "KILLED")
     return stale
-
-
-def _process_start(pid: int) -> str:
-    """What tells a process from a later one of its number: the clock ticks at its start, or "" without /proc."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
-
-
-def _is_alive(pid: int, start: str) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return not start or _process_start(pid) == start
 
 
 # ------------------------------------------------------------------------------------------------ reading finished runs
@@ -805,6 +875,13 @@ def file_address(run: Run, path: str) -> str:
     return ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}/artifacts/{path}")
 
 
+def set_parent(run_ids: Iterable[str], parent_run_id: str) -> None:
+    """Hangs finished or interrupted runs below another one; those that were deleted meanwhile are left alone."""
+    for run_id in run_ids:
+        if _exists(run_id):
+            _set_tags(run_id, {PARENT: parent_run_id})
+
+
 def append(run_id: str, records: Iterable[Record]) -> None:
     """Writes more records into a run that may have ended; its status stays."""
     Run(MlflowClient().get_run(run_id)).log(records)
@@ -852,7 +929,7 @@ def _until_interrupted(command: Sequence[str], environment: Mapping[str, str]) -
     """
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        with _terminated_by_signal():
+        with terminated_by_signal():
             return process.wait()
     except KeyboardInterrupt:
         return 0

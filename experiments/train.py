@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.config import TrainSettings
+from experiments.config import NONE, TrainSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -11,9 +11,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = TrainSettings.from_argv(argv)
 
     # Seconds of imports that --help and a refused option can do without.
-    from experiments import entry, progress, variant
+    from experiments import entry, parallel, progress, variant
 
-    with entry.at_work(TrainSettings.command):
+    with parallel.started(), entry.at_work(TrainSettings.command):
+        if parallel.rank():
+            variant.assist(variant.prepare(settings.model_copy(update={"checkpoint": NONE, "resume": NONE}), given))
+            return
         prepared = variant.prepare(settings, given, reporter=progress.Printer())
         with progress.shown(variant.work(prepared)) as reporter:
             run = variant.train(prepared, reporter)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from experiments import schedule
+from experiments import parallel, schedule
 from experiments.augment import Augmentation, to_tensor
 from experiments.config import SettingsError, TrainSettings
 from experiments.data import Dataset, Split
@@ -67,26 +67,43 @@ class EpochResult:
 
 
 def resolve_machine(settings: TrainSettings) -> Machine:
-    """The device, number format and threads to use.
+    """The device, number format and threads to use; of several processes on one machine each takes a GPU of its own.
 
     bf16 is chosen where the hardware computes with it: CPUs with AVX512-BF16 or AMX, GPUs with native support.
 
     Raises:
         SettingsError: where a device is asked for that this machine does not have.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    # There is one mps, and nothing that adds up over processes there.
+    mps = torch.backends.mps.is_available() and parallel.size() == 1
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
     device = settings.device
     if device == "auto":
         device = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
     if not available[device]:
         found = ", ".join(name for name, there in available.items() if there)
         raise SettingsError([f"device={device}: not found on this machine; there is: {found}"])
+    if device == "cuda":
+        _take_gpu()
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
     channels_last = device != "mps" if settings.channels_last == "auto" else settings.channels_last == "true"
-    threads = torch.get_num_threads() if settings.threads == "auto" else settings.threads
+    threads = parallel.threads() if settings.threads == "auto" else settings.threads
     return Machine(device, precision, channels_last, threads)
+
+
+def _take_gpu() -> None:
+    """Makes `cuda` the GPU of this process."""
+    if parallel.local_size() > torch.cuda.device_count():
+        raise SettingsError(
+            [
+                f"device=cuda: {parallel.local_size()} processes for {torch.cuda.device_count()} GPUs on this machine; "
+                "give torchrun --nproc-per-node at most as many as GPUs, or device=cpu"
+            ]
+        )
+    if parallel.size() > 1:
+        torch.cuda.set_device(parallel.local_rank())
 
 
 def _has_bf16(device: str) -> bool:
@@ -120,7 +137,11 @@ def fit(
     numbers are reported, in float32. A last batch of less than a quarter of `batch_size` is left out: its step would
     count as much as the others, and batch normalisation would remember it. Other images are left out in each epoch.
 
+    Processes that `parallel.started` has brought together train one network, with `batch_size` images in all of them
+    together. They go on from `resumed` of the first one.
+
     Raises:
+        SettingsError: when a batch has fewer images than there are processes.
         TrainingDiverged: when the loss is no longer finite, naming the step and the learning rate.
     """
     torch.set_num_threads(machine.threads)
@@ -129,11 +150,13 @@ def fit(
     network = torch.compile(model) if settings.compile else model
     optimizer = optimizers(model, settings)
     train = dataset.splits["train"]
-    if resumed:
+    check_shares(len(train), settings.batch_size, parallel.size())
+    if resumed := parallel.as_first(resumed):
         start = _restore(resumed, model, optimizer)
     else:
         start = 0
         _prepare(model, train, machine)
+    parallel.start_alike(model)
     steps = steps_of(len(train), settings.batch_size)
     tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
     for epoch in range(start, settings.epochs):
@@ -141,7 +164,8 @@ def fit(
         batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
         if isinstance(model, FastNet):
             model.stem.get_parameter("0.bias").requires_grad_(epoch < STEM_TRAINED * settings.epochs)
-        metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
+        with parallel.seeing_whole_batches(model):
+            metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
         metrics["train/epoch_s"] = time.perf_counter() - started
         precision = "fp32" if epoch == settings.epochs - 1 else machine.precision
         for name in tracked:
@@ -188,22 +212,28 @@ def _train_epoch(
     # Sums stay on the device: reading them at every step would make a GPU wait.
     losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=machine.device), 0
     for step, batch in enumerate(batches):
-        images = batch[0].to(machine.device, memory_format=machine.memory_format, non_blocking=True)
+        whole, own = len(batch[1]), parallel.share(len(batch[1]))
+        images = batch[0][own].to(machine.device, memory_format=machine.memory_format, non_blocking=True)
         images = shrink(images, side_share(settings, epoch * steps + step, settings.epochs * steps))
-        labels = batch[1].to(machine.device, non_blocking=True)
+        labels = batch[1][own].to(machine.device, non_blocking=True)
         rate = relative_rate(settings, epoch + step / steps)
         with machine.autocast():
             logits = network(images).float()
-        loss = loss_function(logits, labels)
-        (loss + penalty(model, settings)).backward()
+        # Losses and gradients of the processes add up to those of the whole batch, with one penalty.
+        loss = loss_function(logits, labels) * (len(labels) / whole)
+        (loss + penalty(model, settings) / parallel.size()).backward()
+        parallel.add_gradients(model.parameters())
         optimizer.step(rate)
         losses.append(loss.detach())
         right += (logits.argmax(1) == labels).sum()
-        seen += len(labels)
+        seen += whole
         if step % CHECK_EVERY == CHECK_EVERY - 1 or step == steps - 1:
-            _check_finite(torch.stack(losses[-CHECK_EVERY:]), model, epoch * steps + step, settings.lr * rate)
+            _check_finite(
+                parallel.total(torch.stack(losses[-CHECK_EVERY:])), model, epoch * steps + step, settings.lr * rate
+            )
         on_step()
-    metrics = {"train/loss": float(torch.stack(losses).mean()), "train/accuracy": float(right) / seen}
+    loss, right = parallel.total(torch.stack(losses)).mean(), parallel.total(right)
+    metrics = {"train/loss": float(loss), "train/accuracy": float(right) / seen}
     return metrics | {"train/lr": settings.lr * rate}
 
 
@@ -220,6 +250,23 @@ def steps_of(images: int, batch_size: int) -> int:
     """Batches in an epoch: the whole ones, and the last one where it is at least a quarter of one or the only one."""
     last = images % batch_size
     return max(1, images // batch_size + (last >= batch_size / 4 and last > 1))
+
+
+def check_shares(images: int, batch_size: int, processes: int) -> None:
+    """Returns where every process has an image of every batch.
+
+    Raises:
+        SettingsError: some batch has fewer images than there are processes.
+    """
+    last = images % batch_size
+    smallest = last if steps_of(images, batch_size) > images // batch_size else batch_size
+    if smallest < processes:
+        raise SettingsError(
+            [
+                f"batch_size={batch_size}: the smallest batch of {images:,} images has {smallest}, "
+                f"fewer than the {processes} processes; give a larger one, or fewer processes"
+            ]
+        )
 
 
 def side_share(settings: TrainSettings, done: int, steps: int) -> float:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from jaxtyping import Int64
 import cam_core
 from cam_core import Cams, cams, cams_of_methods, relative_to_mean
 from cam_core.sheets import map_tiles
-from experiments import data, evaluation, focus, gallery, tracking
+from experiments import data, evaluation, focus, gallery, parallel, tracking
 from experiments.augment import Augmentation, to_tensor
 from experiments.batch_augment import augmentation
 from experiments.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
@@ -53,7 +53,7 @@ BACKGROUNDS = ("own", "other", "background_only", "object_only")
 
 # The code that decides a result. A run made by other code is not the same run.
 _CODE = (
-    *("augment", "batch_augment", "data", "scenes", "models", "optimisers", "schedule", "training"),
+    *("augment", "batch_augment", "data", "scenes", "models", "optimisers", "schedule", "training", "parallel"),
     *("evaluation", "explaining", "focus", "probes"),
 )
 
@@ -78,6 +78,15 @@ class Prepared:
     fingerprint: str
     checkpoint: Checkpoint | None
     clock: "Clock"
+
+
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+Finds = Callable[[Prepared, Network], Iterable[Record]]
+
+
+def no_further(prepared: Prepared, model: Network) -> Iterable[Record]:
+    """Nothing beyond what every run finds out."""
+    return ()
 
 
 @dataclass
@@ -211,55 +220,100 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
     Raises:
         TrainingDiverged: when the loss is no longer finite; the run is then marked as failed.
     """
-    settings, dataset, clock = prepared.settings, prepared.dataset, prepared.clock
-    tags = {
-        "camparison.fingerprint": prepared.fingerprint,
-        "camparison.dataset": dataset.name,
-    }
-    with tracking.open_run(kind="train", name=prepared.name, tags=tags, parent_run_id=parent_run_id) as run:
-
-        def log(records: Sequence[Record]) -> None:
-            with clock.measuring("tracking"):
-                run.log(records)
-
-        reporter.stage(prepared.name)
-        log(list(iter_settings(prepared)))
-        model = build_model(settings, len(dataset.classes), *dataset.statistics)
-        history: dict[int, dict[str, float]] = {}
-        if before := prepared.checkpoint:
-            history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}
-            clock.add(before.clock)
-            log(
-                [
-                    Tag("camparison.resumed_after_epoch", str(before.epochs)),
-                    *(Metrics(metrics, epoch) for epoch, metrics in history.items()),
-                ]
-            )
-            reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
-        keeper = keeper_of(prepared)
-        state = before.state if before else None
-        results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)
-        while True:
-            with clock.measuring("train"):
-                result = next(results, None)
-            if result is None:
-                break
-            history[result.epoch] = result.metrics
-            log([Metrics(result.metrics, result.epoch)])
-            if keeper:
-                try:
-                    with clock.measuring("checkpoint"):
-                        keeper.keep(checkpoint_of(prepared, history, result.state()))
-                except CheckpointError as error:  # hours of training are worth more than the state of one epoch
-                    reporter.say(f"{prepared.name}: {error}")
-        reporter.stage(f"{prepared.name}: explaining")
-        for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
-            log(records)
-        run.log([Metrics(clock.metrics(), settings.epochs)])
-        reporter.advance(_explaining_steps(prepared))
-    if keeper:
-        keeper.finish()
+    with tracking.open_run(
+        kind=tracking.TRAIN, name=prepared.name, tags=tags_of(prepared), parent_run_id=parent_run_id
+    ) as run:
+        train_into(run, prepared, reporter)
+    finish(prepared)
     return tracking.finished_run(run.id)
+
+
+def tags_of(prepared: Prepared) -> dict[str, str]:
+    """The tags that a run of this training carries from its beginning."""
+    return {tracking.FINGERPRINT: prepared.fingerprint, "camparison.dataset": prepared.dataset.name}
+
+
+def finish(prepared: Prepared) -> None:
+    """The run is complete: a checkpoint that was kept in passing has done its work."""
+    if keeper := keeper_of(prepared):
+        keeper.finish()
+
+
+def train_into(
+    run: tracking.Run,
+    prepared: Prepared,
+    reporter: Reporter,
+    on_epoch: OnEpoch = lambda epoch, metrics: None,
+    further: Finds = no_further,
+    *,
+    keep_model: bool = True,
+) -> None:
+    """Trains, evaluates and explains the variant, and logs everything into `run`, which stays open.
+
+    `on_epoch` is called with each epoch, counted from 1, and its metrics before they are logged; what it raises ends
+    the training. `further` finds out more about the trained network than every run does. With `keep_model` the run
+    holds the network itself.
+
+    Raises:
+        TrainingDiverged: when the loss is no longer finite.
+    """
+    settings, dataset, clock = prepared.settings, prepared.dataset, prepared.clock
+
+    def log(records: Sequence[Record]) -> None:
+        with clock.measuring("tracking"):
+            run.log(records)
+
+    reporter.stage(prepared.name)
+    log(list(iter_settings(prepared)))
+    model = build_model(settings, len(dataset.classes), *dataset.statistics)
+    history: dict[int, dict[str, float]] = {}
+    if before := prepared.checkpoint:
+        history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}
+        clock.add(before.clock)
+        log(
+            [
+                Tag("camparison.resumed_after_epoch", str(before.epochs)),
+                *(Metrics(metrics, epoch) for epoch, metrics in history.items()),
+            ]
+        )
+        reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
+    keeper = keeper_of(prepared)
+    state = before.state if before else None
+    results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)
+    while True:
+        with clock.measuring("train"):
+            result = next(results, None)
+        if result is None:
+            break
+        history[result.epoch] = result.metrics
+        on_epoch(result.epoch, result.metrics)
+        log([Metrics(result.metrics, result.epoch)])
+        if keeper:
+            try:
+                with clock.measuring("checkpoint"):
+                    keeper.keep(checkpoint_of(prepared, history, result.state()))
+            except CheckpointError as error:  # hours of training are worth more than the state of one epoch
+                reporter.say(f"{prepared.name}: {error}")
+    reporter.stage(f"{prepared.name}: explaining")
+    for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
+        log(records)
+    log(list(further(prepared, model)))
+    if keep_model:
+        log([model_record(prepared, model)])
+    run.log([Metrics(clock.metrics(), settings.epochs)])
+    reporter.advance(_explaining_steps(prepared))
+
+
+def assist(prepared: Prepared) -> None:
+    """Trains along with the first of several processes, which runs `train`; nothing is logged or kept.
+
+    Raises:
+        TrainingDiverged, parallel.ProcessLost: as in the first process.
+    """
+    settings, dataset = prepared.settings, prepared.dataset
+    model = build_model(settings, len(dataset.classes), *dataset.statistics)
+    for _ in fit(model, dataset, prepared.augmentation, settings, prepared.machine):
+        pass
 
 
 def checkpoint_of(prepared: Prepared, history: Mapping[int, dict[str, float]], state: Mapping[str, Any]) -> Checkpoint:
@@ -352,7 +406,7 @@ def _config(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, object]:
         "fingerprint": prepared.fingerprint,
         "given": {name: str(value) for name, value in prepared.given.items() if str(value) != _default(name)},
         "settings": prepared.settings.model_dump(),
-        "machine": asdict(prepared.machine),
+        "machine": asdict(prepared.machine) | {"processes": parallel.size()},
         "layers": list(prepared.explaining.layers),
         "dataset": {"name": dataset.name, "digest": dataset.digest, "source": dataset.source}
         | {"classes": list(dataset.classes), "image_size": prepared.settings.side, "sizes": dict(sizes)},
@@ -389,7 +443,13 @@ def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> 
             Picture("curves.png", gallery.curves(history, curves_title(prepared.name, history))),
         ]
     yield pictures
-    yield [Model(model, to_tensor(split.images[:2]).numpy(), predictions.logits[:2], epoch)]
+
+
+def model_record(prepared: Prepared, model: Network) -> Model:
+    """The trained network, with two test images and what it says of them."""
+    split = prepared.dataset.splits[SPLIT]
+    said = predict(model, split.images[:2], split.labels[:2], prepared.machine.device)
+    return Model(model, to_tensor(split.images[:2]).numpy(), said.logits, prepared.settings.epochs)
 
 
 def iter_evaluation(prepared: Prepared, model: Network, predictions: Predictions, epoch: int) -> Iterator[Record]:

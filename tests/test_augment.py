@@ -44,6 +44,26 @@ def test_coarse_dropout_keeps_the_whole_hole_inside() -> None:
     assert (area == (16 / 32) ** 2).all()
 
 
+@pytest.mark.parametrize(
+    ("placement", "size", "first", "second"),
+    [
+        ("published", "16", [[8, 0, 24, 10], [11, 17, 27, 32]], [[10, 0, 26, 16], [8, 0, 24, 14]]),
+        ("published", "8-20", [[0, 16, 12, 32], [19, 25, 31, 32]], [[2, 7, 15, 20], [0, 2, 12, 14]]),
+        ("inside", "16", [[8, 14, 24, 30], [4, 10, 20, 26]], [[0, 0, 16, 16], [2, 1, 18, 17]]),
+        ("inside", "8-20", [[1, 4, 15, 23], [0, 0, 11, 16]], [[10, 9, 29, 27], [12, 16, 26, 32]]),
+    ],
+)
+def test_a_seed_draws_the_holes_it_has_always_drawn(
+    placement: str, size: str, first: list[list[int]], second: list[list[int]]
+) -> None:
+    options = TrainSettings.of(cutout=True, cutout_size=size, cutout_placement=placement, cutout_holes=2)
+    pipeline = holes(options, MEAN)
+    pipeline.set_random_seed(0)
+    for expected in (first, second):
+        pipeline(image=WHITE)
+        assert pipeline.transforms[0].get_applied_params()["holes"].tolist() == expected
+
+
 @pytest.mark.parametrize("placement", ["published", "inside"])
 def test_probability_and_number_of_holes(placement: str) -> None:
     assert not erased(20, cutout_p=0, cutout_placement=placement).any()

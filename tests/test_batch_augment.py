@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, ks_2samp
+from scipy.stats import chi2_contingency, chisquare, ks_2samp
 
 from experiments import scenes
 from experiments.augment import Augmentation, colour, geometry, holes
@@ -127,9 +127,10 @@ def colours_of(drawn: dict) -> np.ndarray:
 
 @pytest.mark.parametrize("placement", ["published", "inside"])
 @pytest.mark.parametrize("fill", ["mean", "black", "random", "noise"])
-def test_holes_are_the_same(placement: str, fill: str, images: np.ndarray) -> None:
+@pytest.mark.parametrize("size", ["4-20", "4-8x12-30"])
+def test_holes_are_the_same(placement: str, fill: str, size: str, images: np.ndarray) -> None:
     images = images[:64]
-    options = {"cutout_placement": placement, "cutout_fill": fill, "cutout_size": "4-20", "cutout_holes": 3}
+    options = {"cutout_placement": placement, "cutout_fill": fill, "cutout_size": size, "cutout_holes": 3}
     theirs, [drawn] = replayed(holes(chosen(cutout=True, **options), MEAN), images)
     fills = {
         "mean": np.array(MEAN_PIXEL, np.uint8)[None, None, None, None],
@@ -325,7 +326,10 @@ def test_shifts_of_colour_are_drawn_alike(index: int, name: str, limit: int) -> 
 
 
 @pytest.mark.parametrize("placement", ["published", "inside"])
-@pytest.mark.parametrize(("side", "size"), [(16, "4-16"), (32, "7"), (48, "8-13")])
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [(16, "4-16"), (32, "7"), (48, "8-13"), (16, "16x3-5"), (32, "7x12"), (32, "4-9x4-9"), (48, "8-13x20-24")],
+)
 def test_holes_are_drawn_alike(placement: str, side: int, size: str) -> None:
     options = chosen(cutout=True, cutout_size=size, cutout_placement=placement, image_size=side)
     [drawn] = theirs(holes(options, MEAN), side)
@@ -340,6 +344,86 @@ def test_holes_are_drawn_alike(placement: str, side: int, size: str) -> None:
         lambda box: (box[:, 0] > side // 2) * 2 + (box[:, 1] > side // 2),  # both coordinates together
     ):
         assert alike(view(ours), view(reference))
+
+
+def boxes(count: int, augment: str, **options: object) -> np.ndarray:
+    """The hole that either path draws for each of `count` images: left, top, right, bottom (count, 4)."""
+    made = chosen(cutout=True, **options)
+    if augment == "batch":
+        return draw_holes(made, made.side, count, np.random.default_rng(0))[:, 0]
+    image = np.zeros((made.side, made.side, 3), np.uint8)
+    [drawn] = replayed(holes(made, MEAN), np.broadcast_to(image, (count, *image.shape)))[1]
+    return np.stack([one["holes"][0] for one in drawn])
+
+
+@pytest.mark.parametrize("augment", ["batch", "albumentations"])
+def test_holes_have_the_height_and_the_width_they_should(augment: str) -> None:
+    white = np.full((50, 32, 32, 3), 255, np.uint8)
+
+    def extents(size: str) -> set[tuple[int, int]]:
+        made = chosen(augment=augment, cutout=True, cutout_size=size, cutout_placement="inside")
+        erased = augmentation(made, 32, MEAN, "cpu", torch.channels_last).examples(white) != 255
+        found = [np.nonzero(hole.any(2)) for hole in erased]
+        assert all(len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) for rows, columns in found)
+        return {(int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) for rows, columns in found}
+
+    assert extents("12x20") == {(12, 20)}
+    assert extents("20x12") == {(20, 12)}
+    assert extents("32x1") == {(32, 1)}
+    assert extents("3-4x9") == {(3, 9), (4, 9)}
+    assert extents("3-4x8-9") == {(3, 8), (3, 9), (4, 8), (4, 9)}
+
+
+@pytest.mark.parametrize("augment", ["batch", "albumentations"])
+def test_published_holes_are_clipped_about_every_centre_alike(augment: str) -> None:
+    drawn = boxes(2 * N, augment, image_size=16, cutout_size="5x8")
+    # Rows from centre - 2 on, five of them; columns from centre - 4 on, eight of them.
+    expected = [
+        (max(column - 4, 0), max(row - 2, 0), min(column + 4, 16), min(row + 3, 16))
+        for row in range(16)
+        for column in range(16)
+    ]
+    assert expected[0] == (0, 0, 4, 3)  # in the first corner; each of the 256 centres has a box of its own
+    assert expected[8 * 16 + 8] == (4, 6, 12, 11)
+    assert expected[-1] == (11, 13, 16, 16)
+    found, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert set(map(tuple, found.tolist())) == set(expected)
+    assert chisquare(counts).pvalue > UNLIKELY
+
+
+@pytest.mark.parametrize("augment", ["batch", "albumentations"])
+@pytest.mark.parametrize("placement", ["published", "inside"])
+def test_heights_and_widths_are_drawn_independently(placement: str, augment: str) -> None:
+    drawn = boxes(N, augment, cutout_size="3-5x3-5", cutout_placement=placement)
+    whole = ((drawn > 0) & (drawn < 32)).all(1)  # touched by no border, so not clipped
+    width, height = (drawn[whole, 2:] - drawn[whole, :2]).T
+    counts = np.array([[((height == h) & (width == w)).sum() for w in (3, 4, 5)] for h in (3, 4, 5)])
+    assert counts.sum() == whole.sum() > N / 2
+    assert chi2_contingency(counts).pvalue > UNLIKELY
+
+
+@pytest.mark.parametrize("augment", ["batch", "albumentations"])
+@pytest.mark.parametrize("size", ["5", "3-5"])
+def test_published_holes_of_one_size_are_squares(size: str, augment: str) -> None:
+    drawn = boxes(500, augment, cutout_size=size)
+    whole = ((drawn > 0) & (drawn < 32)).all(1)
+    width, height = (drawn[whole, 2:] - drawn[whole, :2]).T
+    assert np.array_equal(width, height)
+    assert set(width) == set(range(int(size[0]), 6))
+
+
+@pytest.mark.parametrize(
+    ("placement", "size", "expected"),
+    [
+        ("published", "16", [[[1, 19, 17, 32], [0, 12, 9, 28]], [[0, 8, 10, 24], [0, 0, 8, 16]]]),
+        ("published", "8-20", [[[0, 0, 15, 19], [18, 0, 32, 9]], [[13, 0, 27, 9], [24, 0, 32, 6]]]),
+        ("inside", "16", [[[5, 14, 21, 30], [0, 10, 16, 26]], [[1, 8, 17, 24], [0, 4, 16, 20]]]),
+        ("inside", "8-20", [[[10, 2, 22, 21], [15, 13, 23, 29]], [[24, 12, 32, 26], [18, 20, 26, 31]]]),
+    ],
+)
+def test_a_seed_draws_the_holes_it_has_always_drawn(placement: str, size: str, expected: list[list[list[int]]]) -> None:
+    options = chosen(cutout=True, cutout_size=size, cutout_placement=placement, cutout_holes=2)
+    assert draw_holes(options, 32, 2, np.random.default_rng(0)).tolist() == expected
 
 
 def test_fills_are_drawn_alike() -> None:

@@ -1,5 +1,6 @@
 """Settings are typed and strict, and say every problem at once."""
 
+import itertools
 import subprocess
 import sys
 
@@ -13,12 +14,16 @@ from experiments.config import (
     CompareSettings,
     SettingsError,
     TrainSettings,
+    parse_hole_size,
     parse_runs,
     parse_variants,
     plan,
 )
 from experiments.recipes import RECIPES
 
+HOLE_SIZES = (
+    "must be pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20, at least 1"
+)
 BY_RECIPE_NAMES = {name for name, field in TrainSettings.model_fields.items() if BY_RECIPE in field.metadata}
 
 
@@ -59,7 +64,7 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         prefix + "model=resnet19: must be one of fastnet, fastnet_wide, resnet18; did you mean 'resnet18'?",
         prefix + "epochs=abc: must be a whole number, 1 or more, up to 10000",
         prefix + "lr=nan: must be a number, above 0, up to 100",
-        prefix + "cutout_size=20-8: must be pixels such as 16, or a range such as 8-20, at least 1",
+        prefix + f"cutout_size=20-8: {HOLE_SIZES}",
     }
     assert "nothing was started" in lines[-1]
 
@@ -92,6 +97,12 @@ def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], prob
     ("given", "problem"),
     [
         ({"cutout": True, "cutout_size": "8-40"}, "cutout_size=8-40: must be at most the images' side of 32 pixels"),
+        ({"cutout": True, "cutout_size": "40x8"}, "cutout_size=40x8: must be at most the images' side of 32 pixels"),
+        ({"cutout": True, "cutout_size": "8x33"}, "cutout_size=8x33: must be at most the images' side of 32 pixels"),
+        (
+            {"cutout": True, "cutout_size": "4-33x8"},
+            "cutout_size=4-33x8: must be at most the images' side of 32 pixels",
+        ),
         ({"cutout": True, "image_size": 16, "cutout_size": 20}, "must be at most the images' side of 16 pixels"),
         ({"momentum": 0}, "momentum=0: nesterov needs a momentum; add nesterov=false"),
         ({"schedule": "step"}, "schedule=step: needs lr_steps, such as lr_steps=60,120,160"),
@@ -113,7 +124,14 @@ def test_an_option_without_effect_is_refused_rather_than_ignored(capsys: pytest.
     with pytest.raises(SystemExit):
         TrainSettings.from_argv(["--cutout_size", "8"])
     assert "cutout_size=8: has no effect while cutout is false; add cutout=true" in capsys.readouterr().err
-    assert TrainSettings.from_argv(["--cutout_size", "8", "--cutout", "true"]).cutout_sizes == (8, 8)
+    assert TrainSettings.from_argv(["--cutout_size", "8", "--cutout", "true"]).cutout_sizes == ((8, 8), (8, 8))
+
+
+def test_a_hole_larger_than_the_images_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        TrainSettings.from_argv(["--cutout", "true", "--cutout_size", "40x8"])
+    said, _ = capsys.readouterr().err.splitlines()
+    assert said == "python -m experiments.train: cutout_size=40x8: must be at most the images' side of 32 pixels"
 
 
 @pytest.mark.parametrize(
@@ -151,9 +169,53 @@ def test_as_params_reads_back_to_the_same_settings() -> None:
 
 def test_sizes_and_steps_are_numbers() -> None:
     settings = TrainSettings.of(cutout_size="8-20", schedule="step", lr_steps="60,120", epochs=200)
-    assert settings.cutout_sizes == (8, 20)
+    assert settings.cutout_sizes == ((8, 20), (8, 20))
     assert settings.lr_step_epochs == (60, 120)
     assert TrainSettings.of().lr_step_epochs == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "square"),
+    [
+        ("16", ((16, 16), (16, 16)), True),
+        ("8-20", ((8, 20), (8, 20)), True),
+        ("12x20", ((12, 12), (20, 20)), False),
+        ("8-12x16-20", ((8, 12), (16, 20)), False),
+        ("12x16-20", ((12, 12), (16, 20)), False),
+        ("8-12x20", ((8, 12), (20, 20)), False),
+        ("1x32", ((1, 1), (32, 32)), False),
+    ],
+)
+def test_hole_sizes_are_one_range_or_height_x_width(text: str, sizes: object, square: bool) -> None:
+    settings = TrainSettings.of(cutout=True, cutout_size=text)
+    assert (settings.cutout_sizes, settings.cutout_square) == (sizes, square)
+    assert settings.as_params()["cutout_size"] == text  # what fingerprints are made of
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "12x", "x20", "12x20x4", "12 x 20", "12X20", "12*20", "20-8x4", "4x20-8", "0", "0x8", "8x0"),
+        *("0-4x8", "8-x4", "8--12", "8-12-16", "-8", "8x-4", "8.5x4", "12x20px", "²x4"),
+    ],
+)
+def test_other_hole_sizes_are_refused_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TrainSettings.of(cutout_size=text)
+    assert refused.value.problems == (f"cutout_size={text}: {HOLE_SIZES}",)
+
+
+RANGES = st.tuples(st.integers(1, 256), st.integers(1, 256)).map(lambda ends: (min(ends), max(ends)))
+
+
+@given(st.lists(RANGES, min_size=1, max_size=2))
+def test_any_hole_size_reads_back(ranges: list[tuple[int, int]]) -> None:
+    texts = [{f"{low}-{high}", *([str(low)] if low == high else [])} for low, high in ranges]
+    for text in map("x".join, itertools.product(*texts)):
+        assert parse_hole_size(text) == ranges
+        settings = TrainSettings.of(cutout=True, cutout_size=text, image_size=256)
+        assert settings.cutout_sizes == (ranges[0], ranges[-1])
+        assert TrainSettings.of(**settings.as_params()) == settings
 
 
 @pytest.mark.parametrize("module", ["experiments.train", "experiments.compare"])
@@ -186,9 +248,9 @@ def test_help_shows_units_ranges_and_defaults(capsys: pytest.CaptureFixture[str]
 
 
 def test_variants_are_named_or_spelled_out() -> None:
-    variants = parse_variants("baseline; cutout; mixed: cutout=true cutout_holes=2 lr=0.05")
+    variants = parse_variants("baseline; cutout; mixed: cutout=true cutout_size=8-12x20 lr=0.05")
     assert [variant.name for variant in variants] == ["baseline", "cutout", "mixed"]
-    assert variants[2].options == {"cutout": "true", "cutout_holes": "2", "lr": "0.05"}
+    assert variants[2].options == {"cutout": "true", "cutout_size": "8-12x20", "lr": "0.05"}
     assert [variant.name for variant in parse_variants("cutout, baseline")] == ["cutout", "baseline"]
 
 

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from mlflow import MlflowClient
 
-from experiments import entry
+from experiments import compare, entry, tune
 from experiments.tracking import TrackingError
 from tests.conftest import free_port
 
@@ -111,3 +112,15 @@ def test_ctrl_c_ends_the_ui_without_a_traceback(store: Path) -> None:
     assert "Traceback" not in said
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0  # nobody answers any more
+
+
+@pytest.mark.parametrize("entry_point", [compare, tune])
+def test_what_trains_several_networks_is_refused_under_torchrun(
+    entry_point: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "some job")
+    with pytest.raises(SystemExit) as end:
+        entry_point.main([])
+    assert end.value.code == 2
+    assert "torchrun: trains one network" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -68,6 +68,14 @@ def test_a_file_may_start_from_a_recipe(tmp_path: Path) -> None:
     assert (settings.lr, settings.cutout, settings.epochs) == (0.05, True, 3)
 
 
+def test_a_file_may_give_holes_a_height_and_a_width(tmp_path: Path) -> None:
+    path = write(tmp_path, 'base = "fast"\n[settings]\ncutout = true\ncutout_size = "8-12x16-20"\n')
+    settings = TrainSettings.of(recipe=str(path))
+    assert settings.cutout_sizes == ((8, 12), (16, 20))
+    left = write(tmp_path, as_toml("as left by a run", settings.recipe_values))
+    assert TrainSettings.of(recipe=str(left)).recipe_values == settings.recipe_values
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

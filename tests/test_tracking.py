@@ -29,6 +29,7 @@ from experiments.models import FastNet
 from experiments.records import (
     Arrays,
     DatasetUse,
+    File,
     KeyedPicture,
     Metrics,
     Model,
@@ -792,3 +793,62 @@ def test_our_own_ui_shows_the_files_of_direct_runs_and_springs_no_trap(ready):
         printed = (ready / "server.log").read_text()
         assert f"MLflow UI: http://127.0.0.1:{port}/" in printed
         assert f"side by side: http://127.0.0.1:{port}/{link}" in printed
+
+
+# ------------------------------------------------------------------------------------------- what studies need of runs
+
+
+def test_a_child_whose_process_died_is_opened_again(ready):
+    with open_run(kind="tune", name="study") as parent:
+        with pytest.raises(KeyboardInterrupt), open_run(parent_run_id=parent.id) as first:
+            raise KeyboardInterrupt
+        with open_run(name="again", parent_run_id=parent.id, again=first.id) as second:
+            assert status(second.id) == "RUNNING"
+            second.log([Metrics({"val/accuracy": 0.5}, 2)])
+        assert second.id == first.id
+        found = tracking.finished_run(first.id)
+        assert found.metrics == {"val/accuracy": 0.5}
+        assert found.name == "again"
+        assert found.tags["mlflow.parentRunId"] == parent.id
+        MlflowClient().delete_run(first.id)
+        with open_run(parent_run_id=parent.id, again=first.id) as third:
+            pass
+    assert third.id != first.id
+
+
+def test_a_run_stopped_early_is_finished_but_not_completed(ready):
+    with (
+        pytest.raises(tracking.StoppedEarly),
+        open_run(tags={tracking.FINGERPRINT: "abc"}) as run,
+    ):
+        raise tracking.StoppedEarly("promises too little")
+    assert status(run.id) == "FINISHED"
+    assert tags_of(run.id)[tracking.STATUS] == "stopped early"
+    assert tracking.ERROR not in tags_of(run.id)
+    assert tracking.completed_run("abc") is None
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_as_it_is(ready):
+    with pytest.raises(tracking.GoesOnElsewhere), open_run() as run:
+        raise tracking.GoesOnElsewhere("given to another worker")
+    assert (status(run.id), tags_of(run.id)[tracking.STATUS]) == ("RUNNING", "started")
+    assert tracking.ERROR not in tags_of(run.id)
+    MlflowClient().set_terminated(run.id)
+
+
+def test_runs_are_hung_below_another_one_where_they_still_exist(ready):
+    runs = []
+    for _ in range(3):
+        with open_run() as run:
+            runs.append(run.id)
+    MlflowClient().delete_run(runs[1])
+    tracking.set_parent([runs[0], runs[1], "0" * 32], runs[2])
+    assert tags_of(runs[0])["mlflow.parentRunId"] == runs[2]
+    assert "mlflow.parentRunId" not in tags_of(runs[1])
+
+
+def test_a_file_is_logged_byte_by_byte(ready):
+    content = bytes(range(256))
+    with open_run() as run:
+        run.log([File("a/study.db", content)])
+    assert Path(run.artifact_uri, "a/study.db").read_bytes() == content

@@ -40,6 +40,18 @@ def ready(**options: object) -> Prepared:
     return prepare(TrainSettings.of(**given), given, dataset=toy_dataset())
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "baseline, seed 0"),
+        ({"cutout": True, "cutout_size": 6}, "cutout 6 px, seed 0"),
+        ({"cutout": True, "cutout_size": "4-6x8", "seed": 3}, "cutout 4-6x8 px, seed 3"),
+    ],
+)
+def test_a_run_is_called_what_is_done_to_its_images(options: dict[str, object], name: str) -> None:
+    assert ready(**options).name == name
+
+
 @pytest.fixture
 def finished(store: Path) -> FinishedRun:
     tracking.prepare_store(store)
