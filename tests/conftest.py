@@ -12,10 +12,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -66,6 +70,17 @@ def store(ready_store: Path, tmp_path: Path) -> Path:
         connection.execute("UPDATE experiments SET artifact_location = ?", (f"{tmp_path}/mlruns/0",))
     connection.close()
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Postgres]":
+    """A real PostgreSQL of this test session's own."""
+    from tests import postgres
+
+    if not postgres.PROGRAMS.exists():
+        pytest.skip("no PostgreSQL on this machine: apt-get install postgresql")
+    with postgres.running() as server:
+        yield server
 
 
 def clean_environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from experiments.config import CompareSettings, Settings, TrainSettings
+from experiments.tune_settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -20,6 +21,7 @@ ENTRY_POINTS: dict[str, tuple[type[Settings], dict[str, str]]] = {
         for name in ("fast", "fast_94", "resnet18_steplr", "resnet18_onecycle", "resnet18_cutout", "resnet18_no_cutout")
     },
     "compare": (CompareSettings, {}),
+    "tune": (TuneSettings, {}),
 }
 
 

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from experiments.config import CompareSettings, TrainSettings, plan
 from experiments.data import load
+from experiments.tune_settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,6 +27,7 @@ COMMANDS = sorted(
 )
 QUICK = {"dataset": "scenes", "train_images": "100", "epochs": "1", "gallery_size": "2", "threads": "1"}
 QUICK |= {"model": "fastnet"}  # of every recipe
+QUICK_STUDY = {"trials": "3", "confirm": "false", "workers": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,8 @@ def test_the_options_of_every_command_are_accepted(command: str) -> None:
     entry, options = options_of(command)
     if entry == "compare":
         assert plan(CompareSettings.of(**options), options)
+    elif entry == "tune":
+        assert TuneSettings.of(**options).baseline_options()
     else:
         TrainSettings.of(**{"cutout": str(entry == "cutout")} | options)
 
@@ -84,28 +88,32 @@ def test_the_option_table_tells_the_true_defaults() -> None:
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| [^|]* \| ([^|]*) \|$", README, re.MULTILINE)
     assert len(rows) > 4
     for names, defaults in rows:
-        for name, default in zip(re.findall(r"`(\w+)`", names), re.findall(r"`([\w-]+)`", defaults), strict=False):
-            settings = TrainSettings if name in TrainSettings.model_fields else CompareSettings
-            assert default in (settings.default_text(name), str(TrainSettings.of().as_params().get(name)))
+        for name, default in zip(re.findall(r"`(\w+)`", names), re.findall(r"`([\w,:/.-]+)`", defaults), strict=False):
+            kinds = [kind for kind in (TrainSettings, CompareSettings, TuneSettings) if name in kind.model_fields]
+            assert default in {kind.default_text(name) for kind in kinds} | {TrainSettings.of().as_params().get(name)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs_from_a_fresh_clone(command: str, clone: Path, scenes: Path) -> None:
-    quick = [f"-P{name}={value}" for name, value in (QUICK | {"data_dir": str(scenes)}).items()]
-    mlflow = [str(Path(sys.executable).with_name("mlflow")), *shlex.split(command)[1:], "--env-manager=local", *quick]
+    entry, options = options_of(command)
+    options |= QUICK | {"data_dir": str(scenes)} | (QUICK_STUDY if entry == "tune" else {})
+    given = [f"-P{name}={value}" for name, value in options.items()]
+    mlflow = [str(Path(sys.executable).with_name("mlflow")), "run", ".", "-e", entry, "--env-manager=local", *given]
     done = run_mlflow(mlflow, clone)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = MlflowClient(f"sqlite:///{clone}/mlflow.db").search_runs(["0"])
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["camparison.status"] for run in runs} == {"completed"}
-    entry, options = options_of(command)
     kinds = [run.data.tags["camparison.kind"] for run in runs]
     if entry == "compare":
         expected = len(plan(CompareSettings.of(**options), options))
         assert sorted(kinds) == ["compare"] + ["train"] * expected
         assert "viewStateShareKey" in done.stdout
         assert Path(re.search(r"/\S+report\.html", done.stdout)[0]).exists()  # type: ignore[index]
+    elif entry == "tune":
+        assert sorted(kinds) == ["train"] * 3 + ["tune"]
+        assert "viewStateShareKey" in done.stdout
     else:
         assert kinds == ["train"]
         assert "test accuracy" in done.stdout

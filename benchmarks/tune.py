@@ -1,0 +1,179 @@
+"""What a study costs beside its trainings, what a second worker brings, and whether a long study gets slower.
+
+python -m benchmarks.tune overhead     of a trial: start, storage, logging, pictures, as a share of a minute
+python -m benchmarks.tune workers      two workers with one thread each against one: trials per hour, side by side
+python -m benchmarks.tune ledger       1,000 trials that train nothing: the last hundred against the first
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.table import Table
+
+from experiments import tracking, variant
+from experiments.ledger import Ledger
+from experiments.progress import Reporter
+from experiments.space import Options
+from experiments.study_worker import Attempt, Worker
+from experiments.tune_settings import TuneSettings
+
+SMALL = {"dataset": "scenes", "threads": "1", "confirm": "false", "sampler": "random", "gallery_size": "10"}
+"""Trainings on the built-in scenes, none of which is a baseline twice."""
+NETWORK = ("train", "evaluate", "cam", "faithfulness")
+"""Phases that compute with the network; what remains of a trial is what the study costs."""
+MINUTE_S = 60.0
+AT_MOST_OF_A_MINUTE, AT_LEAST_FOR_TWO, AT_MOST_SLOWER = 0.05, 1.7, 1.5
+TRIVIAL, BLOCK = 1000, 100
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one benchmark in a store of its own and prints its table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("overhead", "workers", "ledger"))
+    parser.add_argument("--data_dir", default="data", help="folder for data sets (default: %(default)s)")
+    parser.add_argument("--train_images", default="4000", help="of a training (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=6, help="of each study, or trivial ones (default: %(default)s)")
+    given = parser.parse_args(argv)
+    data_dir = str(Path(given.data_dir).resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            if given.what == "overhead":
+                overhead(data_dir, given.train_images, given.trials)
+            elif given.what == "workers":
+                two_workers(data_dir, given.train_images, given.trials)
+            else:
+                long_study(data_dir)
+        finally:
+            os.chdir("/")
+
+
+def study_of(name: str, data_dir: str, train_images: str, trials: int, workers: int) -> list[FrozenTrial]:
+    """The trials of a study that the entry point has run in this folder."""
+    options = SMALL | {"study": name, "data_dir": data_dir, "train_images": train_images}
+    options |= {"trials": str(trials), "workers": str(workers)}
+    words = [word for key, value in options.items() for word in (f"--{key}", value)]
+    subprocess.run([sys.executable, "-m", "experiments.tune", *words], check=True, stdout=subprocess.DEVNULL)
+    return optuna.load_study(study_name=name, storage="sqlite:///studies.db").trials
+
+
+def overhead(data_dir: str, train_images: str, trials: int) -> None:
+    """Seconds of each trial that are neither training nor evaluating its network; the first is left out, as warm-up."""
+    found = study_of("overhead", data_dir, train_images, trials, workers=1)
+    tracking.prepare_store(Path.cwd())
+    table = Table(title=f"{trials - 1} trials after the first, scenes, {train_images} images, one thread")
+    for heading in ("trial", "from end to end s", "network s", "rest s", "rest of a minute"):
+        table.add_column(heading, justify="right")
+    rests = []
+    for before, trial in itertools.pairwise(found):
+        assert before.datetime_complete
+        assert trial.datetime_complete
+        whole = (trial.datetime_complete - before.datetime_complete).total_seconds()
+        metrics = tracking.finished_run(trial.user_attrs["run"]).metrics
+        network = sum(metrics[f"time/{phase}_s"] for phase in NETWORK)
+        rests.append(whole - network)
+        cells = (f"{whole:.2f}", f"{network:.2f}", f"{rests[-1]:.2f}", f"{rests[-1] / MINUTE_S:.1%}")
+        table.add_row(str(trial.number), *cells)
+    console = Console()
+    console.print(table)
+    share = statistics.median(rests) / MINUTE_S
+    console.print(
+        f"median {share:.1%} of a minute; at most {AT_MOST_OF_A_MINUTE:.0%}: {_met(share <= AT_MOST_OF_A_MINUTE)}"
+    )
+
+
+def two_workers(data_dir: str, train_images: str, trials: int) -> None:
+    """Trials per hour, from the end of each worker's first trial on: imports and data are loaded then.
+
+    One worker, two, one again: a machine that changes its pace shows as a difference between the first and the last.
+    """
+    table = Table(title=f"scenes, {train_images} images, one thread a worker")
+    for heading in ("workers", "trials counted", "trials per hour"):
+        table.add_column(heading, justify="right")
+    rates = []
+    for turn, workers in enumerate((1, 2, 1)):
+        found = study_of(f"workers{turn}", data_dir, train_images, trials * workers, workers)
+        counted, rate = rate_of(found, workers)
+        rates.append(rate)
+        table.add_row(str(workers), str(counted), f"{rate:.1f}")
+    console = Console()
+    console.print(table)
+    ratio = rates[1] / statistics.mean((rates[0], rates[2]))
+    console.print(f"two against one: {ratio:.2f}; at least {AT_LEAST_FOR_TWO}: {_met(ratio >= AT_LEAST_FOR_TWO)}")
+
+
+def rate_of(trials: Sequence[FrozenTrial], workers: int) -> tuple[int, float]:
+    """Trials that count, and how many an hour: those that end while all workers are warm and still have work."""
+    ends: dict[str, list[float]] = {}
+    for trial in trials:
+        assert trial.datetime_complete
+        ends.setdefault(trial.user_attrs["worker"], []).append(trial.datetime_complete.timestamp())
+    if len(ends) != workers:
+        raise SystemExit(f"{len(ends)} of {workers} workers have trained: give more --trials")
+    rates = [(len(own) - 1) / (max(own) - min(own)) for own in ends.values()]
+    return sum(len(own) - 1 for own in ends.values()), 3600 * sum(rates)
+
+
+def long_study(data_dir: str) -> None:
+    """Seconds for each trial of a long study that trains nothing, by sampler."""
+    table = Table(title=f"{TRIVIAL} trials that train nothing, SQLite")
+    for heading in ("sampler", f"first {BLOCK}: ms", f"last {BLOCK}: ms", "last / first"):
+        table.add_column(heading, justify="left" if heading == "sampler" else "right")
+    ratios = []
+    for name in ("random", "tpe"):
+        times = trivial_study(name, data_dir)
+        first, last = (statistics.median(block) * 1000 for block in (times[:BLOCK], times[-BLOCK:]))
+        ratios.append(last / first)
+        table.add_row(name, f"{first:.1f}", f"{last:.1f}", f"{ratios[-1]:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"at most {AT_MOST_SLOWER} with random: {_met(ratios[0] <= AT_MOST_SLOWER)}")
+
+
+class Trivial(Attempt):
+    """Trains nothing: the score follows from the settings."""
+
+    def values(self, trial: optuna.Trial, options: Options, seed: int) -> list[float]:
+        """Something that a sampler can learn from."""
+        return [float(options.get("cutout_p", 0.5))]
+
+
+class TrivialWorker(Worker):
+    """A worker whose trainings take no time."""
+
+    def attempt(self, study: optuna.Study, release: Callable[[], None]) -> Attempt:
+        """One that takes no time."""
+        return Trivial(self, study, release)
+
+
+def trivial_study(sampler: str, data_dir: str) -> list[float]:
+    """Seconds of each trial."""
+    given = SMALL | {"study": f"trivial-{sampler}", "sampler": sampler, "trials": str(TRIVIAL), "data_dir": data_dir}
+    settings = TuneSettings.of(**given)
+    dataset = variant.load_dataset(settings, Reporter())
+    ledger = Ledger.create(settings.study, settings.storage, 60.0, settings.definition(), settings.directions)
+    ledger.add_stage(TRIVIAL, 0, 0)
+    ends = [time.perf_counter()]
+    TrivialWorker(
+        ledger, settings, given, dataset, "", Reporter(), between=lambda: ends.append(time.perf_counter())
+    ).work()
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def _met(reached: bool) -> str:
+    return "reached" if reached else "not reached"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""What a study found: the table of its trainings, how its candidates stand, and the verdict."""
+
+import math
+import statistics as numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import optuna
+import pandas as pd
+from optuna.trial import TrialState
+
+from experiments.agenda import FINAL, Agenda, Candidate
+from experiments.config import OWN
+from experiments.ledger import Ledger, Ticket
+from experiments.space import Options, label
+from experiments.statistics import ACCURACY, Better, Difference, Quantity, paired_difference, sentence
+from experiments.tune_settings import TuneSettings
+
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped early",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def quantity(goal: str, direction: str) -> Quantity:
+    """What statements about an objective need to know of it."""
+    better: Better = "higher" if direction == "maximize" else "lower"
+    if goal == "val/accuracy":
+        return Quantity("validation accuracy", better)
+    return Quantity("validation loss" if goal == "val/loss" else goal, better, share=False)
+
+
+def trials(ledger: Ledger, goals: Sequence[str]) -> pd.DataFrame:
+    """A row for each ticket: what was trained, with which seed, how often it was begun, what came of it."""
+    rows = [_row(part, ticket, goals) for part, study in _parts(ledger) for ticket in ledger.tickets(study)]
+    table = pd.DataFrame(rows)
+    if rows:
+        table["seed"] = table["seed"].astype("Int64")  # a ticket that has none yet would make floats of all
+    return table
+
+
+def _parts(ledger: Ledger) -> tuple[tuple[str, optuna.Study], ...]:
+    return (("search", ledger.search), ("confirmation", ledger.confirmation))
+
+
+def _row(part: str, ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
+    trial = ticket.result
+    attrs = trial.user_attrs
+    options: Options = attrs.get("options", {})
+    if part != "search":
+        part = "final" if attrs["round"] == FINAL else f"race {attrs['round'] + 1}"
+    values = trial.values if trial.state == TrialState.COMPLETE else [math.nan] * len(goals)
+    state = _STATES.get(
+        trial.state, "failed" if "error" in attrs else "given up" if ticket.given_up else "to be repeated"
+    )
+    return {
+        "part": part,
+        "ticket": ticket.number,
+        "name": attrs.get("candidate") or attrs.get("baseline") or f"trial {ticket.number}",
+        "holes": label(options) if options else "",
+        "seed": attrs.get("seed"),
+        **dict(zip(goals, values, strict=True)),
+        "test/accuracy": attrs.get("metrics", {}).get("test/accuracy", math.nan),
+        "train_s": attrs.get("metrics", {}).get("time/train_s", math.nan),
+        "state": state,
+        "attempts": len(ticket.attempts),
+        "reused": bool(attrs.get("reused", False)),
+        "run": attrs.get("run", ""),
+        "error": attrs.get("error", ""),
+    } | {name: str(value) for name, value in options.items()}
+
+
+@dataclass(frozen=True)
+class Final:
+    """The pairs that decide, one or more: the last stage's winner and the baseline, both with the same fresh seeds.
+
+    Attributes:
+        goal, test: of each seed the first objective, and the accuracy on the test images: winner's, baseline's.
+        runs: MLflow run ids of each seed, winner's and baseline's.
+    """
+
+    winner: Candidate
+    own: Candidate
+    goal: tuple[tuple[float, ...], tuple[float, ...]]
+    test: tuple[tuple[float, ...], tuple[float, ...]]
+    seeds: tuple[int, ...]
+    runs: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that follows from a study's ledger."""
+
+    settings: TuneSettings
+    table: pd.DataFrame
+    candidates: tuple[Candidate, ...]
+    raced: Mapping[str, tuple[float, ...]]
+    final: Final | None
+
+    @property
+    def goal(self) -> Quantity:
+        """The objective that winners are chosen by."""
+        return quantity(self.settings.goals[0], self.settings.directions[0])
+
+    @property
+    def higher(self) -> bool:
+        """Whether more of it is better."""
+        return self.settings.directions[0] == "maximize"
+
+    @property
+    def best(self) -> Candidate | None:
+        """What came out: the winner of the race, else the best of the search; None where nothing completed."""
+        if self.final:
+            return self.final.winner
+        scored = [candidate for candidate in self.candidates if candidate.search_scores]
+        pick = max if self.higher else min
+        return pick(scored, key=lambda one: one.search_score) if scored else None
+
+    @property
+    def gain(self) -> Difference | None:
+        """The winner's confirmed score minus the baseline's, seed by seed."""
+        return paired_difference(*self.final.goal) if self.final else None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the winner may be announced: the interval of its gain lies on the better side of zero."""
+        gain = self.gain
+        return gain is not None and gain.shown and (gain.mean > 0) == self.higher
+
+    @property
+    def over_claim(self) -> float | None:
+        """By how much the winner's search score was better than what fresh seeds confirm, in the objective's unit."""
+        if not self.final or not self.final.winner.search_scores:
+            return None
+        excess = self.final.winner.search_score - numbers.fmean(self.final.goal[0])
+        return excess if self.higher else -excess
+
+    @property
+    def verdict(self) -> list[str]:
+        """What may be concluded, in sentences."""
+        best, own = self.best, f"{OWN} ({label(self.settings.own_holes)})"
+        if best is None:
+            return ["No trial of the search completed: there is nothing to conclude."]
+        name = f"{best.name} ({label(best.options)})"
+        gain = self.gain
+        if gain is None:
+            score = written(best.search_score, self.goal)
+            return [
+                f"{name} has the best search score, {self.goal.name} {score} with {_seeds(best.search_scores)}. "
+                "It is not confirmed: the best of many noisy scores is too good by chance. Nothing is shown."
+            ]
+        words = [sentence(name, own, gain, self.goal)]
+        if not self.shown:
+            words.insert(0, f"No setting was shown to be better than {own}.")
+        words.append(self._claim(best))
+        assert self.final
+        if all(map(math.isfinite, [*self.final.test[0], *self.final.test[1]])):
+            on_test = sentence(name, own, paired_difference(*self.final.test), ACCURACY)
+            words.append(f"On the test images, by which nothing was chosen: {on_test}")
+        return words
+
+    def _claim(self, best: Candidate) -> str:
+        assert self.final
+        confirmed = written(numbers.fmean(self.final.goal[0]), self.goal)
+        spread = f" ± {written(numbers.stdev(self.final.goal[0]), self.goal)}" if len(self.final.seeds) > 1 else ""
+        start = f"Confirmed {self.goal.name} {confirmed}{spread} ({_seeds(self.final.seeds)})"
+        over = self.over_claim
+        if over is None:
+            return f"{start}."
+        unit = " points" if self.goal.share else ""
+        amount = f"{100 * abs(over):.2f}" if self.goal.share else f"{abs(over):.4f}"
+        kind = (
+            f"had {'over' if over > 0 else 'under'}-claimed by {amount}{unit}" if float(amount) else "claimed the same"
+        )
+        score = written(best.search_score, self.goal)
+        return f"{start}; the search score {score} ({_seeds(best.search_scores)}) {kind}."
+
+    @property
+    def standing(self) -> pd.DataFrame:
+        """A row for each candidate: search score, score in the race, confirmed score, each with its n."""
+        rows = []
+        for candidate in self.candidates:
+            race = self.raced.get(candidate.name, ())
+            confirmed: tuple[float, ...] = ()
+            if self.final and candidate.name in (self.final.winner.name, self.final.own.name):
+                confirmed = self.final.goal[candidate.name == self.final.own.name]
+            rows.append(
+                {
+                    "name": candidate.name,
+                    "holes": label(candidate.options),
+                    **_columns("search", candidate.search_scores),
+                    **_columns("race", race),
+                    **_columns("confirmed", confirmed),
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def _columns(what: str, scores: Sequence[float]) -> dict[str, float]:
+    finite = [score for score in scores if math.isfinite(score)]
+    return {
+        what: numbers.fmean(finite) if finite else math.nan,
+        f"{what}_sd": numbers.stdev(finite) if len(finite) > 1 else math.nan,
+        f"{what}_n": len(finite),
+    }
+
+
+def written(value: float, of: Quantity) -> str:
+    """A score as sentences and tables write it."""
+    return f"{value:.2%}".replace("%", " %") if of.share else f"{value:.4f}"
+
+
+def _seeds(several: Sequence[object]) -> str:
+    return f"{len(several)} seed{'' if len(several) == 1 else 's'}"
+
+
+def results(ledger: Ledger, settings: TuneSettings) -> Results:
+    """What the study has found so far."""
+    agenda = Agenda(ledger, settings)
+    stages = [number for number, stage in enumerate(ledger.stages) if stage["pairs"]]
+    confirmed = _confirmed(ledger, agenda, stages[-1]) if stages else ({}, None)
+    return Results(settings, trials(ledger, settings.goals), tuple(agenda.searched()), *confirmed)
+
+
+T = TypeVar("T")
+
+
+def _two(sides: Iterable[T]) -> tuple[T, T]:
+    first, second = sides
+    return first, second
+
+
+def _confirmed(ledger: Ledger, agenda: Agenda, stage: int) -> tuple[dict[str, tuple[float, ...]], Final | None]:
+    """Scores of the stage's race by candidate, and its final pairs."""
+    tickets = [one for one in ledger.tickets(ledger.confirmation) if one.last.user_attrs["stage"] == stage]
+    completed = [one.result for one in tickets if one.result.state == TrialState.COMPLETE]
+    raced: dict[str, list[float]] = {}
+    for trial in completed:
+        if trial.user_attrs["round"] != FINAL:
+            raced.setdefault(trial.user_attrs["candidate"], []).append(trial.values[0])
+    finals = {
+        (trial.user_attrs["candidate"], trial.user_attrs["seed"]): trial
+        for trial in completed
+        if trial.user_attrs["round"] == FINAL
+    }
+    searched = {candidate.name: candidate for candidate in agenda.searched()}
+    names = [name for name in dict.fromkeys(name for name, _ in finals) if name != OWN]
+    races = {name: tuple(scores) for name, scores in raced.items()}
+    if not names:
+        return races, None
+    winner = names[0]
+    seeds = tuple(sorted(seed for name, seed in finals if name == winner and (OWN, seed) in finals))
+    if not seeds:
+        return races, None
+    pairs = [[finals[name, seed] for seed in seeds] for name in (winner, OWN)]
+    return races, Final(
+        searched[winner],
+        searched[OWN],
+        _two(tuple(trial.values[0] for trial in side) for side in pairs),
+        _two(tuple(trial.user_attrs["metrics"].get("test/accuracy", math.nan) for trial in side) for side in pairs),
+        seeds,
+        _two(tuple(trial.user_attrs["run"] for trial in side) for side in pairs),
+    )
