@@ -24,6 +24,7 @@ from rich.table import Table
 from experiments import tracking, variant
 from experiments.ledger import Ledger
 from experiments.progress import Reporter
+from experiments.race import Budget
 from experiments.space import Options
 from experiments.study_worker import Attempt, Worker
 from experiments.tune_settings import TuneSettings
@@ -163,11 +164,9 @@ def trivial_study(sampler: str, data_dir: str) -> list[float]:
     settings = TuneSettings.of(**given)
     dataset = variant.load_dataset(settings, Reporter())
     ledger = Ledger.create(settings.study, settings.storage, 60.0, settings.definition(), settings.directions)
-    ledger.add_stage(TRIVIAL, 0, 0)
+    ledger.add_stage(Budget(TRIVIAL, 0, 0))
     ends = [time.perf_counter()]
-    TrivialWorker(
-        ledger, settings, given, dataset, "", Reporter(), between=lambda: ends.append(time.perf_counter())
-    ).work()
+    TrivialWorker(ledger, settings, given, dataset, Reporter(), between=lambda: ends.append(time.perf_counter())).work()
     return [end - start for start, end in itertools.pairwise(ends)]
 
 

@@ -18,13 +18,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config import OWN
 from experiments.ledger import Ledger, Ticket
-from experiments.race import FEWEST_PAIRS, FINALISTS, ranked, rounds
+from experiments.race import FEWEST_PAIRS, FINALISTS, Budget, confirmation, ranked, rounds
 from experiments.space import Options, label
 from experiments.tune_settings import TuneSettings
 
 CONFIRM_SEEDS = 1000  # added to the study's seed: seeds that no trial of the search has
 FINAL = -1
 """Round of the pairs that decide."""
+
+
+def part_of(attrs: Mapping[str, Any]) -> str:
+    """`search`, `race 1`, ... or `final`: where the ticket of these attributes belongs."""
+    if "candidate" not in attrs:
+        return "search"
+    return "final" if attrs["round"] == FINAL else f"race {attrs['round'] + 1}"
 
 
 class Idle(Enum):
@@ -80,7 +87,7 @@ class Agenda:
         for number, stage in enumerate(self.ledger.stages):
             if self._time_is_up("search_until") and number == len(self.ledger.stages) - 1:
                 stage = self._end_search(stage)
-            searched += stage["search"]
+            searched += stage.search
             if found := self._next_of_search(searched):
                 return found
             if found := self._next_of_confirmation(number, stage):
@@ -144,25 +151,26 @@ class Agenda:
         until = self.ledger.search.user_attrs.get(which)
         return until is not None and time.time() > until
 
-    def _end_search(self, stage: Mapping[str, int]) -> dict[str, int]:
+    def _end_search(self, stage: Budget) -> Budget:
         """The stage with no more search than was handed out, and as much confirmation as the time allows."""
         tickets = self.ledger.tickets(self.ledger.search)
-        before = sum(earlier["search"] for earlier in self.ledger.stages[:-1])
-        if len(tickets) - before >= stage["search"]:
-            return dict(stage)
+        searched = len(tickets) - sum(earlier.search for earlier in self.ledger.stages[:-1])
+        if searched >= stage.search:
+            return stage
         times = [_seconds(ticket.result) for ticket in tickets if ticket.result.state == TrialState.COMPLETE]
         left = float(self.ledger.search.user_attrs["until"]) - time.time()
         at_once = 1 + sum(ticket.in_hand for ticket in tickets)
         runs = int(at_once * left / statistics.fmean(times)) if times else 0
-        runs = min(runs, stage["race"] + 2 * stage["pairs"])
-        pairs = max(FEWEST_PAIRS, runs // 4) if runs >= 2 * FEWEST_PAIRS else 0
-        self.ledger.end_search(runs - 2 * pairs if pairs else 0, pairs)
-        return self.ledger.stages[-1]
+        runs = min(runs, stage.race + 2 * stage.pairs)
+        race, pairs = confirmation(runs) if runs >= 2 * FEWEST_PAIRS else (0, 0)
+        stage = Budget(searched, race, pairs)
+        self.ledger.change_last_stage(stage)
+        return stage
 
     # The confirmation
 
-    def _next_of_confirmation(self, number: int, stage: Mapping[str, int]) -> optuna.Study | Idle | None:
-        if not stage["pairs"]:
+    def _next_of_confirmation(self, number: int, stage: Budget) -> optuna.Study | Idle | None:
+        if not stage.pairs:
             return None
         study = self.ledger.confirmation
         tickets = self.ledger.tickets(study)
@@ -182,7 +190,7 @@ class Agenda:
         return None
 
     def rounds_of(
-        self, number: int, stage: Mapping[str, int], done: Mapping[tuple[int, str, int], Ticket]
+        self, number: int, stage: Budget, done: Mapping[tuple[int, str, int], Ticket]
     ) -> Iterator[list[Confirming]]:
         """The trainings of each round of the stage's race, then those of its final pairs.
 
@@ -193,7 +201,7 @@ class Agenda:
             return
         base = self.settings.seed + CONFIRM_SEEDS * (number + 1)
         scores: dict[str, list[float]] = {name: [] for name in candidates}
-        sizes = rounds(stage["race"], len(candidates))
+        sizes = rounds(stage.race, len(candidates))
         for place, size in enumerate(sizes):
             entrants = list(candidates)[:size] if not place else ranked(scores, higher=self._higher)[:size]
             yield [Confirming(name, candidates[name].options, base + place, place) for name in entrants]
@@ -201,7 +209,7 @@ class Agenda:
                 scores[name].append(_score(done[place, name, base + place].result))
         winner = ranked(scores, higher=self._higher)[0] if sizes else next(iter(candidates))
         rivals = {OWN: self._baselines[OWN], winner: candidates[winner].options}
-        seeds = [base + len(sizes) + place for place in range(stage["pairs"])]
+        seeds = [base + len(sizes) + place for place in range(stage.pairs)]
         yield [Confirming(name, options, seed, FINAL) for seed in seeds for name, options in rivals.items()]
 
     def candidates(self, number: int) -> list[Candidate]:
@@ -209,7 +217,7 @@ class Agenda:
 
         With several objectives the Pareto front comes before the rest.
         """
-        upto = sum(stage["search"] for stage in self.ledger.stages[: number + 1])
+        upto = sum(stage.search for stage in self.ledger.stages[: number + 1])
         found = self.searched(upto)
         ahead = self._front(upto) if len(self.settings.goals) > 1 else set()
         order = sorted(

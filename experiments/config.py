@@ -433,7 +433,17 @@ OWN = "own setting"
 """What the baseline of a study is called: the training that would be done without it."""
 CHOOSING = ("runs", "filter", "study")
 """Options of which each chooses finished runs."""
-STUDY_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$"
+
+
+def study_name(text: str) -> str:
+    """The name of a study of `tune`, as it was given.
+
+    Raises:
+        ValueError: it has other signs than MLflow's filters and file names can take.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text):
+        raise ValueError("must be a name of letters, digits, _ . -, up to 100")
+    return text
 
 
 class CompareSettings(TrainSettings):
@@ -462,7 +472,7 @@ class CompareSettings(TrainSettings):
         description="finished runs to compare, with no training: those that MLflow's search finds with this, such as "
         "\"params.`resolved.epochs` = '6' AND tags.`camparison.dataset` = 'scenes'\"",
     )
-    study: Annotated[str, Field(pattern=STUDY_NAME)] = Field(
+    study: Annotated[str, AfterValidator(study_name)] = Field(
         NONE, description="finished runs to compare, with no training: the confirmed ones of this study of `tune`"
     )
     allow_same: bool = Field(

@@ -17,7 +17,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +32,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments import processes
+from experiments.race import Budget
 from experiments.space import Space
 from experiments.tune_settings import StudyError, TuneSettings, passwords, without_password
 
@@ -175,6 +176,8 @@ def _experimental() -> Iterator[None]:
 
 # The storage
 
+_POSTGRES = re.compile(r"^postgres(ql)?(\+psycopg)?://")
+
 
 def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
     """Optuna's tables at `sqlite:///FILE` or `postgresql://...`, made if they are not there.
@@ -183,7 +186,7 @@ def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
         StudyError: it does not answer within `CONNECT_S` seconds, or the package that speaks to it is missing.
     """
     sqlite = address.startswith("sqlite")
-    url = address if sqlite else re.sub(r"^postgres(ql)?(\+psycopg)?://", "postgresql+psycopg://", address)
+    url = address if sqlite else _POSTGRES.sub("postgresql+psycopg://", address)
     connect = {"timeout": 60} if sqlite else {"connect_timeout": CONNECT_S}
     try:
         with lock_of(address), _experimental():
@@ -218,20 +221,17 @@ def _lock_before_reading(storage: RDBStorage) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> StudyError:
-    reason = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
+    storage, reason = without_password(address), _reason(error, address)
     if address.startswith("sqlite"):
         return StudyError(
-            f"storage={address}: cannot be opened ({reason}); check that the folder is there and writable"
+            f"storage={storage}: cannot be opened ({reason}); check that the folder is there and writable"
         )
-    shown = without_password(address)
-    return StudyError(
-        f"storage={shown}: does not answer ({_without(reason, address)}); "
-        "check host, port, database, user and PGPASSWORD"
-    )
+    return StudyError(f"storage={storage}: does not answer ({reason}); check host, port, database, user and PGPASSWORD")
 
 
-def _without(text: str, address: str) -> str:
-    """`text` without the address's password, as it is written there or as it is meant."""
+def _reason(error: BaseException, address: str) -> str:
+    """What the database said, in one line, without the address's password as it is written there or as it is meant."""
+    text = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
     for password in passwords(address):
         text = text.replace(password, "***").replace(unquote(password), "***")
     return text
@@ -243,10 +243,9 @@ LOST = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
 def lost(address: str, error: BaseException) -> StudyError:
     """The storage went away while the study was at work."""
-    cause = error.__cause__ or error
-    reason = (str(getattr(cause, "orig", None) or cause).strip().splitlines() or [type(cause).__name__])[0]
+    reason = _reason(error.__cause__ or error, address)
     return StudyError(
-        f"storage={without_password(address)}: was lost ({_without(reason, address)}); "
+        f"storage={without_password(address)}: was lost ({reason}); "
         "nothing that was finished is: the same command carries on"
     )
 
@@ -277,7 +276,7 @@ def lock_of(address: str) -> Iterator[None]:
     number = int.from_bytes(hashlib.sha256(b"camparison study").digest()[:8], signed=True)
     try:
         connection = psycopg.connect(
-            re.sub(r"^postgres(ql)?(\+psycopg)?://", "postgresql://", address),
+            _POSTGRES.sub("postgresql://", address),
             autocommit=True,
             connect_timeout=CONNECT_S,
             **dict[str, Any](_KEEPALIVES),
@@ -390,24 +389,25 @@ class Ledger:
     # What the study owes
 
     @property
-    def stages(self) -> list[dict[str, int]]:
-        """`search`, `race` and `pairs` of each stage: the first, and one for each time that more was asked for."""
-        return list(self.search.user_attrs.get("stages", []))
+    def stages(self) -> list[Budget]:
+        """The first, and one for each time that more was asked for."""
+        return [Budget(**stage) for stage in self.search.user_attrs.get("stages", [])]
+
+    def _keep(self, stages: Sequence[Budget]) -> None:
+        self.search.set_user_attr("stages", [asdict(stage) for stage in stages])
 
     @property
     def planned(self) -> int:
         """Trainings of all stages."""
-        return sum(stage["search"] + stage["race"] + 2 * stage["pairs"] for stage in self.stages)
+        return sum(stage.total for stage in self.stages)
 
-    def add_stage(self, search: int, race: int, pairs: int) -> None:
+    def add_stage(self, stage: Budget) -> None:
         """More to do; under the lock."""
-        self.search.set_user_attr("stages", [*self.stages, {"search": search, "race": race, "pairs": pairs}])
+        self._keep([*self.stages, stage])
 
-    def end_search(self, race: int, pairs: int) -> None:
-        """The time is up: the last stage searches no further, and confirms as much as is given; under the lock."""
-        stages = self.stages
-        done = len(self.tickets(self.search)) - sum(stage["search"] for stage in stages[:-1])
-        self.search.set_user_attr("stages", [*stages[:-1], {"search": done, "race": race, "pairs": pairs}])
+    def change_last_stage(self, stage: Budget) -> None:
+        """The time is up: this much is left of the last stage; under the lock."""
+        self._keep([*self.stages[:-1], stage])
 
     def tickets(self, study: optuna.Study) -> list[Ticket]:
         """The tickets that have been handed out, by number."""

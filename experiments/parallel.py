@@ -21,6 +21,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributed.rendezvous import rendezvous
 from torch.nn import functional as F
 
+from experiments.processes import cores
+
 T = TypeVar("T")
 
 _ENDED = "the first process has ended its work"
@@ -86,8 +88,7 @@ def threads() -> int:
     if size() == 1:
         return torch.get_num_threads()
     # torchrun gives every process one thread unless told otherwise, so torch's own number says nothing.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_size())
+    return max(1, cores() // local_size())
 
 
 def share(n: int) -> slice:

@@ -1,8 +1,16 @@
-"""Whether a process of this machine still lives: told from a later one of its number by when it started."""
+"""What this machine tells of processes: the cores they may use, and whether one still lives.
+
+A process is told from a later one of its number by when it started.
+"""
 
 import os
 import socket
 from pathlib import Path
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def here() -> str:

@@ -49,10 +49,16 @@ def budget(trials: int, *, confirm: bool) -> Budget:
             f"{trials} trials are too few for a search and a confirmation; {LEAST_TRIALS} or more are enough"
         )
     confirming = trials - round(SEARCH_SHARE * trials)
-    return Budget(trials - confirming, *_confirming(confirming))
+    return Budget(trials - confirming, *confirmation(confirming))
 
 
-def _confirming(runs: int) -> tuple[int, int]:
+def next_stage(trials: int, planned: int, *, confirm: bool) -> Budget:
+    """What brings a study of `planned` trainings to `trials`; what is too few for another confirmation is searched."""
+    left = trials - planned
+    return budget(left, confirm=confirm and left >= LEAST_TRIALS)
+
+
+def confirmation(runs: int) -> tuple[int, int]:
     """Trainings of the race, and pairs after it, of `runs`; of one left over the race gets it."""
     pairs = max(FEWEST_PAIRS, runs // 4)
     return runs - 2 * pairs, pairs

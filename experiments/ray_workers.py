@@ -3,7 +3,6 @@
 python -m experiments.ray_workers --study cutout --storage postgresql://user@host/studies --workers 8 --gpus 0.5
 """
 
-import argparse
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import SettingsError, fail
-from experiments.tune_settings import StudyError, TuneSettings, without_password
+from experiments.tune_settings import StudyError, parsed, study_parser, without_password
 
 if TYPE_CHECKING:
     from experiments.tuning import Watch
@@ -48,22 +47,12 @@ class Placement:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line until the study owes nothing more; exit codes as of every entry point."""
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description="Work on a Ray cluster for a study that `tune` has started.", allow_abbrev=False
-    )
-    default = TuneSettings.model_fields["storage"].default
-    parser.add_argument("--study", default="cutout", help="name (default: %(default)s)")
-    parser.add_argument(
-        "--storage",
-        default=os.environ.get("CAMPARISON_STORAGE", default),
-        help="default: CAMPARISON_STORAGE, else the project's file",
-    )
+    parser = study_parser(COMMAND, "Work on a Ray cluster for a study that `tune` has started.")
     parser.add_argument("--workers", type=int, default=1, help="how many (default: %(default)s)")
     parser.add_argument("--cpus", type=float, default=1.0, help="cores of each worker (default: %(default)s)")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each, such as 0.5 (default: none)")
     parser.add_argument("--address", help="of the cluster, or auto for that of this machine (default: a new one here)")
-    parser.add_argument("--data_dir", default="data", help="of each machine, for data sets (default: %(default)s)")
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
     if given.workers < 1 or given.cpus < 0 or given.gpus < 0:
         fail(COMMAND, [f"workers={given.workers}, cpus={given.cpus:g}, gpus={given.gpus:g}: 1 or more; none below 0"])
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -169,7 +158,7 @@ def work(study: str, storage: str, machine: Mapping[str, str], folder: str, envi
         keep_freed_memory()
         tracking.prepare_store()
         tracking.sweep_stale()
-        tuning.work_alone(study, storage, None, machine, quiet=True)
+        tuning.work_alone(study, storage, machine, quiet=True)
     except (SettingsError, DataError, CheckpointError, StudyError, TrackingError) as error:
         kind = TrackingError if isinstance(error, TrackingError) else StudyError
         raise kind(f"worker on {socket.gethostname()}: {'; '.join(str(error).splitlines())}") from None

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from experiments.agenda import FINAL, Agenda, Candidate
+from experiments.agenda import FINAL, Agenda, Candidate, part_of
 from experiments.config import OWN
 from experiments.ledger import Ledger, Ticket
 from experiments.space import Options, label
@@ -35,29 +34,23 @@ def quantity(goal: str, direction: str) -> Quantity:
 
 def trials(ledger: Ledger, goals: Sequence[str]) -> pd.DataFrame:
     """A row for each ticket: what was trained, with which seed, how often it was begun, what came of it."""
-    rows = [_row(part, ticket, goals) for part, study in _parts(ledger) for ticket in ledger.tickets(study)]
+    rows = [_row(ticket, goals) for study in (ledger.search, ledger.confirmation) for ticket in ledger.tickets(study)]
     table = pd.DataFrame(rows)
     if rows:
         table["seed"] = table["seed"].astype("Int64")  # a ticket that has none yet would make floats of all
     return table
 
 
-def _parts(ledger: Ledger) -> tuple[tuple[str, optuna.Study], ...]:
-    return (("search", ledger.search), ("confirmation", ledger.confirmation))
-
-
-def _row(part: str, ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
+def _row(ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
     trial = ticket.result
     attrs = trial.user_attrs
     options: Options = attrs.get("options", {})
-    if part != "search":
-        part = "final" if attrs["round"] == FINAL else f"race {attrs['round'] + 1}"
     values = trial.values if trial.state == TrialState.COMPLETE else [math.nan] * len(goals)
     state = _STATES.get(
         trial.state, "failed" if "error" in attrs else "given up" if ticket.given_up else "to be repeated"
     )
     return {
-        "part": part,
+        "part": part_of(attrs),
         "ticket": ticket.number,
         "name": attrs.get("candidate") or attrs.get("baseline") or f"trial {ticket.number}",
         "holes": label(options) if options else "",
@@ -88,6 +81,11 @@ class Final:
     test: tuple[tuple[float, ...], tuple[float, ...]]
     seeds: tuple[int, ...]
     runs: tuple[tuple[str, ...], tuple[str, ...]]
+
+    @property
+    def sides(self) -> tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]:
+        """Name and run ids of the baseline, then of the winner: the order of a comparison."""
+        return (OWN, self.runs[1]), (self.winner.name, self.runs[0])
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ def _seeds(several: Sequence[object]) -> str:
 def results(ledger: Ledger, settings: TuneSettings) -> Results:
     """What the study has found so far."""
     agenda = Agenda(ledger, settings)
-    stages = [number for number, stage in enumerate(ledger.stages) if stage["pairs"]]
+    stages = [number for number, stage in enumerate(ledger.stages) if stage.pairs]
     confirmed = _confirmed(ledger, agenda, stages[-1]) if stages else ({}, None)
     return Results(settings, trials(ledger, settings.goals), tuple(agenda.searched()), *confirmed)
 

@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from experiments import focus, tracking, variant
-from experiments.agenda import FINAL, Agenda, Idle, seed_of
+from experiments.agenda import Agenda, Idle, part_of, seed_of
 from experiments.config import TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import predict
@@ -37,7 +37,6 @@ class Worker:
     Attributes:
         settings: of the study, with the machine options of this worker.
         given: options as they were typed, for the runs' parameters.
-        parent_run_id: the MLflow run below which the trainings are.
         between: called after each attempt and while there is nothing to do.
     """
 
@@ -45,7 +44,6 @@ class Worker:
     settings: TuneSettings
     given: Mapping[str, object]
     dataset: Dataset
-    parent_run_id: str
     reporter: Reporter
     between: Callable[[], None] = lambda: None
 
@@ -156,7 +154,7 @@ class Attempt:
         trial.set_user_attr("attempt", attrs.get("attempt", 0) + 1)
         return options, seed
 
-    def values(self, trial: optuna.Trial, options: Options, seed: int) -> list[float]:
+    def values(self, trial: optuna.Trial, options: Options, seed: int) -> Sequence[float]:
         """The objectives of one training, from a finished run where there is one."""
         worker = self._worker
         settings, given = worker.settings_of(options, seed)
@@ -180,8 +178,7 @@ class Attempt:
         attrs = trial.user_attrs
         if "candidate" not in attrs:
             return f"{_called(attrs)}: {label(options)}, seed {seed}"
-        stage = "final" if attrs["round"] == FINAL else f"race {attrs['round'] + 1}"
-        return f"{stage}: {attrs['candidate']} ({label(options)}), seed {seed}"
+        return f"{part_of(attrs)}: {attrs['candidate']} ({label(options)}), seed {seed}"
 
     def _train(self, trial: optuna.Trial, prepared: Prepared) -> tracking.FinishedRun:
         worker, attrs = self._worker, trial.user_attrs
@@ -195,7 +192,7 @@ class Attempt:
             kind=tracking.TRAIN,
             name=prepared.name,
             tags=tags,
-            parent_run_id=worker.ledger.parent or worker.parent_run_id,
+            parent_run_id=worker.ledger.parent,
             again=attrs.get("run"),
             before_writing=lambda: self._check_mine(trial),
         ) as run:
@@ -245,10 +242,10 @@ def _called(attrs: Mapping[str, Any]) -> str:
 
 def _place(attrs: Mapping[str, Any]) -> dict[str, str]:
     """Tags that tell the part of the study, and whose settings are confirmed."""
+    part = {tracking.PART: part_of(attrs)}
     if "candidate" not in attrs:
-        return {tracking.PART: "search"}
-    part = tracking.FINAL if attrs["round"] == FINAL else "race"
-    return {tracking.PART: part, tracking.STAGE: str(attrs["stage"]), tracking.CANDIDATE: attrs["candidate"]}
+        return part
+    return part | {tracking.STAGE: str(attrs["stage"]), tracking.CANDIDATE: attrs["candidate"]}
 
 
 def metric_of(goal: str) -> str:

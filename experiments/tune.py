@@ -4,13 +4,11 @@ python -m experiments.tune --trials 40
 python -m experiments.tune worker --study cutout --storage postgresql://user@host/studies
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from experiments.config import SettingsError, fail
-from experiments.tune_settings import TuneSettings, check_storage
+from experiments.tune_settings import TuneSettings, parsed, study_parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,36 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 def work(words: Sequence[str]) -> None:
     """`worker`: takes tickets of a study until none is left."""
     command = f"{TuneSettings.command} worker"
-    parser = argparse.ArgumentParser(
-        prog=command,
-        description="Work for a study that `tune` has started, on any machine, until nothing is left to do.",
-        allow_abbrev=False,
-    )
-    default = TuneSettings.model_fields["storage"].default
-    parser.add_argument("--study", default="cutout", help="name (default: %(default)s)")
-    parser.add_argument(
-        "--storage",
-        default=os.environ.get("CAMPARISON_STORAGE", default),
-        help="default: CAMPARISON_STORAGE, else the project's file",
+    parser = study_parser(
+        command, "Work for a study that `tune` has started, on any machine, until nothing is left to do."
     )
     for option in ("threads", "device", "precision"):
         parser.add_argument(f"--{option}", default="auto", help="of this machine (default: auto)")
-    parser.add_argument("--data_dir", default="data", help="folder for data sets (default: %(default)s)")
-    parser.add_argument("--parent", help="MLflow run that the trainings hang below (default: the study's)")
     parser.add_argument(
         "--quiet", action="store_true", help="say nothing, and end with the process that started this one"
     )
-    given = parser.parse_args(words)
-    try:
-        check_storage(given.storage)
-    except ValueError as error:
-        fail(command, [str(error)])
+    given = parsed(parser, words)
 
     from experiments import entry, tuning
 
     machine = {name: getattr(given, name) for name in ("threads", "device", "precision", "data_dir")}
     with entry.at_work(command):
-        tuning.work_alone(given.study, given.storage, given.parent, machine, quiet=given.quiet)
+        tuning.work_alone(given.study, given.storage, machine, quiet=given.quiet)
 
 
 if __name__ == "__main__":

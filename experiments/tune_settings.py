@@ -1,22 +1,27 @@
 """The settings of a study of the Cutout holes, and what follows from them before anything is trained."""
 
+import argparse
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from experiments.config import AUTO, NONE, OWN, SettingsError, TrainSettings, Variant, named_options
-from experiments.race import LEAST_TRIALS, budget
+from experiments.config import AUTO, NONE, OWN, SettingsError, TrainSettings, Variant, fail, named_options, study_name
+from experiments.race import LEAST_TRIALS
 from experiments.recipes import PUBLISHED_CUTOUT, did_you_mean
 from experiments.space import FILL, HOLES, P_STEP, PLACEMENT, PROBABILITY, SIZE, Options, Space
 
 FILLS = ("mean", "black", "random", "noise")
 PLACEMENTS = ("published", "inside")
-SAMPLERS = ("tpe", "gp", "random", "grid", "brute_force", "qmc", "cmaes")
-PRUNERS = ("none", "median", "hyperband", "successive_halving", "patient")
+Sampler = Literal["tpe", "gp", "random", "grid", "brute_force", "qmc", "cmaes"]
+Pruner = Literal["none", "median", "hyperband", "successive_halving", "patient"]
 HOLE_OPTIONS = ("cutout", HOLES, SIZE, PROBABILITY, FILL, PLACEMENT)
 """The options of a training that a study varies; everything else is the same in all of its trials."""
+
+STORAGE = "CAMPARISON_STORAGE"
+"""Environment variable that tells workers where the study is: a password in it is in no process list."""
 
 NO_CUTOUT, PUBLISHED = "no cutout", "published 16 px"
 """Names of baselines that every study has beside `OWN`."""
@@ -59,12 +64,6 @@ def direction(objective: str) -> str:
         f"{objective!r} is no objective: val/accuracy, val/loss or cam/<layer>/<measure>, "
         f"the measure one of {', '.join(MEASURES)}{hint}"
     )
-
-
-def _study(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text):
-        raise ValueError("must be a name of letters, digits, _ . -, up to 100")
-    return text
 
 
 def _objective(text: str) -> str:
@@ -138,17 +137,18 @@ def check_storage(address: str) -> None:
 
 def without_password(storage: str) -> str:
     """The address as it may be shown, however it is written: a password ends with the last @."""
-    shown = re.sub(r"^(\w[\w+]*:(?://)?[^:/@]*|[^:/@]*(?=:(?!//))):.*@", r"\1:***@", storage, flags=re.DOTALL)
-    return re.sub(r"(password=)[^&]*", r"\1***", shown)
+    return _PASSWORD.sub(r"\1***", storage)
 
 
 def passwords(storage: str) -> list[str]:
     """What `without_password` hides."""
-    return [match[2] for match in _PASSWORD.finditer(storage)]
+    return [match[2] for match in _PASSWORD.finditer(storage) if match[2]]
 
 
 # Up to the last @, for people write @, / and # into a password as they are; or among the options.
-_PASSWORD = re.compile(r"(^[^:]*:/*[^:/@]*:|[?&]password=)((?<=:).+(?=@)|(?<==)[^&]+)")
+_PASSWORD = re.compile(
+    r"(^(?:\w[\w+]*:(?://)?[^:/@]*|[^:/@]*(?=:(?!//))):|password=)((?<=:).*(?=@)|(?<==)[^&]*)", re.DOTALL
+)
 
 
 class TuneSettings(TrainSettings):
@@ -160,7 +160,7 @@ class TuneSettings(TrainSettings):
 
     command: ClassVar[str] = "python -m experiments.tune"
 
-    study: Annotated[str, AfterValidator(_study)] = Field(
+    study: Annotated[str, AfterValidator(study_name)] = Field(
         "cutout", description="name; a study of this name carries on where it stopped"
     )
     trials: int = Field(
@@ -183,10 +183,8 @@ class TuneSettings(TrainSettings):
     objectives: Annotated[str, AfterValidator(_objectives)] = Field(
         NONE, description="several instead, such as val/accuracy,cam/layer3/focus: gives a Pareto front"
     )
-    sampler: Literal["tpe", "gp", "random", "grid", "brute_force", "qmc", "cmaes"] = Field(
-        "tpe", description="what proposes settings"
-    )
-    pruner: Literal["none", "median", "hyperband", "successive_halving", "patient"] = Field(
+    sampler: Sampler = Field("tpe", description="what proposes settings")
+    pruner: Pruner = Field(
         "none", description="what stops bad trials early, which can destroy the result: strong holes learn slowly"
     )
     baselines: str = Field(
@@ -327,11 +325,27 @@ def common_options(settings: TuneSettings, given: Mapping[str, object]) -> dict[
     return {name: value for name, value in given.items() if name in names}
 
 
-def stages_for(trials: int, planned: int, *, confirm: bool) -> tuple[int, int, int]:
-    """Search trials, race trainings and pairs of the stage that brings a study of `planned` trainings to `trials`.
+def study_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Of a command that works for a study that `tune` has started: its name, its storage, the folder of the images."""
+    parser = argparse.ArgumentParser(prog=command, description=description, allow_abbrev=False)
+    fields = TuneSettings.model_fields
+    parser.add_argument("--study", default=fields["study"].default, help="name (default: %(default)s)")
+    parser.add_argument(
+        "--storage",
+        default=os.environ.get(STORAGE, fields["storage"].default),
+        help=f"default: {STORAGE}, else the project's file",
+    )
+    parser.add_argument(
+        "--data_dir", default=fields["data_dir"].default, help="folder for data sets (default: %(default)s)"
+    )
+    return parser
 
-    What is too few for another confirmation is searched.
-    """
-    left = trials - planned
-    stage = budget(left, confirm=confirm and left >= LEAST_TRIALS)
-    return stage.search, stage.race, stage.pairs
+
+def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a `study_parser`; a storage that can be none ends the process with 2, in one line."""
+    given = parser.parse_args(words)
+    try:
+        check_storage(given.storage)
+    except ValueError as error:
+        fail(parser.prog, [str(error)])
+    return given

@@ -24,24 +24,23 @@ from experiments.data import Dataset
 from experiments.findings import Findings, Member
 from experiments.ledger import Ledger, open_storage
 from experiments.probes import probes
+from experiments.processes import cores
 from experiments.progress import Printer, Reporter, shown
-from experiments.race import SEARCH_SHARE
+from experiments.race import SEARCH_SHARE, next_stage
 from experiments.recipes import as_toml
 from experiments.records import File, Metrics, Param, Picture, Record, Table, Tag, Text
 from experiments.space import Options, as_words
-from experiments.study_results import Results, results, written
+from experiments.study_results import Results, results, trials, written
 from experiments.study_worker import Worker, metric_of
 from experiments.tune_settings import (
     HOLE_OPTIONS,
+    STORAGE,
     StudyError,
     TuneSettings,
     common_options,
-    stages_for,
     without_password,
 )
 
-STORAGE = "CAMPARISON_STORAGE"
-"""Environment variable that tells workers where the study is: a password in it is in no process list."""
 IN_VIEW = 50  # runs in the saved view: more make it longer than MLflow keeps
 OTHERS = "#8c96a3"  # colour of what is neither baseline nor winner
 LOOK_S = 1.0  # between two looks at what the workers have done
@@ -75,7 +74,7 @@ def tune(settings: TuneSettings, given: Mapping[str, object]) -> Results:
     with tracking.open_run(kind="tune", name=name, tags={"camparison.dataset": dataset.name}) as run:
         run.log(iter_options(settings, given))
         adopt(ledger, run.id)
-        work_off(ledger, settings, given, dataset, run.id)
+        work_off(ledger, settings, given, dataset)
         adopt(ledger, run.id)  # what others trained meanwhile
         found = results(ledger, settings)
         link = conclude(run, ledger, found, given, dataset)
@@ -141,7 +140,7 @@ def commission(ledger: Ledger, settings: TuneSettings, given: Mapping[str, objec
         kept = {name: str(value) for name, value in given.items() if name not in ("storage", "workers")}
         ledger.search.set_user_attr("given", kept)
         if settings.trials > ledger.planned:
-            ledger.add_stage(*stages_for(settings.trials, ledger.planned, confirm=settings.confirm))
+            ledger.add_stage(next_stage(settings.trials, ledger.planned, confirm=settings.confirm))
         hours = settings.hours
         start = time.time()
         ledger.search.set_user_attr("search_until", None if hours == "none" else start + 3600 * SEARCH_SHARE * hours)
@@ -170,9 +169,7 @@ def _runs_of(ledger: Ledger) -> list[str]:
 # Working it off
 
 
-def work_off(
-    ledger: Ledger, settings: TuneSettings, given: Mapping[str, object], dataset: Dataset, parent_run_id: str
-) -> None:
+def work_off(ledger: Ledger, settings: TuneSettings, given: Mapping[str, object], dataset: Dataset) -> None:
     """Returns when the study owes nothing more."""
     settled = sum(ticket.settled for study in (ledger.search, ledger.confirmation) for ticket in ledger.tickets(study))
     planned = ledger.planned
@@ -184,9 +181,9 @@ def work_off(
         watch = Watch(ledger, settings, reporter)
         if settings.workers == 1:
             quiet = _Stages(reporter)
-            Worker(ledger, settings, given, dataset, parent_run_id, quiet, watch.look).work()
+            Worker(ledger, settings, given, dataset, quiet, watch.look).work()
         else:
-            Processes(settings, parent_run_id).run(watch)
+            Processes(settings).run(watch)
     tracking.sweep_stale()
 
 
@@ -208,27 +205,32 @@ class Watch:
     ledger: Ledger
     settings: TuneSettings
     reporter: Reporter
-    _told: set[tuple[str, int]] = field(default_factory=set)
+    _told: set[tuple[bool, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._told = {key for key, _ in self._settled()}
+        self._told = set(self._settled())
 
-    def _settled(self) -> Iterator[tuple[tuple[str, int], Row]]:
-        for row in results(self.ledger, self.settings).table.to_dict("records"):
-            if row["state"] not in ("running", "waiting", "to be repeated"):
-                yield ((str(row["part"] == "search"), int(row["ticket"])), row)
+    def _settled(self) -> dict[tuple[bool, int], Row]:
+        rows = trials(self.ledger, self.settings.goals).to_dict("records")
+        return {
+            (row["part"] == "search", row["ticket"]): row
+            for row in rows
+            if row["state"] not in ("running", "waiting", "to be repeated")
+        }
 
     def look(self) -> None:
         """A line for each, and a step of the bar."""
-        for key, row in self._settled():
-            if key in self._told:
-                continue
-            self._told.add(key)
-            self.reporter.say(f"{len(self._told)} of {self.ledger.planned}: {self._line(row)}")
-            self.reporter.advance()
+        settled = self._settled()
+        if not settled.keys() - self._told:
+            return
+        found, planned = results(self.ledger, self.settings), self.ledger.planned
+        for key, row in settled.items():
+            if key not in self._told:
+                self._told.add(key)
+                self.reporter.say(f"{len(self._told)} of {planned}: {self._line(row, found)}")
+                self.reporter.advance()
 
-    def _line(self, row: Row) -> str:
-        found = results(self.ledger, self.settings)
+    def _line(self, row: Row, found: Results) -> str:
         start = f"{row['part']}, {row['name']} ({row['holes']}), seed {row['seed']}"
         if row["state"] != "complete":
             return f"{start}: {row['state']}{': ' if row['error'] else ''}{row['error']}"
@@ -246,7 +248,6 @@ class Processes:
     """Workers of this machine: started, watched, started again when they die."""
 
     settings: TuneSettings
-    parent_run_id: str
 
     def run(self, watch: Watch) -> None:
         """Returns when all have found nothing more to do.
@@ -280,9 +281,8 @@ class Processes:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         settings = self.settings
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // settings.workers) if settings.threads == "auto" else settings.threads
-        words = ["worker", "--study", settings.study, "--parent", self.parent_run_id, "--quiet"]
+        threads = max(1, cores() // settings.workers) if settings.threads == "auto" else settings.threads
+        words = ["worker", "--study", settings.study, "--quiet"]
         words += ["--threads", str(threads), "--data_dir", settings.data_dir, "--device", settings.device]
         words += ["--precision", settings.precision]
         environment = os.environ | {STORAGE: settings.storage, "OMP_NUM_THREADS": str(threads)}
@@ -303,7 +303,7 @@ def _stop(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
             process.kill()
 
 
-def work_alone(study: str, storage: str, parent_run_id: str | None, machine: Mapping[str, str], *, quiet: bool) -> None:
+def work_alone(study: str, storage: str, machine: Mapping[str, str], *, quiet: bool) -> None:
     """A worker of a study that exists, until nothing is left to do or the process that started it is gone.
 
     `machine` are options that this machine decides: `threads`, `device`, `data_dir`.
@@ -317,21 +317,14 @@ def work_alone(study: str, storage: str, parent_run_id: str | None, machine: Map
     kept = ledger.search.user_attrs
     if dataset.digest != kept["definition"]["images"]:
         raise StudyError(f"study={study}: is of other images than {dataset.name} is here ({dataset.source})")
-    parent_run_id = parent_run_id or ledger.parent
     starter = os.getppid()
 
     def leave_with_starter() -> None:
-        if quiet and os.getppid() != starter:
+        if os.getppid() != starter:
             raise SystemExit(0)
 
-    watch = Watch(ledger, settings, reporter)
-
-    def between() -> None:
-        leave_with_starter()
-        if not quiet:
-            watch.look()
-
-    Worker(ledger, settings, given, dataset, str(parent_run_id), reporter, between).work()
+    between = leave_with_starter if quiet else Watch(ledger, settings, reporter).look
+    Worker(ledger, settings, given, dataset, reporter, between).work()
 
 
 def reopened(study: str, storage: str, machine: Mapping[str, str]) -> tuple[Ledger, TuneSettings, dict[str, object]]:
@@ -479,10 +472,9 @@ def findings_of(found: Results, dataset: Dataset) -> Findings | None:
     """Winner and baseline compared like any other two variants, where there are pairs of them."""
     if not found.final:
         return None
-    sides = zip((OWN, found.final.winner.name), reversed(found.final.runs), strict=True)
     members = [
         Member(name, seed, tracking.finished_run(run), reused=False)
-        for name, runs in sides
+        for name, runs in found.final.sides
         for seed, run in zip(found.final.seeds, runs, strict=True)
     ]
     return Findings(tuple(members), dataset)
@@ -490,8 +482,7 @@ def findings_of(found: Results, dataset: Dataset) -> Findings | None:
 
 def _runs_words(found: Results) -> str:
     assert found.final
-    sides = zip((OWN, found.final.winner.name), reversed(found.final.runs), strict=True)
-    return " ".join(f"{name.replace(' ', '-')}={'+'.join(runs)}" for name, runs in sides)
+    return " ".join(f"{name.replace(' ', '-')}={'+'.join(runs)}" for name, runs in found.final.sides)
 
 
 def write_view(run: tracking.Run, found: Results, dataset: Dataset) -> str:

@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 MODULES = {path.stem: path for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__"}
 # Modules of the suite that import nothing of it.
 LEAVES = {
-    "parallel",
     "processes",
     "race",
     "recipes",

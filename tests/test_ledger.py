@@ -12,6 +12,7 @@ import uuid
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -19,9 +20,10 @@ from optuna.trial import TrialState
 
 from experiments import processes
 from experiments.ledger import ATTEMPTS, CONNECT_S, Ledger, open_storage, worker_name
+from experiments.race import Budget
 from experiments.space import Options, label
 from experiments.study_worker import Attempt
-from experiments.tune_settings import OWN, SAMPLERS, StudyError, without_password
+from experiments.tune_settings import OWN, Sampler, StudyError, without_password
 from tests.conftest import free_port
 from tests.postgres import PASSWORD, Postgres
 from tests.toy_study import (
@@ -80,7 +82,7 @@ def test_a_study_has_exactly_as_many_trainings_as_were_asked_for(storage: str) -
     ledger = opened(settings)
     assert states(ledger) == {TrialState.COMPLETE: 24}
     # 60 % of 24, the nearest whole number; of the other ten twice three pairs, the rest a race.
-    assert ledger.stages == [{"search": 14, "race": 4, "pairs": 3}]
+    assert ledger.stages == [Budget(14, 4, 3)]
     assert [ticket.number for ticket in ledger.tickets(ledger.search)] == list(range(14))
     assert [ticket.number for ticket in ledger.tickets(ledger.confirmation)] == list(range(10))
 
@@ -100,7 +102,7 @@ def test_more_trials_are_added_to_those_that_are_there(storage: str) -> None:
     ledger = opened(settings_of(storage, trials=30))
     assert states(ledger) == {TrialState.COMPLETE: 30}
     # Ten more are too few for another confirmation: they are searched.
-    assert ledger.stages == [{"search": 12, "race": 2, "pairs": 3}, {"search": 10, "race": 0, "pairs": 0}]
+    assert ledger.stages == [Budget(12, 2, 3), Budget(10, 0, 0)]
     assert [row for row in sequence(ledger) if row in first] == first
 
 
@@ -136,7 +138,7 @@ def test_one_worker_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(tmp_p
     assert states(ledger)[TrialState.COMPLETE] == 24
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", get_args(Sampler))
 def test_every_sampler_proposes_the_tickets(tmp_path: Path, name: str) -> None:
     given = {"space_holes": "0-1", "space_size": "0.25-0.375", "space_p": "0.95-1", "space_fill": "mean"}
     # As many as a grid has points: six of one hole, and none.
@@ -186,7 +188,7 @@ def test_several_first_starts_at_once_make_one_study(storage: str) -> None:
     assert [end_of(pid) for pid in [child(lambda: opened(settings)) for _ in range(5)]] == [0] * 5
     names = optuna.get_all_study_names(open_storage(storage, 1.0))
     assert sorted(names) == ["confirmation of toy", "toy"]
-    assert opened(settings).stages == [{"search": 14, "race": 4, "pairs": 3}]
+    assert opened(settings).stages == [Budget(14, 4, 3)]
 
 
 def test_several_workers_of_which_some_are_killed(storage: str) -> None:

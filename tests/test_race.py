@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.race import FEWEST_PAIRS, LEAST_TRIALS, budget, ranked, rounds
+from experiments.race import FEWEST_PAIRS, LEAST_TRIALS, budget, next_stage, ranked, rounds
 
 
 def test_a_budget_is_spent_to_the_trial_about_60_to_40() -> None:
@@ -21,6 +21,24 @@ def test_a_budget_is_spent_to_the_trial_about_60_to_40() -> None:
 def test_budgets_by_hand() -> None:
     found = {trials: budget(trials, confirm=True) for trials in (15, 24, 40)}
     assert [(one.search, one.race, one.pairs) for one in found.values()] == [(9, 0, 3), (14, 4, 3), (24, 8, 4)]
+
+
+@pytest.mark.parametrize(
+    ("trials", "planned", "confirm", "stage"),
+    [
+        (40, 0, True, (24, 8, 4)),
+        (40, 0, False, (40, 0, 0)),
+        (60, 40, True, (12, 2, 3)),
+        (54, 40, True, (14, 0, 0)),
+        (55, 40, True, (9, 0, 3)),
+    ],
+)
+def test_what_is_asked_for_later_is_a_stage_of_its_own(
+    trials: int, planned: int, confirm: bool, stage: tuple[int, int, int]
+) -> None:
+    found = next_stage(trials, planned, confirm=confirm)
+    assert (found.search, found.race, found.pairs) == stage
+    assert found.total == trials - planned
 
 
 @pytest.mark.parametrize("trials", [1, 14, 15, 400])

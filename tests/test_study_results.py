@@ -11,8 +11,8 @@ from experiments.records import Text
 from experiments.space import SIZE, Options, label
 from experiments.study_results import Results, quantity, results, written
 from experiments.tune_settings import OWN, PUBLISHED, TuneSettings
-from experiments.tuning import for_machines, iter_records, note
-from tests.study_toys import Scores, owe, toy_study, work_off
+from experiments.tuning import commission, for_machines, iter_records, note
+from tests.toy_study import Scores, toy_study, work_off
 
 FRESH = 1000  # seeds from here on are those of the confirmation
 
@@ -105,7 +105,7 @@ def test_no_trial_completed(tmp_path: Path) -> None:
     assert found.verdict == ["No trial of the search completed: there is nothing to conclude."]
     assert (found.best, found.gain, found.shown, found.over_claim) == (None, None, False, None)
     assert set(found.table["state"]) == {"failed"}
-    assert set(found.table["error"]) == {"out of memory"}
+    assert set(found.table["error"]) == {"ValueError: out of memory"}
     assert for_machines(found, {}, "#/")["command"] is None
     paths = {record.path for record in iter_records(ledger, found, {}, "#/") if hasattr(record, "path")}
     assert "best.toml" not in paths
@@ -222,7 +222,7 @@ def test_the_front_of_a_stage_does_not_change_with_what_is_searched_later(tmp_pa
     assert work_off(ledger, settings, score) == 15
     before = Agenda(ledger, settings).candidates(0)
     more = TuneSettings.of(**settings.as_params() | {"trials": 30})
-    owe(ledger, more)
+    commission(ledger, more, {})
     later = True
     assert work_off(ledger, more, score) == 15
     assert [one.name for one in Agenda(ledger, more).candidates(0)] == [one.name for one in before]
@@ -233,7 +233,7 @@ def test_the_winner_of_the_last_stage_is_the_verdicts(tmp_path: Path) -> None:
     ledger, settings = toy_study(tmp_path, sampler="random")
     work_off(ledger, settings, published_gains(0.02, 0.03, 0.04))
     more = TuneSettings.of(**settings.as_params() | {"trials": 30})
-    owe(ledger, more)
+    commission(ledger, more, {})
 
     def score(options: Options, seed: int) -> list[float]:
         return [0.99 if options["cutout"] and options[SIZE] != "16" else 0.8]

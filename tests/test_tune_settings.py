@@ -24,7 +24,6 @@ from experiments.tune_settings import (
     TuneSettings,
     check_storage,
     common_options,
-    stages_for,
     without_password,
 )
 from tests.conftest import clean_environment
@@ -257,20 +256,3 @@ def test_a_study_is_defined_by_what_decides_and_not_by_the_machine() -> None:
         assert not differs(**same)
     for other in ({"epochs": 2}, {"seed": 1}, {"space_size": "0.2-0.3"}, {"cutout": True}, {"sampler": "gp"}):
         assert differs(**other)
-
-
-@pytest.mark.parametrize(
-    ("trials", "planned", "confirm", "stage"),
-    [
-        (40, 0, True, (24, 8, 4)),
-        (40, 0, False, (40, 0, 0)),
-        (60, 40, True, (12, 2, 3)),
-        (54, 40, True, (14, 0, 0)),
-        (55, 40, True, (9, 0, 3)),
-    ],
-)
-def test_what_is_asked_for_later_is_a_stage_of_its_own(
-    trials: int, planned: int, confirm: bool, stage: tuple[int, int, int]
-) -> None:
-    assert stages_for(trials, planned, confirm=confirm) == stage
-    assert stage[0] + stage[1] + 2 * stage[2] == trials - planned

@@ -3,7 +3,7 @@
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import sqlalchemy as sa
 
+from experiments.agenda import Agenda, Idle
 from experiments.data import Dataset, Split
 from experiments.ledger import Ledger
 from experiments.progress import Reporter
@@ -21,6 +22,10 @@ from experiments.tuning import commission
 
 IMAGES = Split(np.zeros((2, 16, 16, 3), np.uint8), np.array([0, 1]), None)
 DATASET = Dataset("toy", ("a", "b"), {"train": IMAGES, "val": IMAGES, "test": IMAGES}, "0" * 16, "made by hand")
+
+
+Scores = Callable[[Options, int], Sequence[float] | BaseException]
+"""The values of a training with these holes and this seed, or why it fails; KeyboardInterrupt: it does not end."""
 
 
 def settings_of(storage: str, **given: object) -> TuneSettings:
@@ -68,12 +73,45 @@ class ToyWorker(Worker):
 
 def worker(ledger: Ledger, settings: TuneSettings, kind: type[Worker] = ToyWorker) -> Worker:
     """Ready to work for the study."""
-    return kind(ledger, settings, {}, DATASET, "no run", Reporter())
+    return kind(ledger, settings, {}, DATASET, Reporter())
 
 
 def work(settings: TuneSettings, kind: type[Worker] = ToyWorker) -> None:
     """Works the study off, like `tune`."""
     worker(opened(settings), settings, kind).work()
+
+
+def toy_study(folder: Path, **given: object) -> tuple[Ledger, TuneSettings]:
+    """A new study of images of the usual size in a file of `folder`, which owes what the settings say."""
+    settings = TuneSettings.of(**{"storage": sqlite(folder), "trials": 15} | given)
+    return opened(settings), settings
+
+
+def work_off(ledger: Ledger, settings: TuneSettings, scores: Scores, most: int = 10**6) -> int:
+    """Takes tickets until the study owes nothing, or `most` of them; how many were taken."""
+    agenda, hand = Agenda(ledger, settings), worker(ledger, settings)
+    for done in range(most):
+        study = agenda.next()
+        if isinstance(study, Idle):
+            return done
+        study.optimize(ScoredAttempt(hand, study, scores), n_trials=1, catch=(Exception, KeyboardInterrupt))
+    return most
+
+
+class ScoredAttempt(Attempt):
+    """Takes its values from `scores`; the accuracy on the test images is a point below the first of them."""
+
+    def __init__(self, worker: Worker, study: optuna.Study, scores: Scores) -> None:
+        super().__init__(worker, study, release=lambda: None)
+        self._scores = scores
+
+    def values(self, trial: optuna.Trial, options: Options, seed: int) -> Sequence[float]:
+        found = self._scores(options, seed)
+        trial.set_user_attr("run", f"{self._study.study_name}/{trial.number}")
+        if isinstance(found, BaseException):
+            raise found
+        trial.set_user_attr("metrics", {"test/accuracy": found[0] - 0.01, "time/train_s": 1.5})
+        return found
 
 
 def child(function: Callable[[], Any]) -> int:
