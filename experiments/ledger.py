@@ -308,7 +308,8 @@ class Ledger:
         self.name, self.address = name, address
         self._heartbeat_s = heartbeat_s
         self._without_beat: dict[int, float] = {}  # when a trial was first seen without a sign of life
-        missing = f"study={name}: there is none in {without_password(address)}; start it with `mlflow run . -e tune`"
+        start = f"start it with `mlflow run . -e tune -P study={name}`"
+        missing = f"study={name}: there is none in {without_password(address)}; {start}"
         if address.startswith("sqlite") and not Path(address.removeprefix("sqlite:///")).exists():
             raise StudyError(missing)
         self._storage = open_storage(address, heartbeat_s)

@@ -66,21 +66,31 @@ def _row(ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
     } | {name: str(value) for name, value in options.items()}
 
 
+Sides = tuple[tuple[float, ...], tuple[float, ...]]
+"""Of each seed a value of the winner, and one of the baseline."""
+
+
 @dataclass(frozen=True)
 class Final:
     """The pairs that decide, one or more: the last stage's winner and the baseline, both with the same fresh seeds.
 
     Attributes:
-        goal, test: of each seed the first objective, and the accuracy on the test images: winner's, baseline's.
+        goals: of each objective its values, one for each seed: the winner's and the baseline's.
+        test: the same of the accuracy on the test images.
         runs: MLflow run ids of each seed, winner's and baseline's.
     """
 
     winner: Candidate
     own: Candidate
-    goal: tuple[tuple[float, ...], tuple[float, ...]]
-    test: tuple[tuple[float, ...], tuple[float, ...]]
+    goals: tuple[Sides, ...]
+    test: Sides
     seeds: tuple[int, ...]
     runs: tuple[tuple[str, ...], tuple[str, ...]]
+
+    @property
+    def goal(self) -> Sides:
+        """Those of the objective that winners are chosen by."""
+        return self.goals[0]
 
     @property
     def sides(self) -> tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]:
@@ -155,6 +165,10 @@ class Results:
             words.insert(0, f"No setting was shown to be better than {own}.")
         words.append(self._claim(best))
         assert self.final
+        further = list(zip(self.settings.goals, self.settings.directions, self.final.goals, strict=True))[1:]
+        for goal, direction, values in further:
+            said = sentence(name, own, paired_difference(*values), quantity(goal, direction))
+            words.append(f"The other objective, in the same pairs: {said}")
         if all(map(math.isfinite, [*self.final.test[0], *self.final.test[1]])):
             on_test = sentence(name, own, paired_difference(*self.final.test), ACCURACY)
             words.append(f"On the test images, by which nothing was chosen: {on_test}")
@@ -257,7 +271,10 @@ def _confirmed(ledger: Ledger, agenda: Agenda, stage: int) -> tuple[dict[str, tu
     return races, Final(
         searched[winner],
         searched[OWN],
-        _two(tuple(trial.values[0] for trial in side) for side in pairs),
+        tuple(
+            _two(tuple(trial.values[place] for trial in side) for side in pairs)
+            for place in range(len(agenda.settings.goals))
+        ),
         _two(tuple(trial.user_attrs["metrics"].get("test/accuracy", math.nan) for trial in side) for side in pairs),
         seeds,
         _two(tuple(trial.user_attrs["run"] for trial in side) for side in pairs),

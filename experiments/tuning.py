@@ -30,7 +30,7 @@ from experiments.race import SEARCH_SHARE, next_stage
 from experiments.recipes import as_toml
 from experiments.records import File, Metrics, Param, Picture, Record, Table, Tag, Text
 from experiments.space import Options, as_words
-from experiments.study_results import Results, results, trials, written
+from experiments.study_results import Final, Results, results, trials, written
 from experiments.study_worker import Worker, metric_of
 from experiments.tune_settings import (
     HOLE_OPTIONS,
@@ -335,7 +335,7 @@ def reopened(study: str, storage: str, machine: Mapping[str, str]) -> tuple[Ledg
     """
     ledger = Ledger(study, storage, heartbeat_s=60.0)
     if ledger.parent is None:
-        raise StudyError(f"study={study}: has no run yet; start it with `mlflow run . -e tune` first")
+        raise StudyError(f"study={study}: has no run yet; start it with `mlflow run . -e tune -P study={study}` first")
     given = ledger.search.user_attrs["given"] | {"storage": storage, "study": study, **machine}
     settings = TuneSettings.of(**given)
     return Ledger(study, storage, settings.heartbeat), settings, given
@@ -451,13 +451,18 @@ def for_machines(found: Results, given: Mapping[str, object], link: str) -> dict
         "final": final
         and {
             "seeds": final.seeds,
-            "winner": {"objective": final.goal[0], "test/accuracy": final.test[0], "runs": final.runs[0]},
-            "baseline": {"objective": final.goal[1], "test/accuracy": final.test[1], "runs": final.runs[1]},
+            "winner": _side_for_machines(found, final, 0),
+            "baseline": _side_for_machines(found, final, 1),
         },
         "gain": gain and {"mean": gain.mean, "low": gain.low, "high": gain.high, "per_seed": gain.per_seed},
         "candidates": json.loads(found.standing.to_json(orient="records", double_precision=15)),
         "trials": json.loads(found.table.to_json(orient="records", double_precision=15)),
     }
+
+
+def _side_for_machines(found: Results, final: Final, side: int) -> dict[str, object]:
+    values = {goal: of_goal[side] for goal, of_goal in zip(found.settings.goals, final.goals, strict=True)}
+    return {"objectives": values, "test/accuracy": final.test[side], "runs": final.runs[side]}
 
 
 def note(found: Results, given: Mapping[str, object], link: str) -> str:

@@ -209,6 +209,24 @@ def test_several_objectives_confirm_what_is_on_their_front_first(tmp_path: Path)
     assert {"val/accuracy", "cam/layer3/focus"} <= set(found.table.columns)
 
 
+def test_every_objective_is_judged_by_the_pairs(tmp_path: Path) -> None:
+    gains = {FRESH: 0.04, FRESH + 1: 0.05, FRESH + 2: 0.06}
+
+    def score(options: Options, seed: int) -> list[float]:
+        if options.get(SIZE) != "16":
+            return [0.8 - 0.1 * options["cutout"], 0.5]
+        return [0.85 + 0.1 * gains.get(seed, 0), 0.5 + gains.get(seed, 0)]
+
+    _, _, found = worked_off(tmp_path, score, objectives="val/accuracy,cam/layer3/border")
+    assert found.final is not None
+    assert found.final.goals[1] == (pytest.approx((0.54, 0.55, 0.56)), (0.5, 0.5, 0.5))
+    (other,) = [line for line in found.verdict if line.startswith("The other objective")]
+    # A border's share is better when it is lower. Student's t: 4.3027 * 0.01 / sqrt(3) = 0.025.
+    assert "cam/layer3/border is larger by 0.050 (95 % interval 0.025 to 0.075, 3 seeds)" in other
+    winner = for_machines(found, {}, "#/")["final"]["winner"]  # type: ignore[index]
+    assert winner["objectives"] == {"val/accuracy": found.final.goal[0], "cam/layer3/border": found.final.goals[1][0]}
+
+
 def test_the_front_of_a_stage_does_not_change_with_what_is_searched_later(tmp_path: Path) -> None:
     """Or its race would begin again, and the budget with it."""
     later = False

@@ -156,7 +156,8 @@ def test_a_worker_of_a_study_that_is_not_there_makes_no_database(store: Path) ->
     command = [sys.executable, "-m", "experiments.tune", "worker", "--study", "holes"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 2
-    assert "study=holes: there is none in sqlite:///studies.db; start it with `mlflow run . -e tune`" in done.stderr
+    assert "study=holes: there is none in sqlite:///studies.db; start it with `mlflow run" in done.stderr
+    assert "-e tune -P study=holes`" in done.stderr
     assert not list(store.glob("studies.db*"))
 
 
