@@ -65,7 +65,7 @@ SGD = {"optimizer": "sgd", "momentum": 0.85, "weight_decay": 5e-4}
 PARTS = {
     THE_RECIPE: Part({}),
     # airbench94's own SGD comes to a rate of 1.5 for a mean loss; threefold steps to both sides.
-    **{f"SGD instead of Muon, rate {lr}": Part(SGD | {"lr": lr}) for lr in (0.5, 1.5, 4.5)},
+    **{f"SGD at rate {lr} for all parameters instead of Muon": Part(SGD | {"lr": lr}) for lr in (0.5, 1.5, 4.5)},
     "filters of the stem at random and trained": Part({}, ordinary_stem),
     "no label smoothing": Part({"label_smoothing": 0}),
     "flips at random": Part({"hflip_mode": "random"}),

@@ -2,6 +2,8 @@
 
 python -m benchmarks.phases                       the built-in scenes
 python -m benchmarks.phases --dataset cifar10     and any other option of experiments.train
+
+A checkpoint is written after every epoch, as with checkpoint=FILE; one that a training has left is not touched.
 """
 
 import os
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import tracking, variant
+from experiments.allocator import keep_freed_memory
 from experiments.config import TrainSettings
 from experiments.progress import Printer, shown
 
@@ -22,9 +25,11 @@ PHASES = ("data", "train", "checkpoint", "evaluate", "cam", "faithfulness", "pic
 def main() -> None:
     """Trains once in a store of its own and prints the table."""
     given = {"dataset": "scenes"} | TrainSettings.given()
-    settings = TrainSettings.of(**given | {"data_dir": str(Path(str(given.get("data_dir", "data"))).resolve())})
+    given |= {"data_dir": str(Path(str(given.get("data_dir", "data"))).resolve()), "resume": "none"}
+    keep_freed_memory()  # as every entry point does
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        settings = TrainSettings.of(**given | {"checkpoint": str(Path(folder) / "checkpoint.pt")})
         tracking.prepare_store(Path(folder))
         start, wall, cpu = seconds_since_start(), time.perf_counter(), time.process_time()
         prepared = variant.prepare(settings, given, reporter=Printer())

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config import OWN
 from experiments.ledger import Ledger, Ticket
-from experiments.race import FEWEST_PAIRS, FINALISTS, Budget, confirmation, ranked, rounds
+from experiments.race import FEWEST_PAIRS, FINALISTS, Budget, confirmation, ranked, rounds, undominated
 from experiments.space import Options, label
 from experiments.tune_settings import TuneSettings
 
@@ -85,8 +85,8 @@ class Agenda:
         """The Optuna study whose next waiting trial is to be taken, which is there now; under the ledger's lock."""
         searched = 0
         for number, stage in enumerate(self.ledger.stages):
-            if self._time_is_up("search_until") and number == len(self.ledger.stages) - 1:
-                stage = self._end_search(stage)
+            if self._time_is_up("search_until"):
+                stage = self._end_search(number, stage, searched)
             searched += stage.search
             if found := self._next_of_search(searched):
                 return found
@@ -151,10 +151,13 @@ class Agenda:
         until = self.ledger.search.user_attrs.get(which)
         return until is not None and time.time() > until
 
-    def _end_search(self, stage: Budget) -> Budget:
-        """The stage with no more search than was handed out, and as much confirmation as the time allows."""
+    def _end_search(self, number: int, stage: Budget, before: int) -> Budget:
+        """The stage with no more search than was handed out, and as much confirmation as the time allows.
+
+        `before` are the search tickets of the stages before it.
+        """
         tickets = self.ledger.tickets(self.ledger.search)
-        searched = len(tickets) - sum(earlier.search for earlier in self.ledger.stages[:-1])
+        searched = max(0, len(tickets) - before)
         if searched >= stage.search:
             return stage
         times = [_seconds(ticket.result) for ticket in tickets if ticket.result.state == TrialState.COMPLETE]
@@ -164,7 +167,7 @@ class Agenda:
         runs = min(runs, stage.race + 2 * stage.pairs)
         race, pairs = confirmation(runs) if runs >= 2 * FEWEST_PAIRS else (0, 0)
         stage = Budget(searched, race, pairs)
-        self.ledger.change_last_stage(stage)
+        self.ledger.change_stage(number, stage)
         return stage
 
     # The confirmation
@@ -181,7 +184,7 @@ class Agenda:
             for job in jobs:
                 if (job.round, job.candidate, job.seed) not in of_stage:
                     if self._time_is_up("until"):
-                        return None
+                        return Idle.WAIT if any(ticket.in_hand for ticket in of_stage.values()) else None
                     attrs = {"stage": number, "round": job.round, "candidate": job.candidate, "seed": job.seed}
                     self.ledger.enqueue(study, len(tickets), {}, attrs | {"options": dict(job.options)})
                     return study
@@ -248,19 +251,14 @@ class Agenda:
 
     def _front(self, upto: int) -> set[str]:
         """Names of what no other of the first `upto` tickets beats: is as good in every objective and better in one."""
-        signs = [1 if way == "maximize" else -1 for way in self.settings.directions]
-        values: dict[int, tuple[float, ...]] = {
-            ticket.number: tuple(sign * value for sign, value in zip(signs, ticket.result.values, strict=True))
+        higher = [way == "maximize" for way in self.settings.directions]
+        completed = [
+            ticket
             for ticket in self.ledger.tickets(self.ledger.search)[:upto]
             if ticket.result.state == TrialState.COMPLETE
-        }
-        front = {
-            number
-            for number, own in values.items()
-            if not any(
-                other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in values.values()
-            )
-        }
+        ]
+        on_front = undominated([ticket.result.values for ticket in completed], higher)
+        front = {ticket.number for ticket, there in zip(completed, on_front, strict=True) if there}
         return {candidate.name for candidate in self.searched(upto) if front.intersection(candidate.tickets)}
 
 

@@ -8,6 +8,7 @@ of an epoch are drawn with numpy, in arrays, and every transform is a handful of
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -300,6 +301,9 @@ def _erase_with_noise(
 
 # A training's images
 
+_HELD: list[Any] = []
+"""The last training images and their copy on the device, which all trainings of a comparison share."""
+
 
 class BatchAugmentation(Augmentation):
     """As `Augmentation`, with the same distributions and order but draws of its own, many images at a time.
@@ -322,7 +326,6 @@ class BatchAugmentation(Augmentation):
         self._device = torch.device(device)
         self._memory_format = memory_format
         self._chunk = (_CPU_CHUNK if device == "cpu" else _GPU_CHUNK) // side**2
-        self._held: tuple[UInt8[np.ndarray, "n h w 3"], Tensor] | None = None
 
     def batches(
         self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
@@ -362,9 +365,9 @@ class BatchAugmentation(Augmentation):
         ]
 
     def _on_device(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
-        if self._held is None or self._held[0] is not images:
-            self._held = images, torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
-        return self._held[1]
+        if not _HELD or _HELD[0] is not images or _HELD[1].device.type != self._device.type:
+            _HELD[:] = images, torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+        return _HELD[1]
 
     def _as_input(self, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
         return images.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=self._memory_format)

@@ -76,7 +76,10 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         CheckpointError: it cannot be written.
     """
     with _written_beside(path) as partial:
-        torch.save({key: getattr(checkpoint, key) for key in _KEYS}, partial)
+        with partial.open("wb") as file:
+            torch.save({key: getattr(checkpoint, key) for key in _KEYS}, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave an empty file under the new name
         os.replace(partial, path)
 
 

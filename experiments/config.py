@@ -717,7 +717,8 @@ def _width() -> int:
 def _recipes_help() -> str:
     lines = [
         textwrap.fill(
-            f"{name:<18} {recipe.summary}; source: {recipe.source}; reported: {recipe.reported}",
+            f"{name:<18} {recipe.summary}; source: {recipe.source}; reported: {recipe.reported}; "
+            f"here: {recipe.measured}",
             _width(),
             initial_indent="  ",
             subsequent_indent=" " * 21,

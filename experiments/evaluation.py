@@ -12,7 +12,7 @@ from torch import nn
 
 from experiments.augment import to_tensor
 
-CHUNK = 500  # images per forward pass
+_CHUNK_PIXELS = 500 * 32**2  # of the images of a forward pass
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ def predict(
 ) -> Predictions:
     """The model's predictions in chunks, computed in `precision`, fp32 or bf16; the model is left as it was."""
     chunks = []
+    size = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
     with eval_mode(model), torch.inference_mode(), autocast:
-        for start in range(0, len(images), CHUNK):
-            batch = to_tensor(images[start : start + CHUNK]).to(device, memory_format=torch.channels_last)
+        for start in range(0, len(images), size):
+            batch = to_tensor(images[start : start + size]).to(device, memory_format=torch.channels_last)
             chunks.append(model(batch).float().cpu())
     return Predictions(torch.cat(chunks).numpy(), labels)
 

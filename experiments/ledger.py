@@ -9,6 +9,7 @@ The search is an Optuna study; what confirms its winner is a second one, so that
 """
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import json
@@ -16,7 +17,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from urllib.parse import unquote
 import optuna
 import sqlalchemy as sa
 from filelock import FileLock
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -33,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from experiments import processes
 from experiments.race import Budget
-from experiments.space import Space
+from experiments.space import P_STEP, PROBABILITY, Space
 from experiments.tune_settings import StudyError, TuneSettings, passwords, without_password
 
 SILENT = 5  # heartbeats missed by a worker that counts as dead
@@ -86,11 +87,17 @@ def _interrupted(trial: FrozenTrial) -> bool:
 class PerTicket(optuna.samplers.BaseSampler):
     """A sampler made afresh for each ticket from the study's seed and the ticket's number.
 
-    One that is made once repeats its first proposals after every restart.
+    One that is made once repeats its first proposals after every restart. With `together` it is given those parameters
+    to propose together, and of the trials those that have them all: for samplers that know no conditions.
     """
 
-    def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler], seed: int) -> None:
-        self._make, self._seed = make, seed
+    def __init__(
+        self,
+        make: Callable[[int], optuna.samplers.BaseSampler],
+        seed: int,
+        together: Mapping[str, BaseDistribution] | None = None,
+    ) -> None:
+        self._make, self._seed, self._together = make, seed, together
         self._inner = self._made(seed)
 
     def _made(self, seed: int) -> optuna.samplers.BaseSampler:
@@ -103,14 +110,21 @@ class PerTicket(optuna.samplers.BaseSampler):
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler of the ticket."""
+        """As the sampler of the ticket, where nothing is to be proposed together."""
+        if self._together is not None:
+            return dict(self._together)
         return self._inner.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As the sampler of the ticket."""
-        return self._inner.sample_relative(study, trial, search_space)
+        if self._together is None:
+            return self._inner.sample_relative(study, trial, search_space)
+        trial = copy.copy(trial)
+        # CMA-ES draws by it, and dead attempts have numbers too.
+        trial.number = trial.user_attrs.get("ticket", trial.number)
+        return self._inner.sample_relative(_TrialsWith(study, search_space), trial, search_space)  # type: ignore[arg-type]
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -123,6 +137,33 @@ class PerTicket(optuna.samplers.BaseSampler):
     ) -> None:
         """As the sampler of the ticket."""
         self._inner.after_trial(study, trial, state, values)
+
+
+class _TrialsWith:
+    """A study whose finished trials are those that have all of these parameters."""
+
+    def __init__(self, study: optuna.Study, names: Iterable[str]) -> None:
+        self._of, self._names = study, set(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+    def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        found = self._of._get_trials(*args, **options)
+        return [trial for trial in found if not trial.state.is_finished() or self._names <= trial.params.keys()]
+
+
+def with_holes(space: Space) -> dict[str, BaseDistribution]:
+    """The parameters of a setting that has holes; those with one value alone are left out."""
+    found: dict[str, BaseDistribution] = {}
+    for name, values in space.axes().items():
+        if isinstance(values[0], str):
+            found[name] = CategoricalDistribution(values)
+        elif name == PROBABILITY:
+            found[name] = FloatDistribution(values[0], values[-1], step=P_STEP)
+        else:
+            found[name] = IntDistribution(max(values[0], 1), values[-1])
+    return {name: distribution for name, distribution in found.items() if not distribution.single()}
 
 
 def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
@@ -148,7 +189,11 @@ def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
         "qmc": lambda own: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
         "cmaes": lambda own: optuna.samplers.CmaEsSampler(seed=own, warn_independent_sampling=False),
     }
-    return PerTicket(makers[name], seed)
+    together = with_holes(space) if name in ("gp", "qmc", "cmaes") else None
+    if together and name == "cmaes":  # knows no words, and nothing with one dimension
+        numbers = {axis: one for axis, one in together.items() if not isinstance(one, CategoricalDistribution)}
+        together = numbers if len(numbers) > 1 else {}
+    return PerTicket(makers[name], seed, together)
 
 
 def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
@@ -179,6 +224,15 @@ def _experimental() -> Iterator[None]:
 _POSTGRES = re.compile(r"^postgres(ql)?(\+psycopg)?://")
 
 
+class _Storage(RDBStorage):
+    """One whose heart goes on when a beat is lost: Optuna's thread would end, and who lives count as dead."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """A sign of life, if the database takes it."""
+        with contextlib.suppress(*LOST):
+            super().record_heartbeat(trial_id)
+
+
 def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
     """Optuna's tables at `sqlite:///FILE` or `postgresql://...`, made if they are not there.
 
@@ -190,7 +244,7 @@ def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
     connect = {"timeout": 60} if sqlite else {"connect_timeout": CONNECT_S}
     try:
         with lock_of(address), _experimental():
-            storage = RDBStorage(
+            storage = _Storage(
                 url,
                 heartbeat_interval=heartbeat_s,  # type: ignore[arg-type]
                 grace_period=heartbeat_s * SILENT,  # type: ignore[arg-type]
@@ -248,6 +302,24 @@ def lost(address: str, error: BaseException) -> StudyError:
         f"storage={without_password(address)}: was lost ({reason}); "
         "nothing that was finished is: the same command carries on"
     )
+
+
+@contextlib.contextmanager
+def telling_of_loss(address: str) -> Iterator[None]:
+    """What the database's absence raises becomes one line.
+
+    Raises:
+        StudyError: the storage was lost.
+    """
+    try:
+        yield
+    except LOST as error:
+        raise lost(address, error) from None  # the cause may name the password
+    except AssertionError as error:
+        # Optuna's own, in place of the error that it met before.
+        if isinstance(error.__context__, LOST):
+            raise lost(address, error.__context__) from None
+        raise
 
 
 _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -406,9 +478,11 @@ class Ledger:
         """More to do; under the lock."""
         self._keep([*self.stages, stage])
 
-    def change_last_stage(self, stage: Budget) -> None:
-        """The time is up: this much is left of the last stage; under the lock."""
-        self._keep([*self.stages[:-1], stage])
+    def change_stage(self, number: int, stage: Budget) -> None:
+        """The time is up: this much is left of the stage; under the lock."""
+        stages = self.stages
+        stages[number] = stage
+        self._keep(stages)
 
     def tickets(self, study: optuna.Study) -> list[Ticket]:
         """The tickets that have been handed out, by number."""
@@ -461,8 +535,7 @@ class Ledger:
                 return
         # Time for the worker's own first sign, or both would be inserted at once.
         if time.monotonic() - self._without_beat.setdefault(trial._trial_id, time.monotonic()) > self._heartbeat_s:
-            with contextlib.suppress(sa.exc.IntegrityError, optuna.exceptions.StorageInternalError):
-                self._storage.record_heartbeat(trial._trial_id)
+            self._storage.record_heartbeat(trial._trial_id)
 
     def fail(self, trial: FrozenTrial) -> None:
         """The attempt is over; one that has ended meanwhile stays as it is."""

@@ -77,6 +77,17 @@ def rounds(race: int, candidates: int) -> list[int]:
     return sizes
 
 
+def undominated(values: Sequence[Sequence[float]], higher: Sequence[bool]) -> list[bool]:
+    """Of each row whether no other is at least as good in every column and better in one: the Pareto front.
+
+    `higher` says of each column whether more is better.
+    """
+    rows = [[value if more else -value for value, more in zip(row, higher, strict=True)] for row in values]
+    return [
+        not any(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in rows) for own in rows
+    ]
+
+
 def ranked(scores: Mapping[str, Sequence[float]], *, higher: bool) -> list[str]:
     """Names, the best mean first; those with no finite score last, those with more scores before others.
 

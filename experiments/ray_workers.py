@@ -78,6 +78,7 @@ def place(study: str, storage: str, placement: Placement, address: str | None, d
     import ray
 
     from experiments import tuning
+    from experiments.ledger import telling_of_loss
     from experiments.progress import shown
 
     ledger, settings, _ = tuning.reopened(study, storage, {})
@@ -97,7 +98,7 @@ def place(study: str, storage: str, placement: Placement, address: str | None, d
         environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         machine = placement.machine | {"data_dir": data_dir}
         task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=RESTARTS)(work)
-        with shown(ledger.planned) as reporter:
+        with telling_of_loss(storage), shown(ledger.planned) as reporter:
             _keep_running(
                 lambda: task.remote(study, storage, machine, str(Path.cwd()), environment),
                 placement.workers,

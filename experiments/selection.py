@@ -117,19 +117,19 @@ def members(settings: CompareSettings) -> tuple[Member, ...]:
 
 def _of_study(study: str) -> dict[str, list[FinishedRun]]:
     """The last confirmation's runs by their candidate, the baseline first."""
-    matching = f"tags.`{tracking.STUDY}` = '{study}' AND tags.`{tracking.PART}` = '{tracking.FINAL}'"
+    tag = tracking.confirms(study)
     try:
-        found = _newest(tracking.finished_trainings(matching))
+        found = tracking.finished_trainings(f"tags.`{tag}` != ''")
     except TrackingError as error:
         raise SettingsError(
             [f"study={study}: no confirmed runs here; run `tune` to its end, with confirm=true ({error})"]
         ) from error
-    last = max(int(run.tags[tracking.STAGE]) for run in found)
-    of_last = [run for run in found if int(run.tags[tracking.STAGE]) == last]
-    named: dict[str, list[FinishedRun]] = {}
-    for run in sorted(of_last, key=lambda run: run.tags[tracking.CANDIDATE] != OWN):
-        named.setdefault(run.tags[tracking.CANDIDATE], []).append(run)
-    return named
+    named: dict[int, dict[str, list[FinishedRun]]] = {}
+    for run in _newest(found):
+        stage, _, candidate = run.tags[tag].partition(" ")
+        named.setdefault(int(stage), {}).setdefault(candidate, []).append(run)
+    last = named[max(named)]
+    return {name: last[name] for name in sorted(last, key=lambda name: name != OWN)}
 
 
 def _newest(runs: Sequence[FinishedRun]) -> list[FinishedRun]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
@@ -22,13 +22,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from pandas.api.types import is_numeric_dtype
 
 from experiments.charts import DIRECTION, INK, MARKERS, PLAIN, SMALL, WIDTH, legend_below, titled_figure
 from experiments.gallery import COLOURS, Picture, drawn
+from experiments.race import undominated
 from experiments.statistics import Quantity
+from experiments.study_results import quantity
 
 FEWEST_TRIALS = 8  # below which importances and contours show nothing but chance
 ENOUGH_FOR_MEANS = 20  # trials from which a contour has a background
@@ -38,7 +39,6 @@ FEW_VALUES = 6  # of a parameter in whole numbers or words up to which each has 
 MOST_CONTOURS = 3
 REACH = 0.15  # of an axis: how far a trial speaks for its neighbourhood in a contour
 UP: Mapping[str, str] = {"higher": "better ↑", "lower": "better ↓"}
-SPLITS: Mapping[str, str] = {"val": "validation", "test": "test", "train": "training"}
 # In the order of the panels.
 PARAMETERS: Mapping[str, str] = {
     "cutout_holes": "holes",
@@ -76,7 +76,8 @@ def iter_charts(
     Raises:
         ValueError: there are not as many objectives as the study has directions.
     """
-    quantities = [_quantity(*pair) for pair in zip(objectives, study.directions, strict=True)]
+    directions = [direction.name.lower() for direction in study.directions]
+    quantities = [quantity(*pair) for pair in zip(objectives, directions, strict=True)]
     trials = sorted(
         (
             trial
@@ -348,7 +349,8 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: _Bas
     if len(table) < 2:
         return None
     first, *others = quantities
-    front = table[_undominated(table, quantities)]
+    values = table[[quantity.name for quantity in quantities]].to_numpy(float)
+    front = table[undominated(values.tolist(), [quantity.better == "higher" for quantity in quantities])]
     figure = titled_figure(
         4.6,
         "Trade-off of the objectives\ncircled, with its number: no other trial is at least as good in every objective",
@@ -372,13 +374,6 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: _Bas
     on_front.set_label("on the front")
     legend_below(figure, [*_keys(first, _Baselines({}, baselines.styles)), on_front])
     return figure
-
-
-def _undominated(table: pd.DataFrame, quantities: Sequence[Quantity]) -> Bool[np.ndarray, "n"]:
-    """Whether no other trial is at least as good in every objective and better in one."""
-    signs = [1 if quantity.better == "higher" else -1 for quantity in quantities]
-    values = table[[quantity.name for quantity in quantities]].to_numpy(float) * signs
-    return np.array([not ((values >= own).all(axis=1) & (values > own).any(axis=1)).any() for own in values], bool)
 
 
 def _draw_trials(axes: Axes, table: pd.DataFrame, places: pd.Series, quantity: Quantity, baselines: _Baselines) -> None:
@@ -460,13 +455,6 @@ def _amount(value: float, quantity: Quantity) -> str:
 def _parameter(name: str) -> str:
     """The parameter's name for people."""
     return PARAMETERS.get(name, name)
-
-
-def _quantity(objective: str, direction: StudyDirection) -> Quantity:
-    """The objective's name for people: `cam/layer3/focus` is "focus of layer3"."""
-    group, *layer, measure = objective.split("/")
-    name = f"{measure} of {'/'.join(layer)}" if layer else f"{SPLITS.get(group, group)} {measure}"
-    return Quantity(name, "higher" if direction == StudyDirection.MAXIMIZE else "lower", measure == "accuracy")
 
 
 def _table(trials: Sequence[FrozenTrial], quantities: Sequence[Quantity]) -> pd.DataFrame:

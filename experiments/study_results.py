@@ -13,7 +13,7 @@ from experiments.agenda import FINAL, Agenda, Candidate, part_of
 from experiments.config import OWN
 from experiments.ledger import Ledger, Ticket
 from experiments.space import Options, label
-from experiments.statistics import ACCURACY, Better, Difference, Quantity, paired_difference, sentence
+from experiments.statistics import ACCURACY, Difference, Quantity, paired_difference, sentence
 from experiments.tune_settings import TuneSettings
 
 _STATES = {
@@ -25,11 +25,10 @@ _STATES = {
 
 
 def quantity(goal: str, direction: str) -> Quantity:
-    """What statements about an objective need to know of it."""
-    better: Better = "higher" if direction == "maximize" else "lower"
-    if goal == "val/accuracy":
-        return Quantity("validation accuracy", better)
-    return Quantity("validation loss" if goal == "val/loss" else goal, better, share=False)
+    """What statements and charts need to know of an objective: `cam/layer3/focus` is "focus of layer3"."""
+    _, *layer, measure = goal.split("/")
+    name = f"{measure} of {'/'.join(layer)}" if layer else f"validation {measure}"
+    return Quantity(name, "higher" if direction == "maximize" else "lower", share=measure == "accuracy")
 
 
 def trials(ledger: Ledger, goals: Sequence[str]) -> pd.DataFrame:
@@ -107,6 +106,7 @@ class Results:
     candidates: tuple[Candidate, ...]
     raced: Mapping[str, tuple[float, ...]]
     final: Final | None
+    confirmations: int
 
     @property
     def goal(self) -> Quantity:
@@ -121,8 +121,11 @@ class Results:
     @property
     def best(self) -> Candidate | None:
         """What came out: the winner of the race, else the best of the search; None where nothing completed."""
-        if self.final:
-            return self.final.winner
+        return self.final.winner if self.final else self.best_of_search
+
+    @property
+    def best_of_search(self) -> Candidate | None:
+        """The best search score."""
         scored = [candidate for candidate in self.candidates if candidate.search_scores]
         pick = max if self.higher else min
         return pick(scored, key=lambda one: one.search_score) if scored else None
@@ -165,10 +168,15 @@ class Results:
             words.insert(0, f"No setting was shown to be better than {own}.")
         words.append(self._claim(best))
         assert self.final
+        if self.confirmations > 1:
+            words.append(
+                f"It is the study's confirmation number {self.confirmations}, each with its own chance to be wrong."
+            )
         further = list(zip(self.settings.goals, self.settings.directions, self.final.goals, strict=True))[1:]
         for goal, direction, values in further:
+            which = "The other objective" if len(further) == 1 else "Another objective"
             said = sentence(name, own, paired_difference(*values), quantity(goal, direction))
-            words.append(f"The other objective, in the same pairs: {said}")
+            words.append(f"{which}, in the same pairs: {said}")
         if all(map(math.isfinite, [*self.final.test[0], *self.final.test[1]])):
             on_test = sentence(name, own, paired_difference(*self.final.test), ACCURACY)
             words.append(f"On the test images, by which nothing was chosen: {on_test}")
@@ -232,9 +240,12 @@ def _seeds(several: Sequence[object]) -> str:
 def results(ledger: Ledger, settings: TuneSettings) -> Results:
     """What the study has found so far."""
     agenda = Agenda(ledger, settings)
-    stages = [number for number, stage in enumerate(ledger.stages) if stage.pairs]
-    confirmed = _confirmed(ledger, agenda, stages[-1]) if stages else ({}, None)
-    return Results(settings, trials(ledger, settings.goals), tuple(agenda.searched()), *confirmed)
+    stages = [_confirmed(ledger, agenda, number) for number, stage in enumerate(ledger.stages) if stage.pairs]
+    confirmed = [stage for stage in stages if stage[1]]
+    # Where the last one has no pairs yet, the one before it holds.
+    raced, final = (confirmed or stages or [({}, None)])[-1]
+    table, candidates = trials(ledger, settings.goals), tuple(agenda.searched())
+    return Results(settings, table, candidates, raced, final, len(confirmed))
 
 
 T = TypeVar("T")

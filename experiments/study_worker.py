@@ -7,27 +7,29 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from experiments import focus, tracking, variant
-from experiments.agenda import Agenda, Idle, part_of, seed_of
+from experiments.agenda import FINAL, Agenda, Idle, part_of, seed_of
 from experiments.config import TrainSettings
 from experiments.data import Dataset
 from experiments.evaluation import predict
-from experiments.ledger import LOST, Ledger, lost, worker_name
+from experiments.ledger import LOST, Ledger, lost, telling_of_loss, worker_name
 from experiments.models import Network
 from experiments.progress import Reporter
 from experiments.records import Metrics, Record
 from experiments.space import Options, as_words, label
 from experiments.store import TrackingError
+from experiments.training import TrainingDiverged
 from experiments.tune_settings import StudyError, TuneSettings, common_options
 from experiments.variant import Prepared
 
 IDLE_S = 2.0  # between two looks at what others do
+FAILURES = 3  # one after another, after which a worker stops
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Worker:
     dataset: Dataset
     reporter: Reporter
     between: Callable[[], None] = lambda: None
+    failures: int = field(default=0, init=False)
+    """Trainings that failed one after another by no fault of their settings."""
 
     def __post_init__(self) -> None:
         self._agenda = Agenda(self.ledger, self.settings)
@@ -61,15 +65,13 @@ class Worker:
         """
         with tracking.terminated_by_signal():
             while True:
-                try:
+                with telling_of_loss(self.ledger.address):
                     found = self._take()
-                except LOST as error:
-                    raise lost(self.ledger.address, error) from None  # the cause may name the password
-                if found is Idle.DONE:
-                    return
-                if found is Idle.WAIT:
-                    time.sleep(IDLE_S)
-                self.between()
+                    if found is Idle.DONE:
+                        return
+                    if found is Idle.WAIT:
+                        time.sleep(IDLE_S)
+                    self.between()
                 tracking.raise_if_asked()
 
     def _take(self) -> Idle | None:
@@ -116,7 +118,9 @@ class Attempt:
                 options, seed = self._decide(trial)
             finally:
                 self._release()
-            return self.values(trial, options, seed)
+            values = self.values(trial, options, seed)
+            self._worker.failures = 0
+            return values
         except tracking.StoppedEarly as error:
             raise optuna.TrialPruned(str(error)) from error
         except tracking.GoesOnElsewhere:
@@ -135,8 +139,22 @@ class Attempt:
                 trial.set_user_attr("interrupted", True)
             raise
         except Exception as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:500])
+            self._record(trial, error)
             raise
+
+    def _record(self, trial: optuna.Trial, error: Exception) -> None:
+        """The reason of a failure; where all of this machine's trainings seem to fail, the ticket waits instead."""
+        said = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:500]
+        if not isinstance(error, TrainingDiverged | ValueError):  # faults of the settings
+            self._worker.failures += 1
+        if self._worker.failures < FAILURES:
+            trial.set_user_attr("error", said)
+            return
+        trial.set_user_attr("interrupted", True)
+        self.fatal = StudyError(
+            f"{FAILURES} trainings failed one after another, the last with {said}; "
+            "mend it, and the same command carries on"
+        )
 
     def _decide(self, trial: optuna.Trial) -> tuple[Options, int]:
         """The options and the seed of this attempt, written into it; the same as those of an earlier attempt."""
@@ -159,14 +177,19 @@ class Attempt:
         worker = self._worker
         settings, given = worker.settings_of(options, seed)
         prepared = variant.prepare(settings, given, name=self._name(trial, options, seed), dataset=worker.dataset)
-        found = tracking.completed_run(prepared.fingerprint)
+        found = tracking.completed_run(prepared.fingerprint, tracking.experiment_of(worker.ledger.parent))
         if found and all(metric_of(goal) in found.metrics for goal in worker.settings.goals):
             worker.reporter.advance(variant.work(prepared))
             # One that its last attempt finished, just before its worker was killed, is its own.
-            trial.set_user_attr("reused", found.id != trial.user_attrs.get("run"))
+            before = trial.user_attrs
+            trial.set_user_attr("reused", before.get("reused", False) or found.id != before.get("run"))
         else:
             found = self._train(trial, prepared)
         trial.set_user_attr("run", found.id)
+        if trial.user_attrs.get("round") == FINAL:
+            tracking.mark_confirmed(
+                found.id, worker.ledger.name, trial.user_attrs["stage"], trial.user_attrs["candidate"]
+            )
         trial.set_user_attr("metrics", _reported(found, worker.settings.goals))
         values = [found.metrics.get(metric_of(goal), math.nan) for goal in worker.settings.goals]
         for goal, value in zip(worker.settings.goals, values, strict=True):
@@ -213,7 +236,8 @@ class Attempt:
         tracking.raise_if_asked()
         self._check_mine(trial)
         settings, goal = self._worker.settings, self._worker.settings.goals[0]
-        if settings.pruner == "none" or "candidate" in trial.user_attrs or goal not in metrics:
+        finished = epoch == settings.epochs  # has cost everything
+        if settings.pruner == "none" or finished or "candidate" in trial.user_attrs or goal not in metrics:
             return
         trial.report(metrics[goal], epoch)
         if trial.should_prune():

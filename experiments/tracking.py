@@ -90,7 +90,7 @@ HOST = "camparison.host"
 PID = "camparison.pid"
 PROCESS_START = "camparison.process_start"
 STUDY = "camparison.study"
-PART, FINAL = "camparison.part", "final"  # of a study: search, race or final
+PART = "camparison.part"  # of a study: search, a round of the race, or final
 STAGE = "camparison.stage"
 CANDIDATE = "camparison.candidate"
 RUN_NAME = "mlflow.runName"
@@ -520,7 +520,7 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
     try:
         if parent_run_id:
             own[PARENT] = parent_run_id
-        if opened := opened or (again if again and _exists(again) else None):
+        if opened := opened or (again if again and is_there(again) else None):
             before = client.get_run(opened).data.tags
             _set_tags(opened, own | _commit(before))
             if ERROR in before:  # of the attempt that died
@@ -534,7 +534,8 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
         raise TrackingError(f"the run {name!r} cannot be opened: {_one_line(error)}") from error
 
 
-def _exists(run_id: str) -> bool:
+def is_there(run_id: str) -> bool:
+    """Whether there is a run of this id that nobody has deleted."""
     try:
         return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
@@ -878,8 +879,23 @@ def file_address(run: Run, path: str) -> str:
 def set_parent(run_ids: Iterable[str], parent_run_id: str) -> None:
     """Hangs finished or interrupted runs below another one; those that were deleted meanwhile are left alone."""
     for run_id in run_ids:
-        if _exists(run_id):
+        if is_there(run_id):
             _set_tags(run_id, {PARENT: parent_run_id})
+
+
+def mark_confirmed(run_id: str, study: str, stage: int, candidate: str) -> None:
+    """The run confirms a candidate of the study; one run may do so for several studies."""
+    _set_tags(run_id, {confirms(study): f"{stage} {candidate}"})
+
+
+def confirms(study: str) -> str:
+    """The tag of runs that confirm a candidate of the study: the stage and the candidate."""
+    return f"camparison.confirms.{study}"
+
+
+def experiment_of(run_id: str | None) -> str | None:
+    """The experiment of a run; None where there is none of this id."""
+    return MlflowClient().get_run(run_id).info.experiment_id if run_id and is_there(run_id) else None
 
 
 def append(run_id: str, records: Iterable[Record]) -> None:

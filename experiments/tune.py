@@ -38,8 +38,9 @@ def work(words: Sequence[str]) -> None:
     parser = study_parser(
         command, "Work for a study that `tune` has started, on any machine, until nothing is left to do."
     )
-    for option in ("threads", "device", "precision"):
+    for option in ("threads", "device"):
         parser.add_argument(f"--{option}", default="auto", help="of this machine (default: auto)")
+    parser.add_argument("--precision", help="of this machine (default: the study's)")
     parser.add_argument(
         "--quiet", action="store_true", help="say nothing, and end with the process that started this one"
     )
@@ -47,7 +48,9 @@ def work(words: Sequence[str]) -> None:
 
     from experiments import entry, tuning
 
-    machine = {name: getattr(given, name) for name in ("threads", "device", "precision", "data_dir")}
+    machine = {name: getattr(given, name) for name in ("threads", "device", "data_dir")}
+    if given.precision is not None:
+        machine["precision"] = given.precision
     with entry.at_work(command):
         tuning.work_alone(given.study, given.storage, machine, quiet=given.quiet)
 

@@ -301,6 +301,10 @@ class TuneSettings(TrainSettings):
             )
         if self.objectives != NONE and self.pruner != "none":
             raise ValueError(f"pruner={self.pruner}: cannot judge several objectives; leave out pruner or objectives")
+        if self.pruner != "none" and self.objective.startswith("cam/"):
+            raise ValueError(f"pruner={self.pruner}: maps are measured after the last epoch alone; leave out pruner")
+        if self.sampler == "cmaes" and self.objectives != NONE:
+            raise ValueError("sampler=cmaes: knows one objective alone; take tpe or gp, or leave out objectives")
         if not self.holdout:
             raise ValueError("holdout=false: leaves no validation images to search on; add holdout=true")
         for name in ("checkpoint", "resume"):

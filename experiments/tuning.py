@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from experiments import comparison, focus, gallery, study_charts, tracking, vari
 from experiments.config import OWN, SettingsError, TrainSettings
 from experiments.data import Dataset
 from experiments.findings import Findings, Member
-from experiments.ledger import Ledger, open_storage
+from experiments.ledger import Ledger, open_storage, telling_of_loss
 from experiments.probes import probes
 from experiments.processes import cores
 from experiments.progress import Printer, Reporter, shown
@@ -61,17 +62,19 @@ def tune(settings: TuneSettings, given: Mapping[str, object]) -> Results:
         open_storage(settings.storage, settings.heartbeat)  # asked first: it answers, or not, within seconds
     dataset = variant.load_dataset(settings, reporter)
     check(settings, given, dataset)
-    ledger = Ledger.create(
-        settings.study,
-        settings.storage,
-        settings.heartbeat,
-        definition(settings, dataset),
-        settings.directions,
-    )
-    commission(ledger, settings, given)
+    with telling_of_loss(settings.storage):
+        ledger = Ledger.create(
+            settings.study,
+            settings.storage,
+            settings.heartbeat,
+            definition(settings, dataset),
+            settings.directions,
+        )
+        commission(ledger, settings, given)
     reporter.say(f"searches {settings.space}")
     name = f"study {settings.study}: {dataset.name}, {settings.recipe}, {' and '.join(settings.goals)}"
-    with tracking.open_run(kind="tune", name=name, tags={"camparison.dataset": dataset.name}) as run:
+    tags = {"camparison.dataset": dataset.name}
+    with tracking.open_run(kind="tune", name=name, tags=tags) as run, telling_of_loss(settings.storage):
         run.log(iter_options(settings, given))
         adopt(ledger, run.id)
         work_off(ledger, settings, given, dataset)
@@ -129,8 +132,22 @@ def check(settings: TuneSettings, given: Mapping[str, object], dataset: Dataset)
             problems.append(f"objective {goal}: layer {layer!r} is not explained; there is: {there}")
         if rest and measure in focus.ON_OBJECT and not masks:
             problems.append(f"objective {goal}: {dataset.name} has no masks of the objects; take coverage or entropy")
+    refuse_short_grid(settings)
     if problems:
         raise SettingsError(problems)
+
+
+def refuse_short_grid(settings: TuneSettings) -> None:
+    """Returns where the search has enough points for its budget, which a grid may not have.
+
+    Raises:
+        SettingsError: it has fewer.
+    """
+    search = next_stage(settings.trials, 0, confirm=settings.confirm).search
+    most = settings.space.points + len(settings.baseline_options())
+    if settings.sampler in ("grid", "brute_force") and search > most:
+        few = f"trials={settings.trials}: {settings.sampler} has {most} different trainings at most, and {search} are"
+        raise SettingsError([f"{few} for the search; give fewer, or a larger space"])
 
 
 def commission(ledger: Ledger, settings: TuneSettings, given: Mapping[str, object]) -> None:
@@ -237,7 +254,7 @@ class Watch:
         goal = self.settings.goals[0]
         line = f"{start}: {found.goal.name} {written(float(str(row[goal])), found.goal)}"
         line += ", trained before" if row["reused"] else ""
-        best = found.best
+        best = found.best_of_search
         if row["part"] == "search" and best:
             line += f" (best so far {written(best.search_score, found.goal)}, {best.name})"
         return line
@@ -498,7 +515,10 @@ def write_view(run: tracking.Run, found: Results, dataset: Dataset) -> str:
         return f"#/experiments/{run.experiment_id}/runs/{run.id}"
     finals = [pair for seed in zip(*reversed(found.final.runs), strict=True) for pair in seed] if found.final else []
     searched = completed.sort_values(goal, ascending=not found.higher, kind="stable")["run"].tolist()
-    shown_runs = list(dict.fromkeys([*finals, *searched]))[:IN_VIEW]
+    there = (run_id for run_id in dict.fromkeys([*finals, *searched]) if tracking.is_there(run_id))
+    shown_runs = list(islice(there, IN_VIEW))
+    if not shown_runs:
+        return f"#/experiments/{run.experiment_id}/runs/{run.id}"
     # The UI draws the last ten columns, in their order.
     columns = [*reversed(shown_runs[views.MAX_RUNS_IN_GRID :]), *shown_runs[: views.MAX_RUNS_IN_GRID]]
     colour = dict(zip(completed["run"], map(_colour(found), completed["name"]), strict=True))

@@ -16,10 +16,12 @@ from typing import get_args
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from experiments import processes
-from experiments.ledger import ATTEMPTS, CONNECT_S, Ledger, open_storage, worker_name
+from experiments.agenda import Agenda, Idle
+from experiments.ledger import ATTEMPTS, CONNECT_S, Ledger, open_storage, telling_of_loss, worker_name
 from experiments.race import Budget
 from experiments.space import Options, label
 from experiments.study_worker import Attempt
@@ -37,6 +39,7 @@ from tests.toy_study import (
     settings_of,
     sqlite,
     work,
+    worker,
 )
 
 
@@ -519,3 +522,116 @@ def test_the_own_setting_is_the_first_ticket(tmp_path: Path) -> None:
     first = ledger.tickets(ledger.search)[0].result
     assert first.user_attrs["baseline"] == OWN
     assert label(first.user_attrs["options"]) == label(settings.own_holes)
+
+
+# What proposes settings
+
+
+@pytest.mark.parametrize("name", ["gp", "qmc", "cmaes"])
+def test_samplers_that_know_no_conditions_propose_the_holes_together(tmp_path: Path, name: str) -> None:
+    settings = settings_of(sqlite(tmp_path), sampler=name, trials=24, confirm=False)
+    work(settings)
+    ledger = opened(settings)
+    ledger.proposing(settings)
+    trials = ledger.search.get_trials()
+    together = set(ledger.search.sampler.infer_relative_search_space(ledger.search, trials[-1]))
+    axes = settings.space.axes().keys()
+    assert together == axes - ({"cutout_fill", "cutout_placement"} if name == "cmaes" else set())
+    # What two of them leave where they have proposed something; the third does from the first trial on.
+    mark = {"gp": "gp:", "cmaes": "cma:generation", "qmc": ""}[name]
+    by_itself = [
+        trial
+        for trial in trials
+        if "baseline" not in trial.user_attrs and any(key.startswith(mark) for key in [*trial.system_attrs, ""])
+    ]
+    assert len(by_itself) >= 3
+    assert all(together <= trial.params.keys() for trial in by_itself)
+
+
+# Time, faults and losses
+
+
+class OutOfMemory(ToyAttempt):
+    """A device that another program has filled."""
+
+    def values(self, trial: optuna.Trial, options: Options, seed: int) -> list[float]:
+        raise RuntimeError("CUDA out of memory")
+
+
+def test_a_machine_on_which_everything_fails_does_not_use_up_the_study(storage: str) -> None:
+    settings = settings_of(storage)
+    with pytest.raises(StudyError, match="3 trainings failed one after another, the last with RuntimeError: CUDA out"):
+        work(settings, with_attempt(OutOfMemory))
+    assert len([trial for trial in opened(settings).search.get_trials() if "error" in trial.user_attrs]) == 2
+    work(settings)
+    ledger = opened(settings)
+    assert states(ledger)[TrialState.COMPLETE] == 24 - 2
+
+
+def test_when_the_time_is_up_the_search_ends_and_what_it_leaves_is_confirmed(tmp_path: Path) -> None:
+    settings = settings_of(sqlite(tmp_path), hours=1)
+    ledger = opened(settings)
+    hand = worker(ledger, settings)
+    for _ in range(5):
+        hand._take()
+    ledger.search.set_user_attr("search_until", time.time() - 1)
+    hand.work()
+    assert ledger.stages[0].search == 5
+    assert ledger.stages[0].pairs >= 3
+    assert len(ledger.tickets(ledger.search)) == 5
+    assert len(ledger.tickets(ledger.confirmation)) == ledger.stages[0].total - 5
+
+
+def test_time_ends_the_search_of_every_stage_and_no_stage_gets_less_than_nothing(tmp_path: Path) -> None:
+    opened(settings_of(sqlite(tmp_path), trials=15, confirm=False))
+    more = settings_of(sqlite(tmp_path), trials=30, confirm=False, hours=1)
+    ledger = opened(more)
+    hand = worker(ledger, more)
+    hand._take()
+    ledger.search.set_user_attr("search_until", time.time() - 1)
+    hand.work()
+    assert ledger.stages == [Budget(1, 0, 0), Budget(0, 0, 0)]
+
+
+def test_after_the_time_a_worker_waits_for_pairs_that_others_have_in_hand(tmp_path: Path) -> None:
+    settings = settings_of(sqlite(tmp_path), hours=1)
+    ledger = opened(settings)
+    hand = worker(ledger, settings)
+    while len(ledger.tickets(ledger.confirmation)) <= ledger.stages[0].race:
+        hand._take()
+    agenda = Agenda(ledger, settings)
+    found = agenda.next()
+    assert found is ledger.confirmation
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        taken = ledger.confirmation.ask()
+    taken.set_user_attr("worker", worker_name())
+    ledger.search.set_user_attr("until", time.time() - 1)
+    assert agenda.next() is Idle.WAIT
+    ledger.confirmation.tell(taken, 0.5)
+    assert agenda.next() is Idle.DONE
+
+
+def test_a_lost_database_is_told_in_one_line_also_where_optuna_raises_something_else() -> None:
+    address = "postgresql://me:secret@host/studies"
+
+    def as_optuna_does() -> None:
+        try:
+            raise sa.exc.OperationalError("SELECT 1", {}, Exception("no route to secret@host"))
+        finally:
+            raise AssertionError("Should not reach.")
+
+    with pytest.raises(StudyError, match="was lost") as told, telling_of_loss(address):
+        as_optuna_does()
+    assert "secret" not in str(told.value)
+    with pytest.raises(AssertionError, match="of our own"), telling_of_loss(address):
+        raise AssertionError("of our own")
+
+
+def test_a_lost_sign_of_life_does_not_end_the_heart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = opened(settings_of(sqlite(tmp_path)))
+
+    def gone(*ignored: object) -> None:
+        raise sa.exc.OperationalError("INSERT", {}, Exception("gone"))
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "record_heartbeat", gone)
+    ledger._storage.record_heartbeat(0)

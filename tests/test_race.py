@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.race import FEWEST_PAIRS, LEAST_TRIALS, budget, next_stage, ranked, rounds
+from experiments.race import FEWEST_PAIRS, LEAST_TRIALS, budget, next_stage, ranked, rounds, undominated
 
 
 def test_a_budget_is_spent_to_the_trial_about_60_to_40() -> None:
@@ -91,3 +91,18 @@ def test_rounds_by_hand() -> None:
 )
 def test_who_is_ahead(scores: dict[str, list[float]], higher: bool, order: list[str]) -> None:
     assert ranked(scores, higher=higher) == order
+
+
+def test_a_front_by_hand() -> None:
+    rows = [[1.0, 5.0], [2.0, 4.0], [2.0, 5.0], [2.0, 4.0], [3.0, 9.0]]
+    assert undominated(rows, [True, False]) == [False, True, False, True, True]
+    assert undominated([[0.5], [0.7], [0.7]], [True]) == [False, True, True]
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.5]), min_size=2, max_size=2), min_size=1, max_size=12))
+def test_every_row_that_is_not_on_the_front_is_beaten_by_one_that_is(rows: list[list[float]]) -> None:
+    on_front = undominated(rows, [True, True])
+    front = [row for row, there in zip(rows, on_front, strict=True) if there]
+    for row, there in zip(rows, on_front, strict=True):
+        beaten = any(one[0] >= row[0] and one[1] >= row[1] and one != row for one in front)
+        assert beaten == (not there)

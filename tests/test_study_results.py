@@ -222,7 +222,7 @@ def test_every_objective_is_judged_by_the_pairs(tmp_path: Path) -> None:
     assert found.final.goals[1] == (pytest.approx((0.54, 0.55, 0.56)), (0.5, 0.5, 0.5))
     (other,) = [line for line in found.verdict if line.startswith("The other objective")]
     # A border's share is better when it is lower. Student's t: 4.3027 * 0.01 / sqrt(3) = 0.025.
-    assert "cam/layer3/border is larger by 0.050 (95 % interval 0.025 to 0.075, 3 seeds)" in other
+    assert "border of layer3 is larger by 0.050 (95 % interval 0.025 to 0.075, 3 seeds)" in other
     winner = for_machines(found, {}, "#/")["final"]["winner"]  # type: ignore[index]
     assert winner["objectives"] == {"val/accuracy": found.final.goal[0], "cam/layer3/border": found.final.goals[1][0]}
 

@@ -26,6 +26,7 @@ from experiments.tune_settings import (
     common_options,
     without_password,
 )
+from experiments.tuning import refuse_short_grid
 from tests.conftest import clean_environment
 
 MEASURE_NAMES = "focus, energy, lift, pointing, auc, iou, recall, precision, coverage, spread, entropy, border, dead"
@@ -53,6 +54,14 @@ BAD = [
         {"objectives": "val/accuracy,test/loss"},
         "objectives=val/accuracy,test/loss: 'test/loss' is of the test images, on which nothing may be chosen; "
         "take val/accuracy",
+    ),
+    (
+        {"objective": "cam/layer3/focus", "pruner": "median"},
+        "pruner=median: maps are measured after the last epoch alone; leave out pruner",
+    ),
+    (
+        {"sampler": "cmaes", "objectives": "val/accuracy,val/loss"},
+        "sampler=cmaes: knows one objective alone; take tpe or gp, or leave out objectives",
     ),
     (
         {"objective": "val/loss", "objectives": "val/accuracy,val/loss"},
@@ -257,3 +266,15 @@ def test_a_study_is_defined_by_what_decides_and_not_by_the_machine() -> None:
         assert not differs(**same)
     for other in ({"epochs": 2}, {"seed": 1}, {"space_size": "0.2-0.3"}, {"cutout": True}, {"sampler": "gp"}):
         assert differs(**other)
+
+
+def test_a_grid_with_fewer_points_than_the_search_is_refused() -> None:
+    small = {"space_holes": "0-1", "space_size": "0.5-0.5", "space_p": "1-1", "space_fill": "mean"}
+    settings = TuneSettings.of(sampler="grid", space_placement="inside", trials=15, **small)
+    # Two points and two baselines, for a search of nine.
+    with pytest.raises(
+        SettingsError, match="trials=15: grid has 4 different trainings at most, and 9 are for the search"
+    ):
+        refuse_short_grid(settings)
+    refuse_short_grid(TuneSettings.of(sampler="random", space_placement="inside", trials=15, **small))
+    refuse_short_grid(TuneSettings.of(sampler="grid", trials=15))
