@@ -125,7 +125,7 @@ RECIPES: dict[str, Recipe] = {
         summary="small net with Muon, about two minutes of training on two CPU cores",
         source="ours, after K. Jordan's airbench94_muon (arXiv 2404.00498, github.com/KellerJordan/cifar10-airbench)",
         reported="none",
-        measured="90.59 ± 0.08 % test accuracy, 3 seeds",
+        measured="90.59 ± 0.08 % test accuracy, 3 seeds; 2.5 minutes on two CPU cores",
         values=AIRBENCH,
     ),
     "fast_94": _recipe(
@@ -154,7 +154,7 @@ RECIPES: dict[str, Recipe] = {
         source="a published course project; ours: momentum, the step at epoch 15 by 0.1, every "
         "limit and probability, padding of 4 pixels, black borders, the hole of 16 pixels filled with the mean",
         reported="88.95 % in epoch 20",
-        measured="not run in full",
+        measured="89.58 % after the last epoch, which is the best, one seed; 1.5 hours on two CPU cores",
         values={
             **PLAIN,
             **AS_PUBLISHED,
