@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -141,7 +142,7 @@ def test_a_worker_that_slept_leaves_its_ticket_to_the_one_that_took_it(store: Pa
     try:
         wait_for(lambda: _signed(storage), "a ticket in hand")
         number, sleeper = _signed(storage)[0]
-        os.kill(sleeper, signal.SIGSTOP)
+        wait_for(lambda: _stopped_outside_databases(sleeper, store), "a moment in which it writes nothing")
         wait_for(lambda: len(_attempts(storage, number)) > 1, "another attempt at its ticket")
         wait_for(lambda: _attempts(storage, number)[-1].state == TrialState.COMPLETE, "the other attempt")
         os.kill(sleeper, signal.SIGCONT)
@@ -161,6 +162,21 @@ def test_a_worker_that_slept_leaves_its_ticket_to_the_one_that_took_it(store: Pa
     assert run.data.tags["camparison.attempt"] == "2"
     last = max(path.stat().st_mtime for path in Path(run.info.artifact_uri.removeprefix("file://")).rglob("*"))
     assert last * 1000 <= run.info.end_time + 1
+
+
+def _stopped_outside_databases(pid: int, folder: Path) -> bool:
+    """Stops the process, or lets it go on where it holds a database that all others would wait for in vain."""
+    os.kill(pid, signal.SIGSTOP)
+    for name in ("mlflow.db", "studies.db"):
+        connection = sqlite3.connect(folder / name, timeout=0.5, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            return False
+        finally:
+            connection.close()
+    return True
 
 
 def _signed(storage: str) -> list[tuple[int, int]]:
