@@ -10,7 +10,6 @@ from sklearn.metrics import brier_score_loss
 from torch import nn
 
 from experiments.evaluation import (
-    CHUNK,
     Predictions,
     calibration,
     confusion_matrix,
@@ -122,13 +121,19 @@ class _Mean(nn.Module):
         return self.inner(images).mean((2, 3))
 
 
-def test_predict_goes_through_all_chunks_in_order_and_leaves_the_model_as_it_was() -> None:
+def test_predict_goes_through_all_chunks_in_order_and_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("experiments.evaluation._CHUNK_PIXELS", 5 * 4 * 4)
     model = _Mean().train()
     model.inner.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    labels = np.arange(CHUNK + 7) % 3
+    labels = np.arange(5 + 5 + 2) % 3
     images = np.zeros((len(labels), 4, 4, 3), np.uint8)
     images[np.arange(len(labels)), :, :, labels] = 255
+    sizes: list[int] = []
+    model.inner.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
     assert predict(model, images, labels, "cpu").accuracy == 1
+    assert sizes == [5, 5, 2]
     assert (model.training, model.inner.training) == (True, False)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
