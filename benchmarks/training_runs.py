@@ -254,6 +254,7 @@ def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.
         affine = A.Affine(
             translate_percent=(-settings.shift, settings.shift),
             scale=(1 - settings.scale, 1 + settings.scale),
+            keep_ratio=True,
             rotate=(-settings.rotate, settings.rotate),
             border_mode=border,
             p=settings.affine_p,

@@ -221,6 +221,12 @@ class TrainSettings(Settings):
         description="muon: orthogonalised steps for the kernels of convolutions, SGD for the rest"
     )
     momentum: Annotated[float, BY_RECIPE] = Field(ge=0, lt=1, description="momentum, of Muon where it is the optimizer")
+    momentum_swing: Annotated[float, BY_RECIPE] = Field(
+        ge=0,
+        le=0.1,
+        description="onecycle: how far momentum is above its value at either end and below it at the peak of the rate; "
+        "PyTorch's OneCycleLR has 0.05 about 0.9",
+    )
     nesterov: Annotated[bool, BY_RECIPE] = Field(description="Nesterov momentum")
     weight_decay: Annotated[float, BY_RECIPE] = Field(
         ge=0, le=1, description="weight decay; of Muon: the share that a step takes off the rest"
@@ -242,7 +248,8 @@ class TrainSettings(Settings):
     l2_norm: Annotated[float, BY_RECIPE] = Field(
         ge=0,
         le=1,
-        description="weight of the parameters' 2-norm (not squared) in the loss; weight_decay is the usual form",
+        description="weight of the 2-norm of all parameters together (not squared) in the loss; weight_decay is the "
+        "usual form",
     )
     sides: Annotated[str, BeforeValidator(str), AfterValidator(_side_list), BY_RECIPE] = Field(
         description="shrink the images of equal parts of the training to these sides, such as 20,24,32 (of 32), or none"
@@ -356,6 +363,11 @@ class TrainSettings(Settings):
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
         if self.nesterov and not self.momentum:
             raise ValueError("momentum=0: nesterov needs a momentum; add nesterov=false, or a momentum above 0")
+        if self.schedule == "onecycle" and not self.momentum_swing <= self.momentum < 1 - self.momentum_swing:
+            raise ValueError(
+                f"momentum_swing={self.momentum_swing}: takes momentum={self.momentum} out of 0 to 1; "
+                "give a smaller one, or another momentum"
+            )
         if self.schedule == "step" and not self.lr_step_epochs:
             raise ValueError("schedule=step: needs lr_steps, such as lr_steps=60,120,160")
         if self.schedule == "step" and self.lr_step_epochs[-1] >= self.epochs:
@@ -368,7 +380,8 @@ class TrainSettings(Settings):
         for name in type(self).model_fields:
             if name.startswith("cutout_") and not self.cutout:
                 idle[name] = ("cutout is false", "cutout=true")
-        for name, schedule in {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle"}.items():
+        of_schedules = {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle", "momentum_swing": "onecycle"}
+        for name, schedule in of_schedules.items():
             if self.schedule != schedule:
                 idle[name] = (f"schedule is {self.schedule}", f"schedule={schedule}")
         if not self.hflip:

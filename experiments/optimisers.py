@@ -32,16 +32,18 @@ class Optimizers:
     ) -> None:
         self._parts, self._kernels, self._matrices = parts, kernels, matrices
         for group in self._groups():
-            group["peak"] = group["lr"]
+            group["peak"], group["middle"] = group["lr"], group["momentum"]
 
-    def step(self, rate: float) -> None:
+    def step(self, rate: float, momentum_shift: float = 0.0) -> None:
         """One step of each, at `rate` of its peak learning rate; the gradients are gone afterwards.
+
+        `momentum_shift` is added to the momentum of each.
 
         Kernels are first scaled to rows of norm 1 on average, as in airbench94_muon.py: batch normalisation undoes any
         scale, so that the learning rate alone says how far a step turns them.
         """
         for group in self._groups():
-            group["lr"] = group["peak"] * rate
+            group["lr"], group["momentum"] = group["peak"] * rate, group["middle"] + momentum_shift
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
             assert kernel.grad is not None
             matrix.grad = as_matrix(kernel.grad, kernel)

@@ -19,12 +19,15 @@ def cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def cycle(progress: float, warmup: float) -> float:
+    """Half a cosine from 0 up to 1 at `warmup`, then half of one down to 0 at progress 1."""
+    return 1 - cosine(progress / warmup) if progress < warmup else cosine((progress - warmup) / (1 - warmup))
+
+
 def onecycle(progress: float, warmup: float) -> float:
     """Cosine from 1/25 up to 1 at `warmup`, then down to 1/250,000 (Smith & Topin 2019; as PyTorch's OneCycleLR)."""
-    start, end = 1 / 25, 1 / 25e4
-    if progress < warmup:
-        return start + (1 - start) * (1 - cosine(progress / warmup))
-    return end + (1 - end) * cosine((progress - warmup) / (1 - warmup))
+    end = 1 / 25 if progress < warmup else 1 / 25e4
+    return end + (1 - end) * cycle(progress, warmup)
 
 
 def step(epoch: int, milestones: Sequence[int], gamma: float) -> float:

@@ -132,7 +132,8 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Trains `model` in place and yields after every epoch; `on_step` is called after every batch.
 
-    With the state of an earlier `EpochResult` as `resumed` it goes on from there, to the same weights bit for bit.
+    With the state of an earlier `EpochResult` as `resumed` it goes on from there, on a CPU to the same weights bit for
+    bit.
     The curves of validation and test images are computed in the number format of the training, the last epoch, whose
     numbers are reported, in float32. A last batch of less than a quarter of `batch_size` is left out: its step would
     count as much as the others, and batch normalisation would remember it. Other images are left out in each epoch.
@@ -175,8 +176,9 @@ def fit(
 
 def _state(epochs: int, model: nn.Module, optimizer: Optimizers) -> dict[str, Any]:
     random = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        random["cuda"] = torch.cuda.get_rng_state()
+    device = next(model.parameters()).device.type
+    if device != "cpu":
+        random[device] = torch.get_device_module(device).get_rng_state()
     return {"epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
 
 
@@ -185,8 +187,9 @@ def _restore(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizers) 
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"]["cpu"])
-    if torch.cuda.is_initialized() and "cuda" in state["random"]:  # type: ignore[no-untyped-call]
-        torch.cuda.set_rng_state(state["random"]["cuda"])
+    device = next(model.parameters()).device.type
+    if device in state["random"] and device != "cpu":
+        torch.get_device_module(device).set_rng_state(state["random"][device])
     return int(state["epochs"])
 
 
@@ -219,11 +222,12 @@ def _train_epoch(
         rate = relative_rate(settings, epoch + step / steps)
         with machine.autocast():
             logits = network(images).float()
-        # Losses and gradients of the processes add up to those of the whole batch, with one penalty.
+        # Losses and gradients of the processes add up to those of the whole batch.
         loss = loss_function(logits, labels) * (len(labels) / whole)
-        (loss + penalty(model, settings) / parallel.size()).backward()
+        loss.backward()
         parallel.add_gradients(model.parameters())
-        optimizer.step(rate)
+        add_penalties(model, settings)
+        optimizer.step(rate, momentum_shift(settings, epoch + step / steps))
         losses.append(loss.detach())
         right += (logits.argmax(1) == labels).sum()
         seen += whole
@@ -315,9 +319,23 @@ def relative_rate(settings: TrainSettings, epochs_done: float) -> float:
     return schedule.constant(progress)
 
 
-def penalty(model: nn.Module, settings: TrainSettings) -> Tensor | float:
-    """What `l1` and `l2_norm` add to the loss, over all parameters that are trained; 0.0 where both are off."""
-    if not settings.l1 and not settings.l2_norm:
+def momentum_shift(settings: TrainSettings, epochs_done: float) -> float:
+    """What is added to the momentum of the step that begins after `epochs_done` epochs."""
+    if settings.schedule != "onecycle":
         return 0.0
-    flat = torch.cat([parameter.flatten() for parameter in model.parameters() if parameter.requires_grad])
-    return settings.l1 * flat.abs().sum() + settings.l2_norm * flat.norm()
+    return settings.momentum_swing * (1 - 2 * schedule.cycle(epochs_done / settings.epochs, settings.lr_warmup))
+
+
+@torch.no_grad()
+def add_penalties(model: nn.Module, settings: TrainSettings) -> None:
+    """Adds to the gradients what `l1` times the sum of |w| and `l2_norm` times the 2-norm of all w in the loss would,
+    over all parameters w that are trained. In a loss they would cost a copy of every parameter.
+    """
+    weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    gradients = [weight.grad for weight in weights]
+    if settings.l1:
+        torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=settings.l1)
+    if settings.l2_norm:
+        norm = torch.stack(torch._foreach_norm(weights)).norm()
+        # At 0 the norm has no gradient, and torch's own gives 0.
+        torch._foreach_add_(gradients, torch._foreach_mul(weights, settings.l2_norm / norm.clamp_min(1e-12)))

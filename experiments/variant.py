@@ -53,6 +53,7 @@ BACKGROUNDS = ("own", "other", "background_only", "object_only")
 
 # The code that decides a result. A run made by other code is not the same run.
 _CODE = (
+    "config",  # what sides, sizes of holes and steps of the rate mean
     *("augment", "batch_augment", "data", "scenes", "models", "optimisers", "schedule", "training", "parallel"),
     *("evaluation", "explaining", "focus", "probes"),
 )

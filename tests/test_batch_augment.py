@@ -507,12 +507,15 @@ def test_an_epoch_is_the_same_again_whatever_the_batches(side: int, fill: str) -
     assert np.array_equal(images, before)
 
 
-def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, images: np.ndarray) -> None:
-    whole = epoch_of(images, **EVERYTHING)[0]
-    monkeypatch.setattr("experiments.batch_augment._CPU_CHUNK", 40 * 32 * 32)
-    assert torch.equal(epoch_of(images, **EVERYTHING)[0], whole)
-    batches = batch_path(chosen(batch_size=16)).batches(images, np.arange(256), 0)
-    assert {len(inputs) for inputs, _ in batches} == {16}
+@pytest.mark.parametrize("side", [17, 32])
+@pytest.mark.parametrize("fill", ["mean", "noise"])
+def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, side: int, fill: str) -> None:
+    images, options = pictures(256, side), {**EVERYTHING, "cutout_fill": fill}
+    whole = epoch_of(images, **options)[0]
+    monkeypatch.setattr("experiments.batch_augment._CPU_CHUNK", 40 * side**2)
+    assert torch.equal(epoch_of(images, **options)[0], whole)
+    path = batch_path(chosen(batch_size=16, image_size=side))
+    assert {len(inputs) for inputs, _ in path.batches(images, np.arange(256), 0)} == {16}
 
 
 @pytest.mark.parametrize("options", [{"crop_padding": 16}, {"hsv_p": 1, "value": 100}, {"cutout": True}])

@@ -104,6 +104,10 @@ def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], prob
             "cutout_size=4-33x8: must be at most the images' side of 32 pixels",
         ),
         ({"cutout": True, "image_size": 16, "cutout_size": 20}, "must be at most the images' side of 16 pixels"),
+        (
+            {"schedule": "onecycle", "momentum_swing": 0.1, "momentum": 0.9},
+            "momentum_swing=0.1: takes momentum=0.9 out",
+        ),
         ({"momentum": 0}, "momentum=0: nesterov needs a momentum; add nesterov=false"),
         ({"schedule": "step"}, "schedule=step: needs lr_steps, such as lr_steps=60,120,160"),
         (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from experiments import schedule
 from experiments.config import TrainSettings
-from experiments.training import relative_rate
+from experiments.training import momentum_shift, relative_rate
 
 
 def test_linear_is_a_straight_line_from_one_to_zero() -> None:
@@ -35,6 +35,31 @@ def test_onecycle_is_that_of_pytorch() -> None:
         optimizer.step()
         if step < steps - 1:
             theirs.step()
+
+
+def test_a_training_by_onecycle_has_pytorchs_rates_and_momenta() -> None:
+    """Theirs peaks one step earlier and ends on its last step, so that ours lies up to a step beside it."""
+    steps = 1000
+    settings = TrainSettings.of(
+        schedule="onecycle", lr=0.01, lr_warmup=0.3, epochs=10, momentum=0.9, momentum_swing=0.05, optimizer="sgd"
+    )
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=steps)
+    rates, momenta = [], []
+    for step in range(steps):
+        done = step * settings.epochs / steps
+        rates.append(relative_rate(settings, done) * settings.lr - optimizer.param_groups[0]["lr"])
+        momenta.append(settings.momentum + momentum_shift(settings, done) - optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        if step < steps - 1:
+            theirs.step()
+    one_step = math.pi / 2 / 300  # the steepest part of the cosine that rises in 300 steps
+    assert max(map(abs, rates)) < 0.01 * one_step
+    assert max(map(abs, momenta)) < 0.1 * one_step
+
+
+def test_other_schedules_leave_the_momentum_alone() -> None:
+    assert momentum_shift(TrainSettings.of(schedule="cosine", momentum_swing=0.05), 3.0) == 0
 
 
 @given(st.floats(0, 1), st.floats(0, 0.99))

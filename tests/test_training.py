@@ -17,9 +17,10 @@ from experiments.models import FastNet, whitening
 from experiments.training import (
     EpochResult,
     TrainingDiverged,
+    add_penalties,
     build_model,
+    evaluate,
     fit,
-    penalty,
     resolve_machine,
     shrink,
     side_share,
@@ -96,6 +97,32 @@ def test_the_stem_is_made_from_the_training_images_and_training_leaves_it(optimi
     assert torch.allclose(model.stem.get_parameter("0.weight"), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"schedule": "step", "lr_steps": "1,2", "lr_gamma": 0.1}, [1, 0.1, 0.01]),
+        # Of six steps in each of three epochs the last has seen 5, 11 and 17 before it.
+        ({"schedule": "linear"}, [13 / 18, 7 / 18, 1 / 18]),
+        ({"schedule": "onecycle", "lr_warmup": 5 / 18}, [1, 0.560271, 0.0145330]),
+    ],
+)
+def test_every_step_has_the_rate_of_its_place(options: dict[str, object], expected: list[float]) -> None:
+    _, results = trained(lr=0.02, **options)
+    assert [result.metrics["train/lr"] / 0.02 for result in results] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_last_epoch_is_evaluated_in_float32() -> None:
+    model, start = ready(precision="bf16", track_test=True)
+    settings, dataset = settings_of(precision="bf16"), toy_dataset()
+    first, *_, last = start()
+    for name in ("val", "test"):
+        exact = evaluate(model, dataset.splits[name], name, "cpu")
+        assert {key: last.metrics[key] for key in exact} == exact
+        rounded = evaluate(model, dataset.splits[name], name, "cpu", settings.precision)
+        assert last.metrics[f"{name}/loss"] != rounded[f"{name}/loss"]
+        assert f"{name}/loss" in first.metrics
+
+
 def test_the_bias_of_the_stem_learns_in_the_first_three_of_eight_epochs() -> None:
     model, start = ready(epochs=8)
     assert isinstance(model, FastNet)
@@ -165,27 +192,45 @@ def test_a_lost_loss_stops_with_step_rate_and_the_way_out() -> None:
         trained(optimizer="sgd", lr=100, schedule="constant", momentum=0.99, weight_decay=1.0, epochs=60)
 
 
-def test_penalty_by_hand() -> None:
-    model = nn.Linear(2, 1)
+def penalised(weight: list[float], bias: float, **options: object) -> list[float]:
+    """The gradients of weights and bias where the loss's own are 1."""
+    model = nn.Linear(len(weight), 1)
     with torch.no_grad():
-        model.weight.copy_(torch.tensor([[3.0, -4.0]]))
-        model.bias.zero_()
-    assert penalty(model, TrainSettings.of()) == 0.0
-    with torch.no_grad():
-        assert float(penalty(model, TrainSettings.of(l1=0.1))) == pytest.approx(0.7)  # 0.1 * (3 + 4)
-        assert float(penalty(model, TrainSettings.of(l2_norm=0.1))) == pytest.approx(0.5)  # 0.1 * sqrt(9 + 16)
+        model.weight.copy_(torch.tensor([weight]))
+        model.bias.fill_(bias)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    add_penalties(model, TrainSettings.of(**options))
+    return [float(value) for p in model.parameters() if p.grad is not None for value in p.grad.flatten()]
 
 
-def test_the_penalty_is_of_what_is_trained() -> None:
+def test_penalties_by_hand() -> None:
+    weights = [2.0, -3.0], 6.0  # whose 2-norm is 7, of all together
+    assert penalised(*weights) == [1, 1, 1]
+    assert penalised(*weights, l1=0.1) == pytest.approx([1.1, 0.9, 1.1])
+    assert penalised(*weights, l2_norm=0.7) == pytest.approx([1.2, 0.7, 1.6])
+    assert penalised(*weights, l1=0.1, l2_norm=0.7) == pytest.approx([1.3, 0.6, 1.7])
+    assert penalised([0.0, 0.0], 0.0, l1=0.1, l2_norm=0.7) == [1, 1, 1]
+
+
+def test_penalties_have_the_gradients_of_the_same_in_the_loss() -> None:
+    torch.manual_seed(0)
+    expected, found = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2)) for _ in range(2))
+    found.load_state_dict(expected.state_dict())
+    images = torch.rand(5, 3, 4, 4)
+    flat = torch.cat([parameter.flatten() for parameter in expected.parameters()])
+    (expected(images).square().mean() + 0.01 * flat.abs().sum() + 0.1 * flat.norm()).backward()
+    found(images).square().mean().backward()
+    add_penalties(found, TrainSettings.of(l1=0.01, l2_norm=0.1))
+    for theirs, ours in zip(expected.parameters(), found.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_what_is_not_trained_has_no_penalty() -> None:
     model = nn.Linear(2, 1)
-    with torch.no_grad():
-        model.weight.fill_(2.0)
-        model.bias.fill_(5.0)
     model.bias.requires_grad_(False)
-    found = penalty(model, TrainSettings.of(l1=0.1))
-    assert isinstance(found, torch.Tensor)
-    assert float(found.detach()) == pytest.approx(0.4)
-    found.backward()
+    model(torch.ones(1, 2)).sum().backward()
+    add_penalties(model, TrainSettings.of(l1=0.1, l2_norm=0.1))
     assert model.bias.grad is None
 
 
