@@ -154,8 +154,19 @@ class ResNet18(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(512, classes)
 
+    def lay_out_for_small_maps(self) -> None:
+        """Puts `layer4` into the contiguous format, whatever the others' is.
+
+        On maps of 4x4 cells a CPU convolves its 512 channels faster so than in channels_last, oneDNN's bf16 in 0.75 of
+        the time, float32 in 0.95; on 8x8 cells it is the other way round.
+        """
+        self.layer4.to(memory_format=torch.contiguous_format)
+
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
-        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(self.normalise(images))))))
+        x = self.layer3(self.layer2(self.layer1(self.stem(self.normalise(images)))))
+        kernel = self.layer4.get_parameter("0.conv1.weight")
+        # A convolution computes in channels_last where either its kernel or its input is laid out so.
+        x = self.layer4(x.contiguous() if kernel.is_contiguous() else x)
         return self.linear(self.dropout(x.mean((2, 3))))
 
 

@@ -19,13 +19,14 @@ from experiments.augment import Augmentation, to_tensor
 from experiments.config import SettingsError, TrainSettings
 from experiments.data import Dataset, Split
 from experiments.evaluation import predict
-from experiments.models import MODELS, FastNet, Network
+from experiments.models import MODELS, FastNet, Network, ResNet18
 from experiments.optimisers import Optimizers, optimizers
 
 CHECK_EVERY = 50  # steps between two looks at the loss
 WHITENED_PIXELS = 5000 * 32 * 32  # of the training images that the stem of a FastNet is made from
 STEM_TRAINED = 3 / 8  # of the epochs; afterwards the stem of a FastNet is frozen, which makes a step a tenth faster
 SMALLEST_SIDE = 8  # of an image that the networks take
+SMALL_IMAGE = 32  # up to this side the last maps of a ResNet-18 have at most 4x4 cells
 
 
 class TrainingDiverged(RuntimeError):
@@ -147,7 +148,7 @@ def fit(
     """
     torch.set_num_threads(machine.threads)
     torch.manual_seed(settings.seed)
-    model.to(machine.device).to(memory_format=machine.memory_format)
+    _lay_out(model, dataset, machine)
     network = torch.compile(model) if settings.compile else model
     optimizer = optimizers(model, settings)
     train = dataset.splits["train"]
@@ -172,6 +173,14 @@ def fit(
         for name in tracked:
             metrics |= evaluate(model, dataset.splits[name], name, machine.device, precision)
         yield EpochResult(epoch + 1, metrics, partial(_state, epoch + 1, model, optimizer))
+
+
+def _lay_out(model: nn.Module, dataset: Dataset, machine: Machine) -> None:
+    """Brings the network to the device, in the memory format in which it computes fastest."""
+    model.to(machine.device).to(memory_format=machine.memory_format)
+    side = dataset.splits["train"].images.shape[1]
+    if isinstance(model, ResNet18) and machine.device == "cpu" and side <= SMALL_IMAGE:
+        model.lay_out_for_small_maps()
 
 
 def _state(epochs: int, model: nn.Module, optimizer: Optimizers) -> dict[str, Any]:
@@ -331,11 +340,13 @@ def add_penalties(model: nn.Module, settings: TrainSettings) -> None:
     """Adds to the gradients what `l1` times the sum of |w| and `l2_norm` times the 2-norm of all w in the loss would,
     over all parameters w that are trained. In a loss they would cost a copy of every parameter.
     """
-    weights = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    gradients = [weight.grad for weight in weights]
+    trained = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
     if settings.l1:
-        torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=settings.l1)
+        for weight, gradient in trained:
+            gradient.add_(weight.sign(), alpha=settings.l1)
     if settings.l2_norm:
-        norm = torch.stack(torch._foreach_norm(weights)).norm()
+        norm = nn.utils.get_total_norm([weight for weight, _ in trained])
         # At 0 the norm has no gradient, and torch's own gives 0.
-        torch._foreach_add_(gradients, torch._foreach_mul(weights, settings.l2_norm / norm.clamp_min(1e-12)))
+        share = settings.l2_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        for weight, gradient in trained:
+            gradient.addcmul_(weight, share)

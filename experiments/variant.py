@@ -441,7 +441,7 @@ def iter_findings(prepared: Prepared, model: Network, history: pd.DataFrame) -> 
         pictures = [
             *iter_probe_records(prepared, chosen, maps, predictions, epoch),
             *iter_galleries(prepared, model, predictions),
-            Picture("curves.png", gallery.curves(history, curves_title(prepared.name, history))),
+            Picture("curves.png", gallery.curves(history, curves_title(prepared, history))),
         ]
     yield pictures
 
@@ -497,13 +497,17 @@ def _best_epoch(history: pd.DataFrame) -> tuple[int, float]:
     return int(curve.index[int(curve.argmax())]), float(curve.max())
 
 
-def curves_title(name: str, history: pd.DataFrame) -> str:
-    """The run's name and, where the test images were tracked, what its last and its best epoch reached on them."""
+def curves_title(prepared: Prepared, history: pd.DataFrame) -> str:
+    """The run's name, what its last and its best epoch reached where the test images were tracked, what train is of."""
+    smoothing = prepared.settings.label_smoothing
+    smoothed = f", labels smoothed by {smoothing:g}" if smoothing else ""
+    what = f"train: augmented images, on the way through the epoch{smoothed}"
     if "test/accuracy" not in history:
-        return name
+        return f"{prepared.name}\n{what}"
     (best, accuracy), last = _best_epoch(history), history["test/accuracy"].iloc[-1]
     found = f"{accuracy:.2%} in epoch {best}"
-    return f"{name}: test accuracy {last:.2%} after the last epoch; best of {len(history)}: {found}"
+    reached = f"test accuracy {last:.2%} after the last epoch; best of {len(history)}: {found}"
+    return f"{prepared.name}: {reached}\n{what}"
 
 
 def iter_looks(

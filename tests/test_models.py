@@ -13,6 +13,26 @@ def test_resnet18_has_the_published_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in ResNet18(10, HALF, QUARTER).parameters()) == 11_173_962
 
 
+def test_the_layout_for_small_maps_changes_no_number() -> None:
+    torch.manual_seed(0)
+    plain = ResNet18(10, HALF, QUARTER).to(memory_format=torch.channels_last)
+    ours = ResNet18(10, HALF, QUARTER).to(memory_format=torch.channels_last)
+    ours.load_state_dict(plain.state_dict())
+    ours.lay_out_for_small_maps()
+    inputs: dict[str, torch.Tensor] = {}
+    ours.layer4.register_forward_pre_hook(lambda module, given: inputs.update(layer4=given[0]))
+    images = torch.rand(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for model in (plain, ours):
+        F.cross_entropy(model(images), torch.arange(4)).backward()
+    assert inputs["layer4"].shape == (4, 256, 8, 8)
+    assert inputs["layer4"].is_contiguous()
+    torch.testing.assert_close(ours(images), plain(images))
+    for (name, expected), found in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        assert expected.grad is not None
+        assert found.grad is not None
+        assert (found.grad - expected.grad).norm() < 1e-3 * expected.grad.norm(), name
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("side", [8, 16, 32, 48, 256])
 def test_any_image_size_and_number_of_classes(name: str, side: int) -> None:

@@ -167,6 +167,15 @@ def test_shrunk_images_are_means_and_keep_their_memory_format(memory_format: tor
     assert shrink(images, 0.75).shape == (5, 3, 24, 24)
 
 
+def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps() -> None:
+    model, start = ready(model="resnet18", epochs=1, channels_last="true")
+    list(start())
+    for name, kernel in model.named_parameters():
+        if kernel.shape[2:] == (3, 3):
+            assert kernel.is_contiguous() == name.startswith("layer4"), name
+            assert kernel.is_contiguous(memory_format=torch.channels_last) != name.startswith("layer4"), name
+
+
 def test_images_are_never_shrunk_below_what_networks_take() -> None:
     assert shrink(torch.rand(2, 3, 16, 16), 0.25).shape == (2, 3, 8, 8)
     assert shrink(torch.rand(2, 3, 8, 8), 0.25).shape == (2, 3, 8, 8)

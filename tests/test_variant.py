@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -50,6 +51,16 @@ def ready(**options: object) -> Prepared:
 )
 def test_a_run_is_called_what_is_done_to_its_images(options: dict[str, object], name: str) -> None:
     assert ready(**options).name == name
+
+
+def test_curves_say_what_they_are_of() -> None:
+    smoothed, plain = ready(label_smoothing=0.2), ready(label_smoothing=0)
+    of_train = "train: augmented images, on the way through the epoch"
+    untracked = pd.DataFrame({"train/loss": [1.0, 0.5]}, index=[1, 2])
+    assert variant.curves_title(smoothed, untracked) == f"baseline, seed 0\n{of_train}, labels smoothed by 0.2"
+    tracked = pd.DataFrame({"test/accuracy": [0.75, 0.875, 0.8125]}, index=[1, 2, 3])
+    expected = "baseline, seed 0: test accuracy 81.25% after the last epoch; best of 3: 87.50% in epoch 2"
+    assert variant.curves_title(plain, tracked) == f"{expected}\n{of_train}"
 
 
 @pytest.fixture
