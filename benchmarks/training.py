@@ -92,6 +92,8 @@ def main() -> None:
         )
     ]
     inputs = [case(recipe, size.input, WARM_UP + rounds, **common) for recipe in INPUT_RECIPES]
+    if options.only:
+        trainings, inputs = (trainings, []) if options.only == "training" else ([], inputs)
     print(machine(device))
     for line in report(trainings, inputs, rounds, size.side):
         print(line, flush=True)
@@ -102,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     found.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default %(default)s)")
     found.add_argument("--rounds", type=int, help="rounds of each table (default 5)")
+    found.add_argument("--only", choices=("training", "input"), help="the tables of one kind (default both)")
     found.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
     found.add_argument("--quick", action="store_true", help="one round of few images")
     return found
@@ -109,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 
 def report(trainings: list[Case], inputs: list[Case], rounds: int, side: int) -> Iterator[str]:
     """The lines of all tables, as they are measured; matrices have sides of `side`."""
-    device = trainings[0].machine.device
+    device = (trainings or inputs)[0].machine.device
     peaks = {precision: measured_peaks(device, precision, side) for precision in ("fp32", "bf16")}
     yield from peak_table(peaks)
     if not find_spec("pytorch_lightning"):
