@@ -60,9 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             os.chdir("/")
 
 
-def study_of(name: str, data_dir: str, train_images: str, trials: int, workers: int) -> list[FrozenTrial]:
-    """The trials of a study that the entry point has run in this folder."""
-    options = SMALL | {"study": name, "data_dir": data_dir, "train_images": train_images}
+def study_of(
+    name: str, data_dir: str, train_images: str, trials: int, workers: int, seed: int = 0
+) -> list[FrozenTrial]:
+    """The trials of a study that the entry point has run in this folder.
+
+    With the seed of an earlier one it would find the trainings that it wants to do, and do none.
+    """
+    options = SMALL | {"study": name, "data_dir": data_dir, "train_images": train_images, "seed": str(seed)}
     options |= {"trials": str(trials), "workers": str(workers)}
     words = [word for key, value in options.items() for word in (f"--{key}", value)]
     subprocess.run([sys.executable, "-m", "experiments.tune", *words], check=True, stdout=subprocess.DEVNULL)
@@ -104,7 +109,7 @@ def two_workers(data_dir: str, train_images: str, trials: int) -> None:
         table.add_column(heading, justify="right")
     rates = []
     for turn, workers in enumerate((1, 2, 1)):
-        found = study_of(f"workers{turn}", data_dir, train_images, trials * workers, workers)
+        found = study_of(f"workers{turn}", data_dir, train_images, trials * workers, workers, seed=1000 * turn)
         counted, rate = rate_of(found, workers)
         rates.append(rate)
         table.add_row(str(workers), str(counted), f"{rate:.1f}")
@@ -120,8 +125,9 @@ def rate_of(trials: Sequence[FrozenTrial], workers: int) -> tuple[int, float]:
     for trial in trials:
         assert trial.datetime_complete
         ends.setdefault(trial.user_attrs["worker"], []).append(trial.datetime_complete.timestamp())
-    if len(ends) != workers:
-        raise SystemExit(f"{len(ends)} of {workers} workers have trained: give more --trials")
+    if len(ends) != workers or min(map(len, ends.values())) < 2:
+        counts = ", ".join(str(len(own)) for own in ends.values())
+        raise SystemExit(f"each of {workers} workers needs two trials; they had {counts}: give more --trials")
     rates = [(len(own) - 1) / (max(own) - min(own)) for own in ends.values()]
     return sum(len(own) - 1 for own in ends.values()), 3600 * sum(rates)
 

@@ -12,8 +12,10 @@ from torch import nn
 
 from experiments import data
 from experiments.augment import Augmentation, to_tensor
+from experiments.batch_augment import augmentation
 from experiments.config import SettingsError, TrainSettings
 from experiments.models import FastNet, whitening
+from experiments.recipes import RECIPES
 from experiments.training import (
     EpochResult,
     TrainingDiverged,
@@ -121,6 +123,19 @@ def test_the_last_epoch_is_evaluated_in_float32() -> None:
         rounded = evaluate(model, dataset.splits[name], name, "cpu", settings.precision)
         assert last.metrics[f"{name}/loss"] != rounded[f"{name}/loss"]
         assert f"{name}/loss" in first.metrics
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
+    dataset, options = toy_dataset(), {"batch_size": 16, "image_size": 16, "cutout_size": 4}
+    settings = TrainSettings.of(recipe=name, epochs=4, precision="fp32", device="cpu", threads=1, **options)
+    mean, std = data.channel_statistics(dataset.splits["train"].images)
+    model = build_model(settings, len(CLASSES), mean, std)
+    machine = resolve_machine(settings)
+    augmented = augmentation(settings, 16, mean, "cpu", machine.memory_format)
+    first, *_, last = fit(model, dataset, augmented, settings, machine)
+    assert last.metrics["train/loss"] < first.metrics["train/loss"]
+    assert ("test/loss" in last.metrics) == settings.track_test
 
 
 def test_the_bias_of_the_stem_learns_in_the_first_three_of_eight_epochs() -> None:
