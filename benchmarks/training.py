@@ -2,6 +2,8 @@
 
 python -m benchmarks.training            about half an hour on two cores
 python -m benchmarks.training --quick    a few minutes: one short round of each
+python -m benchmarks.training --only training
+                                         the tables of trainings, or of input, alone
 python -m benchmarks.training reach --target 0.8895 --recipe fast --dataset cifar10
                                          seconds of training until that accuracy, with any option of experiments.train
 

@@ -120,7 +120,7 @@ def two_workers(data_dir: str, train_images: str, trials: int) -> None:
 
 
 def rate_of(trials: Sequence[FrozenTrial], workers: int) -> tuple[int, float]:
-    """Trials that count, and how many an hour: those that end while all workers are warm and still have work."""
+    """Trials that count, and how many an hour: of each worker those after its first, whose imports are done."""
     ends: dict[str, list[float]] = {}
     for trial in trials:
         assert trial.datetime_complete

@@ -296,7 +296,7 @@ def _erase_with_noise(
     images: UInt8[Tensor, "n h w 3"], holes: Int64[Tensor, "n m 4"], rng: np.random.Generator
 ) -> UInt8[Tensor, "n h w 3"]:
     # A fourth channel, which nobody sees: numpy draws bytes by four and forgets the rest of a draw's last four.
-    noise = rng.integers(0, 256, (*images.shape[:3], 4), np.uint8)[..., :3]
+    noise = np.ascontiguousarray(rng.integers(0, 256, (*images.shape[:3], 4), np.uint8)[..., :3])
     return erase(images, holes, _moved(noise, images.device)[:, None])
 
 

@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that an interrupted one goes on to the same result, bit for bit."""
+"""The state of a training on disk, so that an interrupted one goes on to the same result, on a CPU bit for bit."""
 
 import os
 import time

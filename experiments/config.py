@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, get_args
 
@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from experiments.notation import hole_ranges, rising_epochs, side_shares
 from experiments.recipes import RECIPES, RecipeError, Values, did_you_mean, find, with_steps_for
 
 AUTO = "auto"
@@ -42,37 +43,14 @@ class _ByRecipe:
 BY_RECIPE = _ByRecipe()
 
 
-def _hole_size(text: str) -> str:
-    """`text` unchanged where `parse_hole_size` reads it."""
-    parse_hole_size(text)
-    return text
+def _read_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Keeps a text as it is where `parse` reads it."""
 
-
-def _epoch_list(text: str) -> str:
-    """`text` unchanged where it is `none` or rising epochs such as "60,120,160"."""
-    if text == "none":
+    def checked(text: str) -> str:
+        parse(text)
         return text
-    parts = text.split(",")
-    if not all(part.isdigit() for part in parts) or [int(p) for p in parts] != sorted({int(p) for p in parts}):
-        raise ValueError("must be none, or rising epochs such as 60,120,160")
-    return text
 
-
-def _side_list(text: str) -> str:
-    """`text` unchanged where it is `none` or rising sides that end with 32, such as "20,24,32"."""
-    if text == "none":
-        return text
-    parts = text.split(",")
-    sides = [int(part) for part in parts if part.isdigit()]
-    if len(sides) != len(parts) or sides != sorted(set(sides)) or sides[0] < 8 or sides[-1] != 32:
-        raise ValueError("must be none, or rising sides from 8 to 32 that end with 32, such as 20,24,32")
-    return text
-
-
-def _run_list(text: str) -> str:
-    """`text` unchanged where `parse_runs` reads it."""
-    parse_runs(text)
-    return text
+    return AfterValidator(checked)
 
 
 def _recipe_name(text: str) -> str:
@@ -237,7 +215,7 @@ class TrainSettings(Settings):
     lr_warmup: Annotated[float, BY_RECIPE] = Field(
         ge=0, lt=1, description="onecycle: share of the training until the peak"
     )
-    lr_steps: Annotated[str, BeforeValidator(str), AfterValidator(_epoch_list), BY_RECIPE] = Field(
+    lr_steps: Annotated[str, BeforeValidator(str), _read_by(rising_epochs), BY_RECIPE] = Field(
         description="step: epochs at whose end the rate is multiplied by lr_gamma, such as 60,120,160, or none"
     )
     lr_gamma: Annotated[float, BY_RECIPE] = Field(gt=0, le=1, description="step: factor at each of lr_steps")
@@ -251,7 +229,7 @@ class TrainSettings(Settings):
         description="weight of the 2-norm of all parameters together (not squared) in the loss; weight_decay is the "
         "usual form",
     )
-    sides: Annotated[str, BeforeValidator(str), AfterValidator(_side_list), BY_RECIPE] = Field(
+    sides: Annotated[str, BeforeValidator(str), _read_by(side_shares), BY_RECIPE] = Field(
         description="shrink the images of equal parts of the training to these sides, such as 20,24,32 (of 32), or none"
     )
     test_flip: Annotated[bool, BY_RECIPE] = Field(
@@ -291,7 +269,7 @@ class TrainSettings(Settings):
     value: Annotated[int, BY_RECIPE] = Field(ge=0, le=255, description="largest shift of the value (lightness), of 255")
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="holes per image")
-    cutout_size: Annotated[str, BeforeValidator(str), AfterValidator(_hole_size), BY_RECIPE] = Field(
+    cutout_size: Annotated[str, BeforeValidator(str), _read_by(hole_ranges), BY_RECIPE] = Field(
         description="side of a hole, pixels, or a range such as 8-20; or height x width such as 12x20 or 8-12x16-20"
     )
     cutout_p: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image gets its holes")
@@ -420,23 +398,23 @@ class TrainSettings(Settings):
     @property
     def side_shares(self) -> tuple[float, ...]:
         """The sides of `sides` as shares of the whole side, one for each part of the training."""
-        return (1.0,) if self.sides == "none" else tuple(int(part) / 32 for part in self.sides.split(","))
+        return side_shares(self.sides)
 
     @property
     def cutout_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Smallest and largest height, smallest and largest width of a hole, pixels."""
-        ranges = parse_hole_size(self.cutout_size)
+        ranges = hole_ranges(self.cutout_size)
         return ranges[0], ranges[-1]
 
     @property
     def cutout_square(self) -> bool:
         """Whether holes of `published` placement are squares: `cutout_size` has one part for both sides."""
-        return len(parse_hole_size(self.cutout_size)) == 1
+        return len(hole_ranges(self.cutout_size)) == 1
 
     @property
     def lr_step_epochs(self) -> tuple[int, ...]:
         """The epochs of `lr_steps`."""
-        return () if self.lr_steps == "none" else tuple(int(part) for part in self.lr_steps.split(","))
+        return rising_epochs(self.lr_steps)
 
 
 VARIANTS: dict[str, dict[str, object]] = {"baseline": {"cutout": False}, "cutout": {"cutout": True}}
@@ -474,7 +452,7 @@ class CompareSettings(TrainSettings):
     seeds: int = Field(
         1, ge=1, le=100, description="seeds per variant, counted from seed; 3 or more for a statement about the method"
     )
-    runs: Annotated[str, AfterValidator(_run_list)] = Field(
+    runs: Annotated[str, _read_by(lambda text: parse_runs(text))] = Field(
         NONE,
         description="finished runs to compare, with no training: MLflow run ids or their first digits, six or more, "
         "such as '1a2b3c 77aa01', or with a name for each variant, 'plain=1a2b3c+9f8e7d cutout=77aa01+c0ffee'",
@@ -574,22 +552,6 @@ def named_options(text: str, option: str) -> list[Variant]:
     if problems:
         raise SettingsError(problems)
     return variants
-
-
-def parse_hole_size(text: str) -> list[tuple[int, int]]:
-    """Smallest and largest side in pixels, or those of the height and those of the width.
-
-    `"16"` or `"8-20"`: one range for both; `"12x20"` or `"8-12x16-20"`: height x width.
-
-    Raises:
-        ValueError: with what is allowed, in one line.
-    """
-    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split("x")]
-    ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
-    if len(ranges) != len(parts) or len(parts) > 2 or not all(1 <= low <= high for low, high in ranges):
-        allowed = "pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
-        raise ValueError(f"must be {allowed}, at least 1")
-    return ranges
 
 
 def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:

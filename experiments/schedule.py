@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of progress."""
+"""Learning rate and momentum as pure functions of progress."""
 
 import math
 from collections.abc import Sequence

@@ -53,8 +53,18 @@ BACKGROUNDS = ("own", "other", "background_only", "object_only")
 
 # The code that decides a result. A run made by other code is not the same run.
 _CODE = (
-    "config",  # what sides, sizes of holes and steps of the rate mean
-    *("augment", "batch_augment", "data", "scenes", "models", "optimisers", "schedule", "training", "parallel"),
+    *(
+        "notation",
+        "augment",
+        "batch_augment",
+        "data",
+        "scenes",
+        "models",
+        "optimisers",
+        "schedule",
+        "training",
+        "parallel",
+    ),
     *("evaluation", "explaining", "focus", "probes"),
 )
 
@@ -501,7 +511,7 @@ def curves_title(prepared: Prepared, history: pd.DataFrame) -> str:
     """The run's name, what its last and its best epoch reached where the test images were tracked, what train is of."""
     smoothing = prepared.settings.label_smoothing
     smoothed = f", labels smoothed by {smoothing:g}" if smoothing else ""
-    what = f"train: augmented images, on the way through the epoch{smoothed}"
+    what = f"train: mean over the epoch's steps, on augmented images{smoothed}"
     if "test/accuracy" not in history:
         return f"{prepared.name}\n{what}"
     (best, accuracy), last = _best_epoch(history), history["test/accuracy"].iloc[-1]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.synchronize import Event
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -81,6 +82,11 @@ def test_the_others_declare_the_augmentations_of_the_recipe(recipe: str) -> None
         for step in pipeline.transforms
     ]
     theirs = training_runs.albumentations_transform(settings, mean, std).transforms
+    affine = [step for step in augment.geometry(settings, 32).transforms if isinstance(step, A.Affine)]
+    for step, other in zip(affine, [step for step in theirs if isinstance(step, A.Affine)], strict=True):
+        assert step.get_base_init_args() | step.get_transform_init_args() == (
+            other.get_base_init_args() | other.get_transform_init_args()
+        )
     assert [(type(step).__name__, step.p) for step in theirs[:-2]] == ours
     assert [type(step).__name__ for step in theirs[-2:]] == ["Normalize", "ToTensorV2"]
     steps = training_runs.torchvision_transform(settings, mean, std).transforms

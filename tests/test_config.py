@@ -14,11 +14,11 @@ from experiments.config import (
     CompareSettings,
     SettingsError,
     TrainSettings,
-    parse_hole_size,
     parse_runs,
     parse_variants,
     plan,
 )
+from experiments.notation import hole_ranges
 from experiments.recipes import RECIPES
 
 HOLE_SIZES = (
@@ -216,7 +216,7 @@ RANGES = st.tuples(st.integers(1, 256), st.integers(1, 256)).map(lambda ends: (m
 def test_any_hole_size_reads_back(ranges: list[tuple[int, int]]) -> None:
     texts = [{f"{low}-{high}", *([str(low)] if low == high else [])} for low, high in ranges]
     for text in map("x".join, itertools.product(*texts)):
-        assert parse_hole_size(text) == ranges
+        assert hole_ranges(text) == ranges
         settings = TrainSettings.of(cutout=True, cutout_size=text, image_size=256)
         assert settings.cutout_sizes == (ranges[0], ranges[-1])
         assert TrainSettings.of(**settings.as_params()) == settings

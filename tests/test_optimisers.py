@@ -120,7 +120,7 @@ def test_what_is_frozen_has_no_state_and_stays(optimizer: str) -> None:
     assert held == sum(p.requires_grad for p in model.parameters())
 
 
-def test_sgd_is_pytorchs_at_the_same_rates() -> None:
+def test_sgd_is_pytorchs_at_the_same_rates_and_momenta() -> None:
     model = network("resnet18")
     other = copy.deepcopy(model)
     options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
@@ -129,8 +129,9 @@ def test_sgd_is_pytorchs_at_the_same_rates() -> None:
     for seed in range(3):
         backward(model, seed)
         backward(other, seed)
-        ours.step(1 - seed / 10)
+        ours.step(1 - seed / 10, 0.05 - seed / 20)
         theirs.param_groups[0]["lr"] = 0.05 * (1 - seed / 10)
+        theirs.param_groups[0]["momentum"] = 0.95 - seed / 20
         theirs.step()
         theirs.zero_grad()
     for a, b in zip(model.parameters(), other.parameters(), strict=True):

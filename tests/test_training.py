@@ -1,7 +1,9 @@
 """Training learns, repeats itself to the bit, and stops when the loss is lost."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -15,6 +17,7 @@ from experiments.augment import Augmentation, to_tensor
 from experiments.batch_augment import augmentation
 from experiments.config import SettingsError, TrainSettings
 from experiments.models import FastNet, whitening
+from experiments.optimisers import Optimizers
 from experiments.recipes import RECIPES
 from experiments.training import (
     EpochResult,
@@ -113,6 +116,17 @@ def test_every_step_has_the_rate_of_its_place(options: dict[str, object], expect
     assert [result.metrics["train/lr"] / 0.02 for result in results] == pytest.approx(expected, rel=1e-5)
 
 
+def test_every_step_has_the_momentum_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[float, ...]] = []
+    step = Optimizers.step
+    monkeypatch.setattr(Optimizers, "step", lambda self, *given: (done.append(given), step(self, *given)))
+    options = {"schedule": "onecycle", "lr_warmup": 0.5, "momentum": 0.9, "momentum_swing": 0.05, "epochs": 2}
+    trained(optimizer="sgd", nesterov=False, **options)
+    # Down to the peak of the rate half way, and up again: cosines of 0, 30, ... 150 degrees on either side.
+    cosines = [1, math.sqrt(3) / 2, 0.5, 0, -0.5, -math.sqrt(3) / 2]
+    assert [shift for _, shift in done] == pytest.approx([0.05 * c for c in (*cosines, -1, *cosines[:0:-1])])
+
+
 def test_the_last_epoch_is_evaluated_in_float32() -> None:
     model, start = ready(precision="bf16", track_test=True)
     settings, dataset = settings_of(precision="bf16"), toy_dataset()
@@ -182,13 +196,20 @@ def test_shrunk_images_are_means_and_keep_their_memory_format(memory_format: tor
     assert shrink(images, 0.75).shape == (5, 3, 24, 24)
 
 
-def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps() -> None:
-    model, start = ready(model="resnet18", epochs=1, channels_last="true")
-    list(start())
+@pytest.mark.parametrize(("scale", "contiguous"), [(1, "layer4"), (2, "layer4"), (3, "none")])
+def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps(scale: int, contiguous: str) -> None:
+    dataset = toy_dataset(16)
+    images = dataset.splits["train"].images.repeat(scale, axis=1).repeat(scale, axis=2)
+    settings = settings_of(model="resnet18", epochs=1, channels_last="true", image_size=16 * scale, hflip=0)
+    machine, mean = resolve_machine(settings), np.full(3, 0.5, np.float32)
+    model = build_model(settings, len(CLASSES), mean, mean)
+    augmented = augmentation(settings, 16 * scale, mean, "cpu", machine.memory_format)
+    splits = {"train": replace(dataset.splits["train"], images=images, masks=None)}
+    list(fit(model, replace(dataset, splits=splits), augmented, settings, machine))
     for name, kernel in model.named_parameters():
         if kernel.shape[2:] == (3, 3):
-            assert kernel.is_contiguous() == name.startswith("layer4"), name
-            assert kernel.is_contiguous(memory_format=torch.channels_last) != name.startswith("layer4"), name
+            assert kernel.is_contiguous() == name.startswith(contiguous), name
+            assert kernel.is_contiguous(memory_format=torch.channels_last) != name.startswith(contiguous), name
 
 
 def test_images_are_never_shrunk_below_what_networks_take() -> None:
@@ -250,12 +271,17 @@ def test_penalties_have_the_gradients_of_the_same_in_the_loss() -> None:
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_what_is_not_trained_has_no_penalty() -> None:
+def test_what_is_not_trained_has_no_penalty_and_no_part_in_the_norm() -> None:
     model = nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, -4.0]]))
+        model.bias.fill_(12.0)
     model.bias.requires_grad_(False)
     model(torch.ones(1, 2)).sum().backward()
-    add_penalties(model, TrainSettings.of(l1=0.1, l2_norm=0.1))
+    add_penalties(model, TrainSettings.of(l1=0.1, l2_norm=0.5))
     assert model.bias.grad is None
+    assert model.weight.grad is not None
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[1 + 0.1 + 0.3, 1 - 0.1 - 0.4]]))
 
 
 def test_weight_decay_and_l2_norm_shrink_weights() -> None:

@@ -55,7 +55,7 @@ def test_a_run_is_called_what_is_done_to_its_images(options: dict[str, object], 
 
 def test_curves_say_what_they_are_of() -> None:
     smoothed, plain = ready(label_smoothing=0.2), ready(label_smoothing=0)
-    of_train = "train: augmented images, on the way through the epoch"
+    of_train = "train: mean over the epoch's steps, on augmented images"
     untracked = pd.DataFrame({"train/loss": [1.0, 0.5]}, index=[1, 2])
     assert variant.curves_title(smoothed, untracked) == f"baseline, seed 0\n{of_train}, labels smoothed by 0.2"
     tracked = pd.DataFrame({"test/accuracy": [0.75, 0.875, 0.8125]}, index=[1, 2, 3])
