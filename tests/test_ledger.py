@@ -11,6 +11,7 @@ import traceback
 import uuid
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -313,6 +314,15 @@ def test_a_ticket_that_brings_down_every_worker_is_given_up(tmp_path: Path) -> N
     assert len(tickets[1].attempts) == ATTEMPTS
 
 
+@pytest.fixture
+def hears_ctrl_c() -> Iterator[None]:
+    """Also where the tests run in the background of a script, which is started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path), trials=6, confirm=False)
     for _ in range(ATTEMPTS + 2):
