@@ -35,6 +35,7 @@ from cam_core.overlay import (
     difference_overlay,
     enlarge,
     heat,
+    heat_bar,
     overlay,
 )
 from cam_core.page import Tile, grid
@@ -105,6 +106,7 @@ __all__ = [
     "focus_index",
     "grid",
     "heat",
+    "heat_bar",
     "increase_in_confidence",
     "inpaint",
     "insertion",

@@ -95,6 +95,16 @@ def colour_bar(
     return _bar("map ÷ its mean", overlay(grey, ramp, scale_max=scale_max, colours=colours), ticks)
 
 
+def heat_bar(
+    height: int = 200, *, scale_max: float = SCALE_MAX, colours: str = "inferno"
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The scale of `heat`, as `colour_bar` is that of `overlay`."""
+    _, ramp = _ramp(height, 0.0, scale_max)
+    ticks = {float(tick): "1 = even" if tick == 1 else str(tick) for tick in range(max(1, int(scale_max)))}
+    ticks[scale_max] = f"{scale_max:.3g} or more"
+    return _bar("map ÷ its mean", heat(ramp, scale_max=scale_max, colours=colours), ticks)
+
+
 def difference_bar(height: int = 200, *, scale_max: float = DIFFERENCE_MAX) -> UInt8[np.ndarray, "h w 3"]:
     """The scale of `difference_overlay` over grey, as `colour_bar` is that of `overlay`."""
     grey, ramp = _ramp(height, -scale_max, scale_max)

@@ -5,7 +5,7 @@ equal colours mean equal shares of a map in every column and on every page. Maps
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ BAR = 160
 Images = UInt8[np.ndarray, "n h w 3"]
 Maps = Float32[np.ndarray, "n h w"]
 Page = UInt8[np.ndarray, "page_h page_w 3"]
+Bar = Callable[..., UInt8[np.ndarray, "bar_h bar_w 3"]]
 
 
 def layer_strips(
@@ -108,16 +109,18 @@ def sheet(
     title: str = "",
     footer: str = "",
     colours: str = "inferno",
+    bar: Bar = colour_bar,
 ) -> Page:
     """A page of tiles, one row per image: the image, its tile in each column, and in each column of differences.
 
     What the other functions here make their pages with, for tiles with captions of one's own (see `map_tiles` and
-    `difference_column`). `colours` are those of the tiles in `columns`.
+    `difference_column`). `colours` are those of the tiles in `columns`, `bar` draws their scale: `heat_bar` where they
+    are maps alone.
     """
     if labels and len(labels) != len(images):
         raise ValueError(f"labels holds {len(labels)} texts for {len(images)} images")
     every = {**columns, **(differences or {})}
-    bars = [colour_bar(BAR, colours=colours), *([difference_bar(BAR)] if differences else [])]
+    bars = [bar(BAR, colours=colours), *([difference_bar(BAR)] if differences else [])]
     return grid(
         list(zip(images, *every.values(), strict=True)),
         row_labels=labels,

@@ -216,7 +216,8 @@ class TrainSettings(Settings):
         ge=0, lt=1, description="onecycle: share of the training until the peak"
     )
     lr_steps: Annotated[str, BeforeValidator(str), _read_by(rising_epochs), BY_RECIPE] = Field(
-        description="step: epochs at whose end the rate is multiplied by lr_gamma, such as 60,120,160, or none"
+        description="step: epochs at whose end the rate is multiplied by lr_gamma, such as 60,120,160, or none; "
+        "those of a recipe keep their share of the training where epochs is given alone"
     )
     lr_gamma: Annotated[float, BY_RECIPE] = Field(gt=0, le=1, description="step: factor at each of lr_steps")
     label_smoothing: Annotated[float, BY_RECIPE] = Field(
@@ -717,7 +718,7 @@ def _default_help(cls: type[Settings], name: str) -> str:
         recipes.setdefault(_spelled(RECIPES[recipe].values[name]), []).append(recipe)
     if len(recipes) == 1:
         return f"{next(iter(recipes))} in every recipe"
-    others = max((names for names in recipes.values() if "fast" not in names), key=len)
+    others = max(recipes.values(), key=len)
     words = {value: "other recipes" if names is others else ", ".join(names) for value, names in recipes.items()}
     return "; ".join(f"{names}: {value}" for value, names in sorted(words.items(), key=lambda item: "oth" in item[1]))
 

@@ -14,7 +14,7 @@ from experiments.store import TrackingError
 from experiments.training import TrainingDiverged
 from experiments.tune_settings import StudyError
 
-KEPT = "finished runs are kept, and the same command carries on from them"
+KEPT = "finished runs are kept, of a longer training its last checkpoint; the same command carries on from them"
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def rising_epochs(text: str) -> tuple[int, ...]:
     """
     parts = [] if text == "none" else text.split(",")
     epochs = [int(part) for part in parts if part.isdecimal()]
-    if len(epochs) != len(parts) or epochs != sorted(set(epochs)):
+    if len(epochs) != len(parts) or epochs != sorted(set(epochs)) or epochs[:1] == [0]:
         raise ValueError("must be none, or rising epochs such as 60,120,160")
     return tuple(epochs)
 

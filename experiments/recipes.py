@@ -267,9 +267,11 @@ def read(path: Path) -> Recipe:
     if not texts["base"] and (missing := [name for name in PLAIN if name not in given]):
         raise RecipeError(f'does not decide {", ".join(missing)}; add them, or base = "fast" to start from a recipe')
     if texts["base"] and texts["base"] not in RECIPES:
-        raise RecipeError(f"base {texts['base']!r} is none of {', '.join(RECIPES)}")
+        raise RecipeError(
+            f"base {texts['base']!r} is none of {', '.join(RECIPES)}{did_you_mean(texts['base'], list(RECIPES))}"
+        )
     if wrong := [name for name, value in given.items() if isinstance(value, bool) != isinstance(PLAIN[name], bool)]:
-        what = "true or false" if isinstance(PLAIN[wrong[0]], bool) else "no truth value"
+        what = "true or false" if isinstance(PLAIN[wrong[0]], bool) else "a number or a text, not true or false"
         raise RecipeError(f"{wrong[0]} = {json.dumps(given[wrong[0]], default=str)} must be {what}")
     base = RECIPES[texts["base"]].values if texts["base"] else {}
     if "epochs" in given and "lr_steps" not in given and base:

@@ -82,6 +82,7 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256 or auto"),
         ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more or all"),
         ({"lr_steps": "60,30"}, "lr_steps=60,30: must be none, or rising epochs such as 60,120,160"),
+        ({"lr_steps": "0,30"}, "lr_steps=0,30: must be none, or rising epochs such as 60,120,160"),
         ({"cutout": "banana"}, "cutout=banana: must be true or false"),
         ({"seed": "-1"}, "seed=-1: must be a whole number, 0 or more"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cam_core import SCALE_MAX, colour_bar, enlarge, heat, overlay
+from cam_core import SCALE_MAX, colour_bar, enlarge, heat, heat_bar, overlay
 from cam_core.overlay import COLOUR_MAPS, DIFFERENCE_MAX, LESS, MORE, difference_bar, difference_overlay
 
 TABLE = np.rint(matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(int)
@@ -185,7 +185,7 @@ def test_a_scale_needs_a_top(scale_max: float) -> None:
     for draw in (overlay, difference_overlay):
         with pytest.raises(ValueError, match=f"scale_max must be above 0 and finite, got {scale_max}"):
             draw(photo(), flat(1), scale_max=scale_max)
-    for bar in (colour_bar, difference_bar):
+    for bar in (colour_bar, heat_bar, difference_bar):
         with pytest.raises(ValueError, match=f"scale_max must be above 0 and finite, got {scale_max}"):
             bar(scale_max=scale_max)
 
@@ -225,6 +225,15 @@ def test_colour_bar_shows_what_the_overlay_makes_of_a_grey_image(colours: str) -
         colour_bar(60)
 
 
+@pytest.mark.parametrize("colours", ["inferno", "jet"])
+def test_heat_bar_has_the_colours_of_maps_alone(colours: str) -> None:
+    bar = heat_bar(200, colours=colours)
+    values = np.linspace(SCALE_MAX, 0, 164, dtype=np.float32)[:, None]
+    assert np.array_equal(bar[BAR_TOP : BAR_TOP + 164, 5], heat(values, colours=colours)[:, 0])
+    with pytest.raises(ValueError, match="height must be at least 108 pixels, got 60"):
+        heat_bar(60)
+
+
 def test_difference_bar_shows_both_signs_around_the_image() -> None:
     bar = difference_bar(201)
     ramp = bar[BAR_TOP : BAR_TOP + 165, 5]
@@ -241,6 +250,7 @@ def test_difference_bar_shows_both_signs_around_the_image() -> None:
 def test_a_bar_has_its_ticks_on_any_scale(scale_max: float) -> None:
     for bar, low in (
         (colour_bar(300, scale_max=scale_max), 0.0),
+        (heat_bar(300, scale_max=scale_max), 0.0),
         (difference_bar(400, scale_max=scale_max), -scale_max),
     ):
         length = len(bar) - 36

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cam_core import Tile, colour_bar, enlarge, overlay, relative_to_mean
+from cam_core import Tile, colour_bar, enlarge, heat, heat_bar, overlay, relative_to_mean
 from cam_core.engine import Cams
 from cam_core.overlay import difference_bar, difference_overlay
 from cam_core.sheets import BAR, TILE, difference_column, layer_strips, map_tiles, method_strips, sheet, side_by_side
@@ -136,6 +136,11 @@ def test_other_colours_are_those_of_maps_and_scale(colours: str) -> None:
     page = layer_strips(images, cams, colours=colours)
     assert places(page, enlarge(overlay(images[0], drawn(cams, "stem")[0], colours=colours), 4))
     assert places(page, colour_bar(BAR, colours=colours))
+    alone = sheet(
+        [Tile(images[0])], {"map": [Tile(heat(drawn(cams, "stem")[0], colours=colours))]}, colours=colours, bar=heat_bar
+    )
+    assert places(alone, heat_bar(BAR, colours=colours))
+    assert not places(alone, colour_bar(BAR, colours=colours))
 
 
 def test_a_dead_map_is_the_image_and_says_so_and_has_no_difference() -> None:
