@@ -182,7 +182,7 @@ RECIPES: dict[str, Recipe] = {
         "0.95 and 0.85; ours: one 2-norm of all parameters together, shifts of hue and colour, mirrored borders, which "
         "albumentations had by default until version 2, dropout before the classifier alone",
         reported="92.14 % in epoch 33",
-        measured="not run in full",
+        measured="not run in full; in 15 epochs 90.55 %, one seed; 245 s an epoch on two CPU cores",
         values={
             **PLAIN,
             **AS_PUBLISHED,
