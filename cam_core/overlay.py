@@ -89,9 +89,7 @@ def colour_bar(
     Raises ValueError for a height that the ticks do not fit in, and as `overlay` does.
     """
     grey, ramp = _ramp(height, 0.0, scale_max)
-    names = {0: "0 = image", 1: "1 = even"}
-    ticks = {float(tick): names.get(tick, str(tick)) for tick in range(max(1, int(scale_max)))}
-    ticks[scale_max] = f"{scale_max:.3g} or more"
+    ticks = _ticks(scale_max) | {0.0: "0 = image"}
     return _bar("map ÷ its mean", overlay(grey, ramp, scale_max=scale_max, colours=colours), ticks)
 
 
@@ -100,9 +98,7 @@ def heat_bar(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The scale of `heat`, as `colour_bar` is that of `overlay`."""
     _, ramp = _ramp(height, 0.0, scale_max)
-    ticks = {float(tick): "1 = even" if tick == 1 else str(tick) for tick in range(max(1, int(scale_max)))}
-    ticks[scale_max] = f"{scale_max:.3g} or more"
-    return _bar("map ÷ its mean", heat(ramp, scale_max=scale_max, colours=colours), ticks)
+    return _bar("map ÷ its mean", heat(ramp, scale_max=scale_max, colours=colours), _ticks(scale_max))
 
 
 def difference_bar(height: int = 200, *, scale_max: float = DIFFERENCE_MAX) -> UInt8[np.ndarray, "h w 3"]:
@@ -173,6 +169,14 @@ def _table(name: str) -> UInt8[np.ndarray, "256 3"]:
 def _coloured(share: Float32[np.ndarray, "h w"], name: str) -> UInt8[np.ndarray, "h w 3"]:
     colours: np.ndarray = _table(name)[np.rint(share * 255).astype(np.uint8)]
     return colours
+
+
+def _ticks(scale_max: float) -> dict[float, str]:
+    """Words at the whole numbers of a scale of maps and at its end."""
+    ticks = {float(tick): str(tick) for tick in range(max(1, int(scale_max)))}
+    if 1.0 in ticks:
+        ticks[1.0] = "1 = even"
+    return ticks | {scale_max: f"{scale_max:.3g} or more"}
 
 
 def _ramp(height: int, low: float, high: float) -> tuple[UInt8[np.ndarray, "n 1 3"], Float32[np.ndarray, "n 1"]]:

@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cam_core import Tile, colour_bar, energy_inside, grid, heat, overlay
+from cam_core import Tile, colour_bar, energy_inside, grid, heat, heat_bar, overlay
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
-from cam_core.sheets import NO_EVIDENCE, TILE, Bar, difference_column, map_tiles, sheet
+from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 from experiments.evaluation import Predictions
 
 Picture = UInt8[np.ndarray, "height width 3"]
@@ -113,15 +113,14 @@ def layer_sheet(
     title: str,
     footer: str = EXPLAINED,
     tiles: Tiles = map_tiles,
-    bar: Bar = colour_bar,
 ) -> Picture:
     """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean.
 
-    `tiles` draws the maps of a layer and `bar` their scale: `map_tiles` and `colour_bar` over their images,
-    `heat_tiles` and `heat_bar` alone.
+    `tiles` draws the maps of a layer: `map_tiles` over their images, `heat_tiles` alone.
     """
     columns = {name: tiles(images, own) for name, own in zip(layers, maps, strict=True)}
     originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
+    bar = heat_bar if tiles is heat_tiles else colour_bar
     return sheet(originals, columns, labels=[classes[label] for label in labels], title=title, footer=footer, bar=bar)
 
 

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Int64
 
 import cam_core
-from cam_core import Cams, cams, cams_of_methods, colour_bar, heat_bar, relative_to_mean
-from cam_core.sheets import Bar, map_tiles
+from cam_core import Cams, cams, cams_of_methods, relative_to_mean
+from cam_core.sheets import map_tiles
 from experiments import data, evaluation, focus, gallery, parallel, tracking
 from experiments.augment import Augmentation, to_tensor
 from experiments.batch_augment import augmentation
@@ -53,19 +53,8 @@ BACKGROUNDS = ("own", "other", "background_only", "object_only")
 
 # The code that decides a result. A run made by other code is not the same run.
 _CODE = (
-    *(
-        "notation",
-        "augment",
-        "batch_augment",
-        "data",
-        "scenes",
-        "models",
-        "optimisers",
-        "schedule",
-        "training",
-        "parallel",
-    ),
-    *("evaluation", "explaining", "focus", "probes"),
+    *("augment", "batch_augment", "data", "scenes", "models", "optimisers", "schedule", "training", "parallel"),
+    *("evaluation", "explaining", "focus", "probes", "notation"),
 )
 
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
@@ -584,8 +573,7 @@ def iter_galleries(prepared: Prepared, model: Network, predictions: Predictions)
         labels = split.labels[indices]
         found = _maps(prepared, model, indices, labels)
         yield Picture(f"gradcam/{name}.png", _sheet(prepared, predictions, indices, found, title))
-        alone: dict[str, Any] = {"tiles": gallery.heat_tiles, "bar": heat_bar}
-        heats = _sheet(prepared, predictions, indices, found, f"{title}, the maps alone", **alone)
+        heats = _sheet(prepared, predictions, indices, found, f"{title}, the maps alone", tiles=gallery.heat_tiles)
         yield Picture(f"gradcam/{name}_heat.png", heats)
         if name == "misclassified":
             found = _maps(prepared, model, indices, predictions.classes[indices])
@@ -611,10 +599,9 @@ def _sheet(
     title: str,
     footer: str = gallery.EXPLAINED,
     tiles: gallery.Tiles = map_tiles,
-    bar: Bar = colour_bar,
 ) -> gallery.Picture:
-    """The maps beside their images, drawn by `tiles`, and their scale by `bar`."""
+    """The maps beside their images, drawn by `tiles`."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     said, drawn = gallery.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()
     images, labels = split.images[indices], split.labels[indices]
-    return gallery.layer_sheet(images, drawn, found.layers, labels, said, classes, title, footer, tiles, bar)
+    return gallery.layer_sheet(images, drawn, found.layers, labels, said, classes, title, footer, tiles)

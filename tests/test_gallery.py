@@ -5,9 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cam_core import enlarge, overlay
+from cam_core import colour_bar, enlarge, heat, heat_bar, overlay
 from cam_core.names import ALL_METHODS
 from cam_core.overlay import difference_overlay
+from cam_core.sheets import BAR
 from experiments import gallery
 from experiments.evaluation import Predictions, confusion_matrix
 
@@ -65,6 +66,16 @@ def test_a_sheet_shows_every_image_and_every_map_on_the_fixed_scale(images: np.n
         assert contains(page, enlarge(image, factor))
         for layer in layers:
             assert contains(page, enlarge(overlay(image, layer[i]), factor))
+
+
+def test_maps_alone_stand_beside_the_scale_of_their_own_colours(images: np.ndarray, maps: np.ndarray) -> None:
+    said = gallery.verdicts(PREDICTIONS, np.arange(3), CLASSES)
+    given = images, maps[None], ("stem",), np.arange(3), said, CLASSES, "a title"
+    over, alone = gallery.layer_sheet(*given), gallery.layer_sheet(*given, tiles=gallery.heat_tiles)
+    assert contains(alone, enlarge(heat(maps[0]), gallery.TILE // 16))
+    assert contains(alone, heat_bar(BAR))
+    assert not contains(alone, colour_bar(BAR))
+    assert contains(over, colour_bar(BAR))
 
 
 def test_side_by_side_gives_each_variant_its_own_map(images: np.ndarray, maps: np.ndarray) -> None:
