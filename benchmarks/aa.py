@@ -22,20 +22,22 @@ from rich.progress import track
 from scipy import stats
 from torch import Tensor, nn
 
-from experiments import data, focus
-from experiments.augment import Augmentation
-from experiments.config import TrainSettings
-from experiments.data import Dataset
-from experiments.evaluation import predict
-from experiments.findings import paired_means
-from experiments.models import conv_bn_relu
-from experiments.statistics import CONFIDENCE, paired_difference
-from experiments.training import fit, resolve_machine
+from experiments.augmentation.declared import Augmentation
+from experiments.comparison.images import paired_means
+from experiments.data.dataset import Dataset, Split
+from experiments.data.load import load
+from experiments.evidence.differences import CONFIDENCE, paired_difference
+from experiments.explaining import measuring
+from experiments.models.layers import conv_bn_relu
+from experiments.settings.train import TrainSettings
+from experiments.training.loop import fit
+from experiments.training.machine import resolve_machine
+from experiments.training.predictions import predict
 
 LAYER = "features"
 TRAIN = 4000
 IMAGES = 500  # of each split that is measured
-MEASURES = ("accuracy", *focus.MEASURES)
+MEASURES = ("accuracy", *measuring.MEASURES)
 BOTH = "focus, on images both get right"
 PLANTED = ("accuracy, other background", "energy")
 SIZES = (3, 5)  # seeds a side
@@ -95,7 +97,7 @@ def training_settings(epochs: int) -> TrainSettings:
 
 def dataset(background_bias: float, data_dir: str) -> Dataset:
     """The scenes, with few images to validate and to test."""
-    found = data.load(
+    found = load(
         "scenes",
         data_dir=data_dir,
         image_size=32,
@@ -107,7 +109,7 @@ def dataset(background_bias: float, data_dir: str) -> Dataset:
     return replace(found, splits={name: first(found.splits[name], count) for name, count in keep.items()})
 
 
-def first(split: data.Split, count: int) -> data.Split:
+def first(split: Split, count: int) -> Split:
     """The first images of a split."""
     masks = None if split.masks is None else split.masks[:count]
     return replace(split, images=split.images[:count], labels=split.labels[:count], masks=masks)
@@ -142,8 +144,8 @@ def networks(settings: TrainSettings, images: Dataset, count: int, what: str) ->
 def measured(model: nn.Module, images: Dataset) -> tuple[dict[str, float], pd.DataFrame]:
     """Accuracy, also on foreign backgrounds, and the means of the map measures; and these of each image."""
     test, other = (predict(model, s.images, s.labels, "cpu") for s in (images.splits["test"], images.splits["other"]))
-    looks = focus.measure(model, (LAYER,), images.splits["test"], test, "gradcam", "cpu")
-    maps = {name.rpartition("/")[2]: value for name, value in focus.summary(looks.table).items()}
+    looks = measuring.measure(model, (LAYER,), images.splits["test"], test, "gradcam", "cpu")
+    maps = {name.rpartition("/")[2]: value for name, value in measuring.summary(looks.table).items()}
     return {"accuracy": test.accuracy, "accuracy, other background": other.accuracy} | maps, looks.table
 
 

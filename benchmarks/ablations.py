@@ -17,14 +17,20 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from experiments import training, variant
-from experiments.allocator import keep_freed_memory
-from experiments.config import SettingsError, TrainSettings, fail
-from experiments.data import DataError
-from experiments.evaluation import predict_with_mirrors
-from experiments.models import FastNet, Network
-from experiments.progress import Printer, Reporter
-from experiments.statistics import Quantity, paired_difference, sentence
+from torch import nn
+
+from experiments.data.dataset import DataError
+from experiments.evidence.differences import Quantity, paired_difference
+from experiments.evidence.sentences import sentence
+from experiments.models.fastnet import FastNet
+from experiments.runs.prepare import Prepared, load_dataset, prepare
+from experiments.settings.base import SettingsError
+from experiments.settings.command_line import fail, typed
+from experiments.settings.train import TrainSettings
+from experiments.system.allocator import keep_freed_memory
+from experiments.system.progress import Printer, Reporter
+from experiments.training import loop
+from experiments.training.predictions import predict_with_mirrors
 
 COMMAND = "python -m benchmarks.ablations"
 THE_RECIPE = "the recipe"
@@ -41,7 +47,7 @@ class Part:
     """
 
     options: Mapping[str, object]
-    change: Callable[[Network], None] = lambda model: None
+    change: Callable[[nn.Module], None] = lambda model: None
     keep_memory: bool = True
 
 
@@ -54,7 +60,7 @@ class Outcome:
     seconds: float
 
 
-def ordinary_stem(model: Network) -> None:
+def ordinary_stem(model: nn.Module) -> None:
     """The first convolution as any other: its filters begin at random and are trained."""
     if isinstance(model, FastNet):
         model.stem.get_parameter("0.weight").requires_grad_(True)
@@ -89,14 +95,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default %(default)s)")
     options, rest = parser.parse_known_args(argv)
-    given = TrainSettings.given(rest) | {"checkpoint": "none", "resume": "none"}
+    given = typed(TrainSettings, rest) | {"checkpoint": "none", "resume": "none"}
     parts = TABLES[options.table]
     try:
         for part in parts.values():
             settings = TrainSettings.of(**given | dict(part.options))
         if not settings.holdout:
             raise SettingsError(["holdout=false: leaves no validation images to judge by; add --holdout true"])
-        variant.load_dataset(settings, Printer())
+        load_dataset(settings, Printer())
     except (SettingsError, DataError) as error:
         fail(COMMAND, str(error).splitlines())
     for line in report(parts, outcomes(parts, given, range(options.seeds))):
@@ -121,15 +127,15 @@ def trained(name: str, given: Mapping[str, object]) -> Outcome:
     if part.keep_memory:
         keep_freed_memory()
     options = dict(given) | dict(part.options)
-    return outcome(variant.prepare(TrainSettings.of(**options), options, reporter=Reporter()), part.change)
+    return outcome(prepare(TrainSettings.of(**options), reporter=Reporter()), part.change)
 
 
-def outcome(prepared: variant.Prepared, change: Callable[[Network], None]) -> Outcome:
+def outcome(prepared: Prepared, change: Callable[[nn.Module], None]) -> Outcome:
     """What the training comes to where the fresh network is changed first."""
     settings, dataset = prepared.settings, prepared.dataset
-    model = training.build_model(settings, len(dataset.classes), *dataset.statistics)
+    model = loop.build_model(settings, len(dataset.classes), *dataset.statistics)
     change(model)
-    results = list(training.fit(model, dataset, prepared.augmentation, settings, prepared.machine))
+    results = list(loop.fit(model, dataset, prepared.augmentation, settings, prepared.machine))
     val, device = dataset.splits["val"], prepared.machine.device
     return Outcome(
         results[-1].metrics["val/accuracy"],

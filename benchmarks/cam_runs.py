@@ -15,11 +15,11 @@ import torchcam.methods
 from captum.attr import LayerGradCam  # type: ignore[import-untyped]
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cam_core
-from experiments.models import MODELS, Network
+from experiments.settings.parts import NETWORKS, load_part
 
 CLASSES = 10
 SIX = ("gradcam", "gradcam++", "hirescam", "xgradcam", "layercam", "elementwise")
@@ -32,13 +32,14 @@ GRAD_CAM_SIX = ("GradCAM", "GradCAMPlusPlus", "HiResCAM", "XGradCAM", "LayerCAM"
 class Case:
     """A network in eval mode and images with a class each, all on one device; the maps are of all its CAM layers."""
 
-    model: Network
+    model: nn.Module
     images: Tensor
     classes: Tensor
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return self.model.cam_layers
+        layers: tuple[str, ...] = self.model.cam_layers  # type: ignore[assignment]
+        return layers
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,7 +68,7 @@ def pictures(count: int, side: int = 32) -> tuple[Tensor, Tensor]:
 def case(model_name: str, count: int, device: torch.device, *, steps: int = 4) -> Case:
     """A network after a few steps of learning, so that its running statistics and its maps are not degenerate."""
     torch.manual_seed(0)
-    model = MODELS[model_name](CLASSES, (0.3,) * 3, (0.2,) * 3)
+    model = load_part(NETWORKS, model_name)(CLASSES, (0.3,) * 3, (0.2,) * 3)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -16,12 +16,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments import comparison, data, focus, tracking
-from experiments.data import Dataset
-from experiments.evaluation import Predictions, prediction_table
-from experiments.findings import Findings, Member
-from experiments.probes import SPLIT, probes
-from experiments.records import Arrays, Metrics, Param, Table
+from experiments.comparison.compare import conclude
+from experiments.comparison.findings import Findings, Member
+from experiments.data import load as loading
+from experiments.data.dataset import Dataset
+from experiments.explaining import measuring
+from experiments.explaining.probes import SPLIT, probes
+from experiments.tracking.lifetime import open_run
+from experiments.tracking.reading import finished_run
+from experiments.tracking.records import Arrays, Metrics, Param, Table
+from experiments.tracking.store import prepare_store
+from experiments.training.predictions import Predictions, prediction_table
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 GRIDS = (32, 32, 16, 8, 4)
@@ -34,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = load(Path("data").resolve())
         os.chdir(folder)
-        tracking.prepare_store(Path(folder))
+        prepare_store(Path(folder))
         members = [made_up(name, seed, images) for seed in range(max(RUNS) // 2) for name in ("baseline", "cutout")]
         print(f"{len(images.splits[SPLIT]):,} test images, {len(LAYERS)} layers, {torch.get_num_threads()} threads\n")
         print("| runs | seconds | per run | peak memory, MiB |\n|---|---|---|---|")
@@ -45,7 +50,7 @@ def main() -> None:
 
 def load(data_dir: Path) -> Dataset:
     """The scenes."""
-    return data.load(
+    return loading.load(
         "scenes",
         data_dir=str(data_dir),
         image_size=32,
@@ -59,8 +64,8 @@ def row(members: list[Member], images: Dataset) -> str:
     """The seconds of one comparison, from nothing read to everything logged."""
     started = time.perf_counter()
     findings = Findings(tuple(sorted(members, key=lambda member: member.variant)), images)
-    with tracking.open_run(kind="compare", name=f"{len(members)} runs") as run:
-        comparison.conclude(run, findings, f"{len(members)} runs", {})
+    with open_run(kind="compare", name=f"{len(members)} runs") as run:
+        conclude(run, findings, f"{len(members)} runs", {})
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return f"| {len(members)} | {seconds:.1f} | {seconds / len(members):.2f} | {peak:,.0f} |"
@@ -73,7 +78,7 @@ def made_up(variant: str, seed: int, images: Dataset) -> Member:
     logits = random.normal(size=(len(split), len(images.classes))).astype(np.float32)
     logits[np.arange(len(split)), split.labels] += 2
     predictions = Predictions(logits, split.labels)
-    with tracking.open_run(kind="train", name=f"{variant}, seed {seed}") as run:
+    with open_run(kind="train", name=f"{variant}, seed {seed}") as run:
         run.log([Param("resolved.layers", " ".join(LAYERS)), Param("resolved.epochs", EPOCHS)])
         run.log([Param("resolved.cutout", str(variant == "cutout").lower()), Param("resolved.seed", seed)])
         for epoch in range(1, EPOCHS + 1):
@@ -88,20 +93,20 @@ def made_up(variant: str, seed: int, images: Dataset) -> Member:
         run.log([Table("predictions.parquet", prediction_table(predictions, images.classes))])
         looks = looked(random, predictions)
         numbers = {"test/accuracy": predictions.accuracy, "faith/deletion_margin": random.random()}
-        run.log([Metrics(numbers | focus.summary(looks), EPOCHS), Table("cam_measures.parquet", looks)])
+        run.log([Metrics(numbers | measuring.summary(looks), EPOCHS), Table("cam_measures.parquet", looks)])
         sample = random.random((len(split), GRIDS[-1], GRIDS[-1])).astype(np.float16)
         maps = random.random((len(LAYERS), *chosen.images.shape[:3])).astype(np.float32)
         arrays = {"maps": maps, "layers": np.array(LAYERS), "indices": chosen.indices, "labels": chosen.labels}
         run.log([Arrays("maps.npz", arrays | {"sample_indices": np.arange(len(split)), "sample_maps": sample})])
-        run.log([Table("faithfulness.parquet", pd.DataFrame({"deletion_margin": random.random(focus.EXPENSIVE)}))])
-    return Member(variant, seed, tracking.finished_run(run.id), reused=True)
+        run.log([Table("faithfulness.parquet", pd.DataFrame({"deletion_margin": random.random(measuring.EXPENSIVE)}))])
+    return Member(variant, seed, finished_run(run.id), reused=True)
 
 
 def looked(random: np.random.Generator, predictions: Predictions) -> pd.DataFrame:
     """Measures of every test image at every layer."""
     count = len(predictions.labels)
     tables = [
-        pd.DataFrame(random.random((count, len(focus.MEASURES))), columns=list(focus.MEASURES)).assign(
+        pd.DataFrame(random.random((count, len(measuring.MEASURES))), columns=list(measuring.MEASURES)).assign(
             index=np.arange(count), layer=layer, right=predictions.right
         )
         for layer in LAYERS

@@ -7,6 +7,7 @@ A checkpoint is written after every epoch, as with checkpoint=FILE; one that a t
 """
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,27 +15,31 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments import tracking, variant
-from experiments.allocator import keep_freed_memory
-from experiments.config import TrainSettings
-from experiments.progress import Printer, shown
+from experiments.runs.prepare import prepare
+from experiments.runs.train import train, work
+from experiments.settings.command_line import typed
+from experiments.settings.train import TrainSettings
+from experiments.system.allocator import keep_freed_memory
+from experiments.system.progress import Printer, shown
+from experiments.tracking.reading import FinishedRun
+from experiments.tracking.store import prepare_store
 
 PHASES = ("data", "train", "checkpoint", "evaluate", "cam", "faithfulness", "pictures", "tracking")
 
 
 def main() -> None:
     """Trains once in a store of its own and prints the table."""
-    given = {"dataset": "scenes"} | TrainSettings.given()
+    given = {"dataset": "scenes"} | typed(TrainSettings, sys.argv[1:])
     given |= {"data_dir": str(Path(str(given.get("data_dir", "data"))).resolve()), "resume": "none"}
     keep_freed_memory()  # as every entry point does
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         settings = TrainSettings.of(**given | {"checkpoint": str(Path(folder) / "checkpoint.pt")})
-        tracking.prepare_store(Path(folder))
+        prepare_store(Path(folder))
         start, wall, cpu = seconds_since_start(), time.perf_counter(), time.process_time()
-        prepared = variant.prepare(settings, given, reporter=Printer())
-        with shown(variant.work(prepared)) as reporter:
-            run = variant.train(prepared, reporter)
+        prepared = prepare(settings, reporter=Printer())
+        with shown(work(prepared)) as reporter:
+            run = train(prepared, reporter)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         os.chdir("/")
     report(run, start, start + wall, cpu)
@@ -46,7 +51,7 @@ def seconds_since_start() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
-def report(run: tracking.FinishedRun, start: float, wall: float, cpu: float) -> None:
+def report(run: FinishedRun, start: float, wall: float, cpu: float) -> None:
     """The table on the terminal; `start` and `wall` are seconds, the whole includes the start."""
     training = sum(seconds for _, seconds in run.metric_history("train/epoch_s"))
     table = Table(title=f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}")

@@ -6,13 +6,13 @@ python -m benchmarks.scenes_speed
 import tempfile
 import time
 
-from experiments import data
+from experiments.data.load import load
 
 
 def timed_load(data_dir: str) -> tuple[int, float, float]:
     """Images loaded, wall seconds and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
-    dataset = data.load(
+    dataset = load(
         "scenes",
         data_dir=data_dir,
         image_size="auto",

@@ -23,6 +23,7 @@ from platform import python_version
 from statistics import median
 
 import torch
+from torch import nn
 
 from benchmarks import training_runs
 from benchmarks.timing import (
@@ -38,13 +39,15 @@ from benchmarks.timing import (
     take_turns,
 )
 from benchmarks.training_runs import Case, case
-from experiments import training, variant
-from experiments.allocator import keep_freed_memory
-from experiments.config import SettingsError, TrainSettings, fail
-from experiments.data import DataError
-from experiments.evaluation import predict_with_mirrors
-from experiments.models import Network
-from experiments.progress import Printer
+from experiments.data.dataset import DataError
+from experiments.runs.prepare import Prepared, prepare
+from experiments.settings.base import SettingsError
+from experiments.settings.command_line import fail, typed
+from experiments.settings.train import TrainSettings
+from experiments.system.allocator import keep_freed_memory
+from experiments.system.progress import Printer
+from experiments.training import loop
+from experiments.training.predictions import predict_with_mirrors
 
 LIBRARIES = ("torch", "torchvision", "albumentations", "pytorch-lightning", "numpy")
 INPUT_RECIPES = ("fast", "resnet18", "resnet18_steplr", "resnet18_onecycle", "resnet18_cutout")
@@ -227,10 +230,10 @@ def reach(argv: list[str]) -> None:
     )
     own.add_argument("--target", type=float, required=True, help="accuracy on the test images, in [0, 1]")
     options, rest = own.parse_known_args(argv)
-    given = TrainSettings.given(rest) | {"track_test": "true", "checkpoint": "none", "resume": "none"}
+    given = typed(TrainSettings, rest) | {"track_test": "true", "checkpoint": "none", "resume": "none"}
     keep_freed_memory()  # as every entry point does
     try:
-        prepared = variant.prepare(TrainSettings.of(**given), given, reporter=Printer())
+        prepared = prepare(TrainSettings.of(**given), reporter=Printer())
     except (SettingsError, DataError) as error:
         fail("python -m benchmarks.training reach", str(error).splitlines())
     print(f"{machine(prepared.machine.device)}; {prepared.machine.precision}\n")
@@ -238,14 +241,14 @@ def reach(argv: list[str]) -> None:
         print(line, flush=True)
 
 
-def progress(prepared: variant.Prepared, target: float) -> Iterator[str]:
+def progress(prepared: Prepared, target: float) -> Iterator[str]:
     """The table, and when `target` was first reached; evaluations are not counted as training."""
     settings, dataset = prepared.settings, prepared.dataset
-    model = training.build_model(settings, len(dataset.classes), *dataset.statistics)
+    model = loop.build_model(settings, len(dataset.classes), *dataset.statistics)
     yield f"| epoch of {settings.epochs} | seconds of training | test accuracy | with mirror images |"
     yield "|---|---|---|---|"
     seconds, reached = 0.0, dict[str, str]()
-    for result in training.fit(model, dataset, prepared.augmentation, settings, prepared.machine):
+    for result in loop.fit(model, dataset, prepared.augmentation, settings, prepared.machine):
         seconds += result.metrics["train/epoch_s"]
         found = {"test images": result.metrics["test/accuracy"]}
         if settings.test_flip:
@@ -259,7 +262,7 @@ def progress(prepared: variant.Prepared, target: float) -> Iterator[str]:
         yield f"{target:.2%}, {name}: {reached.get(name, 'not reached')}"
 
 
-def mirrored_accuracy(model: Network, prepared: variant.Prepared) -> float:
+def mirrored_accuracy(model: nn.Module, prepared: Prepared) -> float:
     """That of the mean logits of every test image and its mirror image, in float32."""
     test = prepared.dataset.splits["test"]
     return predict_with_mirrors(model, test.images, test.labels, prepared.machine.device).accuracy

@@ -14,6 +14,11 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from experiments.data.dataset import Dataset as ImageDataset
+from experiments.runs.prepare import Prepared, prepare
+from experiments.training import loop
+from experiments.training.machine import Machine, resolve_machine
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the package index in every process
 
 import albumentations as A
@@ -28,12 +33,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.timing import WARM_UP, Report, Run
-from experiments import data, training, variant
-from experiments.allocator import keep_freed_memory
-from experiments.augment import BORDERS, mean_pixel
-from experiments.config import TrainSettings
-from experiments.data import Split
-from experiments.models import Network
+from experiments.augmentation.declared import BORDERS, mean_pixel
+from experiments.data.dataset import Split
+from experiments.settings.train import TrainSettings
+from experiments.system.allocator import keep_freed_memory
 
 CLASSES = 10
 WORKERS = 2
@@ -60,8 +63,8 @@ class Case:
     images: int
 
     @property
-    def machine(self) -> training.Machine:
-        return training.resolve_machine(self.settings)
+    def machine(self) -> Machine:
+        return resolve_machine(self.settings)
 
     def where(self, **options: object) -> "Case":
         """The same with other options."""
@@ -75,13 +78,13 @@ def case(recipe: str, images: int, epochs: int, **options: object) -> Case:
     return Case(settings, max(1, images // settings.batch_size) * settings.batch_size)
 
 
-def made_up(count: int, side: int) -> data.Dataset:
+def made_up(count: int, side: int) -> ImageDataset:
     """Noise in a colour that tells the class: the time of a step does not depend on what is in the pictures."""
     random = np.random.default_rng(0)
     labels = np.arange(count) % CLASSES
     colours = random.integers(0, 128, (CLASSES, 1, 1, 3), dtype=np.uint8)
     images = colours[labels] + random.integers(0, 128, (count, side, side, 3), dtype=np.uint8)
-    return data.Dataset("made up", tuple("0123456789"), {"train": Split(images, labels, None)}, "", "drawn")
+    return ImageDataset("made up", tuple("0123456789"), {"train": Split(images, labels, None)}, "", "drawn")
 
 
 # Trainings
@@ -100,17 +103,17 @@ def trainings(case: Case) -> dict[str, Run]:
 
 def ours(case: Case, report: Report) -> None:
     """What `experiments.train` does between loading the data and evaluating."""
-    prepared = prepare(case)
+    prepared = prepared_case(case)
     dataset, settings = prepared.dataset, prepared.settings
-    model = training.build_model(settings, len(dataset.classes), *dataset.statistics)
-    for result in training.fit(model, dataset, prepared.augmentation, settings, prepared.machine):
+    model = loop.build_model(settings, len(dataset.classes), *dataset.statistics)
+    for result in loop.fit(model, dataset, prepared.augmentation, settings, prepared.machine):
         report(result.metrics["train/loss"])
 
 
-def prepare(case: Case) -> variant.Prepared:
+def prepared_case(case: Case) -> Prepared:
     """The case as `experiments.train` would prepare it, in a process like its own."""
     keep_freed_memory()
-    return variant.prepare(case.settings, {}, dataset=made_up(case.images, case.settings.side))
+    return prepare(case.settings, dataset=made_up(case.images, case.settings.side))
 
 
 def plain(case: Case, report: Report) -> None:
@@ -160,11 +163,11 @@ def lightning(case: Case, report: Report) -> None:
     training_lightning.fit(module, albumentations_loader(case), case.settings.epochs, case.machine.device, report)
 
 
-def network(case: Case) -> Network:
+def network(case: Case) -> nn.Module:
     """The case's network without its own normalisation, which the others' transforms do."""
     dataset = made_up(1, case.settings.side)
-    model = training.build_model(case.settings, CLASSES, *dataset.statistics)
-    model.normalise = nn.Identity()  # type: ignore[assignment]
+    model = loop.build_model(case.settings, CLASSES, *dataset.statistics)
+    model.normalise = nn.Identity()
     return model
 
 
@@ -183,7 +186,7 @@ def inputs(case: Case) -> dict[str, Run]:
 
 def our_input(case: Case, report: Report) -> None:
     """The batches that `fit` would train on."""
-    prepared = prepare(case)
+    prepared = prepared_case(case)
     train = prepared.dataset.splits["train"]
     for epoch in range(case.settings.epochs):
         _exhaust(prepared.augmentation.batches(train.images, train.labels, epoch), case.machine.device)

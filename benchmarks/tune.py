@@ -21,13 +21,15 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
-from experiments import tracking, variant
-from experiments.ledger import Ledger
-from experiments.progress import Reporter
-from experiments.race import Budget
-from experiments.space import Options
-from experiments.study_worker import Attempt, Worker
-from experiments.tune_settings import TuneSettings
+from experiments.runs.prepare import load_dataset
+from experiments.study.ledger import Ledger
+from experiments.study.race import Budget
+from experiments.study.settings import TuneSettings
+from experiments.study.space import Options
+from experiments.study.worker import Attempt, Worker
+from experiments.system.progress import Reporter
+from experiments.tracking.reading import finished_run
+from experiments.tracking.store import prepare_store
 
 SMALL = {"dataset": "scenes", "threads": "1", "confirm": "false", "sampler": "random", "gallery_size": "10"}
 """Trainings on the built-in scenes, none of which is a baseline twice."""
@@ -77,7 +79,7 @@ def study_of(
 def overhead(data_dir: str, train_images: str, trials: int) -> None:
     """Seconds of each trial that are neither training nor evaluating its network; the first is left out, as warm-up."""
     found = study_of("overhead", data_dir, train_images, trials, workers=1)
-    tracking.prepare_store(Path.cwd())
+    prepare_store(Path.cwd())
     table = Table(title=f"{trials - 1} trials after the first, scenes, {train_images} images, one thread")
     for heading in ("trial", "from end to end s", "network s", "rest s", "rest of a minute"):
         table.add_column(heading, justify="right")
@@ -86,7 +88,7 @@ def overhead(data_dir: str, train_images: str, trials: int) -> None:
         assert before.datetime_complete
         assert trial.datetime_complete
         whole = (trial.datetime_complete - before.datetime_complete).total_seconds()
-        metrics = tracking.finished_run(trial.user_attrs["run"]).metrics
+        metrics = finished_run(trial.user_attrs["run"]).metrics
         network = sum(metrics[f"time/{phase}_s"] for phase in NETWORK)
         rests.append(whole - network)
         cells = (f"{whole:.2f}", f"{network:.2f}", f"{rests[-1]:.2f}", f"{rests[-1] / MINUTE_S:.1%}")
@@ -168,11 +170,11 @@ def trivial_study(sampler: str, data_dir: str) -> list[float]:
     """Seconds of each trial."""
     given = SMALL | {"study": f"trivial-{sampler}", "sampler": sampler, "trials": str(TRIVIAL), "data_dir": data_dir}
     settings = TuneSettings.of(**given)
-    dataset = variant.load_dataset(settings, Reporter())
+    dataset = load_dataset(settings, Reporter())
     ledger = Ledger.create(settings.study, settings.storage, 60.0, settings.definition(), settings.directions)
     ledger.add_stage(Budget(TRIVIAL, 0, 0))
     ends = [time.perf_counter()]
-    TrivialWorker(ledger, settings, given, dataset, Reporter(), between=lambda: ends.append(time.perf_counter())).work()
+    TrivialWorker(ledger, settings, dataset, Reporter(), between=lambda: ends.append(time.perf_counter())).work()
     return [end - start for start, end in itertools.pairwise(ends)]
 
 

@@ -2,27 +2,30 @@
 
 from collections.abc import Sequence
 
-from experiments.config import CompareSettings, SettingsError, fail, plan
+from .settings.base import SettingsError
+from .settings.command_line import fail, read
+from .settings.compare import CompareSettings
+from .settings.trainings import plan
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; bad settings or data exit with 2 before anything is trained."""
-    given = CompareSettings.given(argv)
-    settings = CompareSettings.from_argv(argv)
+    settings = read(CompareSettings, argv)
     try:
-        trainings = [] if settings.finished_by else plan(settings, given)
+        trainings = [] if settings.finished_by else plan(settings)
     except SettingsError as error:
         fail(CompareSettings.command, error.problems)
 
     # Seconds of imports that --help and a refused option can do without.
-    from experiments import comparison, entry
+    from . import entry
+    from .comparison.compare import compare, compare_finished
 
     entry.refuse_torchrun(CompareSettings.command)
     with entry.at_work(CompareSettings.command):
         if settings.finished_by:
-            comparison.compare_finished(settings, given)
+            compare_finished(settings)
         else:
-            comparison.compare(settings, given, trainings)
+            compare(settings, trainings)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,30 @@
 
 from collections.abc import Sequence
 
-from experiments.config import NONE, TrainSettings
+from .settings.base import NONE
+from .settings.command_line import read
+from .settings.train import TrainSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; bad settings or data exit with 2 before anything is trained."""
-    given = TrainSettings.given(argv)
-    settings = TrainSettings.from_argv(argv)
+    settings = read(TrainSettings, argv)
 
     # Seconds of imports that --help and a refused option can do without.
-    from experiments import entry, parallel, progress, variant
+    from . import entry
+    from .runs.prepare import prepare
+    from .runs.train import assist, headline, train, work
+    from .system import progress
+    from .training import distributed
 
-    with parallel.started(), entry.at_work(TrainSettings.command):
-        if parallel.rank():
-            variant.assist(variant.prepare(settings.model_copy(update={"checkpoint": NONE, "resume": NONE}), given))
+    with distributed.started(), entry.at_work(TrainSettings.command):
+        if distributed.rank():
+            assist(prepare(settings.model_copy(update={"checkpoint": NONE, "resume": NONE})))
             return
-        prepared = variant.prepare(settings, given, reporter=progress.Printer())
-        with progress.shown(variant.work(prepared)) as reporter:
-            run = variant.train(prepared, reporter)
-        print(variant.headline(run))
+        prepared = prepare(settings, reporter=progress.Printer())
+        with progress.shown(work(prepared)) as reporter:
+            run = train(prepared, reporter)
+        print(headline(run))
 
 
 if __name__ == "__main__":

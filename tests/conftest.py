@@ -19,7 +19,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.postgres import Postgres
+    from tests.toys.postgres import Postgres
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -75,7 +75,7 @@ def store(ready_store: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> "Iterator[Postgres]":
     """A real PostgreSQL of this test session's own."""
-    from tests import postgres
+    from tests.toys import postgres
 
     if not postgres.PROGRAMS.exists():
         pytest.skip("no PostgreSQL on this machine: apt-get install postgresql")

@@ -18,10 +18,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from experiments import report, tracking, views
-from experiments.records import KeyedPicture, Metrics, Param, Text
+from experiments.comparison.report import page
+from experiments.tracking import views
+from experiments.tracking.lifetime import open_run
+from experiments.tracking.records import KeyedPicture, Metrics, Param, Text
+from experiments.tracking.store import prepare_store
+from experiments.tracking.ui import save_view
 from tests.conftest import free_port, mlflow_server
-from tests.toy_runs import toy_findings
+from tests.toys.runs import toy_findings
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -94,7 +98,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
 
 def log_two_runs():
     """Children of one run, as a comparison leaves them: the UI hides children unless the view prevents it."""
-    with tracking.open_run(kind="compare", name="the comparison") as parent:
+    with open_run(kind="compare", name="the comparison") as parent:
         return log_children(parent.id)
 
 
@@ -102,7 +106,7 @@ def log_children(parent_id):
     """The ids in the order of the columns, which is not that in which the runs start."""
     ids = []
     for name in reversed(NAMES):
-        with tracking.open_run(kind="train", name=name, parent_run_id=parent_id) as run:
+        with open_run(kind="train", name=name, parent_run_id=parent_id) as run:
             run.log([Param("cutout", "cutout" in name)])
             for step in range(3):
                 run.log([Metrics({"val/accuracy": 0.5 + 0.1 * step, "val/loss": 2.0 - step}, step=step)])
@@ -179,7 +183,7 @@ def check_long_name(driver):
 
 
 def test_the_saved_view_shows_the_runs_pictures_side_by_side(store, browser):
-    tracking.prepare_store()
+    prepare_store()
     view = views.comparison_view(
         "baseline against cutout",
         log_two_runs(),
@@ -191,7 +195,7 @@ def test_the_saved_view_shows_the_runs_pictures_side_by_side(store, browser):
         hidden_metrics=["val/loss"],
         hidden_keys=["gradcam/not_shown"],
     )
-    link = tracking.write_view("0", view)
+    link = save_view("0", view)
     with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
         for size in WINDOWS:
             browser.set_window_size(*size)
@@ -231,7 +235,7 @@ def report_page():
     rows = [{"variant": name} | cells for name in findings.variants]
     address, chosen = "http://127.0.0.1:5000/#/x", f"runs={EVIL}={'1a2b3c4d+' * 40}"
     command = f"python -m experiments.compare --{chosen}"
-    return report.html("the report", findings, rows, shown, address, " (start it)", command=command, chosen=chosen)
+    return page.html("the report", findings, rows, shown, address, " (start it)", command=command, chosen=chosen)
 
 
 def open_report(driver, folder, size=(1366, 768)):
@@ -309,8 +313,8 @@ def test_the_report_is_dark_where_that_is_asked_for_but_prints_light_and_unfolde
 
 
 def test_mlflow_shows_the_report(store, browser):
-    tracking.prepare_store()
-    with tracking.open_run(kind="compare", name="the comparison") as run:
+    prepare_store()
+    with open_run(kind="compare", name="the comparison") as run:
         run.log([Text("report.html", report_page())])
     with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
         open_page(browser, f"{address}/#/experiments/0/runs/{run.id}/artifacts/report.html")

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments import compare, entry, tune
-from experiments.tracking import TrackingError
+from experiments.tracking.locations import TrackingError
 from tests.conftest import free_port
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.config import CompareSettings, Settings, TrainSettings
-from experiments.tune_settings import TuneSettings
+from experiments.settings.base import Settings
+from experiments.settings.command_line import read
+from experiments.settings.compare import CompareSettings
+from experiments.settings.train import TrainSettings
+from experiments.study.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -56,7 +59,7 @@ def test_the_command_with_its_defaults_reads_as_the_default_settings(name: str) 
     entry = PROJECT["entry_points"][name]
     defaults = {key: str(value["default"]) for key, value in entry["parameters"].items()}  # as MLflow spells them
     words = entry["command"].format(**defaults).split()
-    assert settings.from_argv(words[3:]) == settings.of(**differing)
+    assert read(settings, words[3:]) == settings.of(**differing)
 
 
 def test_conda_installs_exactly_the_locked_versions() -> None:

@@ -12,9 +12,11 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from experiments.config import CompareSettings, TrainSettings, plan
-from experiments.data import load
-from experiments.tune_settings import TuneSettings
+from experiments.data.load import load
+from experiments.settings.compare import CompareSettings
+from experiments.settings.train import TrainSettings
+from experiments.settings.trainings import plan
+from experiments.study.settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -77,7 +79,7 @@ def test_the_readme_shows_every_entry_point() -> None:
 def test_the_options_of_every_command_are_accepted(command: str) -> None:
     entry, options = options_of(command)
     if entry == "compare":
-        assert plan(CompareSettings.of(**options), options)
+        assert plan(CompareSettings.of(**options))
     elif entry == "tune":
         assert TuneSettings.of(**options).baseline_options()
     else:
@@ -107,7 +109,7 @@ def test_every_command_runs_from_a_fresh_clone(command: str, clone: Path, scenes
     assert {run.data.tags["camparison.status"] for run in runs} == {"completed"}
     kinds = [run.data.tags["camparison.kind"] for run in runs]
     if entry == "compare":
-        expected = len(plan(CompareSettings.of(**options), options))
+        expected = len(plan(CompareSettings.of(**options)))
         assert sorted(kinds) == ["compare"] + ["train"] * expected
         assert "viewStateShareKey" in done.stdout
         assert Path(re.search(r"/\S+report\.html", done.stdout)[0]).exists()  # type: ignore[index]

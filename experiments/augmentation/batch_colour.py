@@ -1,0 +1,68 @@
+"""Shifts of hue, saturation and value of many images at a time."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from ..settings.train import TrainSettings
+from .batch_holes import bits, choose
+from .batch_step import Step
+
+
+def shift_hsv(
+    images: UInt8[Tensor, "n h w 3"],
+    hue: Float[Tensor, "n"],
+    saturation: Float[Tensor, "n"],
+    value: Float[Tensor, "n"],
+) -> UInt8[Tensor, "n h w 3"]:
+    """Each image with hue (of 180, around the circle), saturation and value (of 255, clipped) shifted.
+
+    Through OpenCV's rounded uint8 hue, saturation and value, as albumentations does it: shifts lose their fractions,
+    grey stays grey, and an image whose shifts are all 0 stays as it is.
+    """
+    still = bits((hue == 0) & (saturation == 0) & (value == 0))[:, None, None, None]
+    hue, saturation, value = (shift.float()[:, None, None] for shift in (hue, saturation, value))
+    h, s, v = _hsv(images)
+    h = h + hue.floor()
+    h = h - 180 * (h / 180).floor()
+    s = (s + saturation.trunc()).clamp_(0, 255) * s.sign()
+    v = (v + value.trunc()).clamp_(0, 255)
+    return choose(still, images, _rgb(h, s, v))
+
+
+def _hsv(
+    images: UInt8[Tensor, "n h w 3"],
+) -> tuple[Float32[Tensor, "n h w"], Float32[Tensor, "n h w"], Float32[Tensor, "n h w"]]:
+    """Hue before it is brought into 0 ... 179, saturation and value in 0 ... 255: whole numbers, OpenCV's exactly.
+
+    OpenCV divides by multiplying with quotients that are rounded to 12 binary places (color_hsv.simd.hpp).
+    """
+    red, green, blue = images.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    spread = value - torch.minimum(torch.minimum(red, green), blue)
+    one = 4096
+    saturation = spread * (255 * one / value.clamp(min=1)).round_()
+    hue = torch.where(value == green, blue - red + 2 * spread, red - green + 4 * spread)
+    hue = torch.where(value == red, green - blue, hue) * (30 * one / spread.clamp(min=1)).round_()
+    return (hue / one + 0.5).floor_(), (saturation / one + 0.5).floor_(), value
+
+
+def _rgb(
+    hue: Float32[Tensor, "n h w"], saturation: Float32[Tensor, "n h w"], value: Float32[Tensor, "n h w"]
+) -> UInt8[Tensor, "n h w 3"]:
+    sixth = hue / 30
+    lacking = (2 - (sixth - 3).abs_(), (sixth - 2).abs_() - 1, (sixth - 4).abs_() - 1)
+    value, saturation = value * (1 / 255), saturation * (1 / 255)
+    # Cut, not rounded, as by OpenCV's vector code; what is left over of a row it rounds.
+    planes = [(value * (1 - saturation * share.clamp_(0, 1)) * 255).to(torch.uint8) for share in lacking]
+    return torch.stack(planes, 3)
+
+
+def colour_steps(settings: TrainSettings, n: int, rng: np.random.Generator) -> list[Step]:
+    """What `augment.colour` declares, drawn for `n` images."""
+    if not settings.hsv_p:
+        return []
+    chosen = rng.random(n) < settings.hsv_p
+    limits = (settings.hue, settings.saturation, settings.value)
+    return [Step(shift_hsv, chosen, tuple(rng.uniform(-limit, limit, n).astype(np.float32) for limit in limits))]

@@ -1,0 +1,167 @@
+"""What happens to a training image, declared with albumentations.
+
+Geometry, colour and holes are pipelines with random streams of their own: with one seed, a variant with Cutout and one
+without see the same crops, flips and colours.
+"""
+
+from collections.abc import Iterator
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from ..data.tensors import to_tensor
+from ..settings.train import TrainSettings
+from .transforms import Cutout, RectangularCutout, strict
+
+GEOMETRY, HOLES, ORDER, COLOUR, FLIPS = range(5)
+"""Random streams of one epoch, each for itself."""
+
+
+BORDERS = {"black": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
+"""OpenCV's names for what lies beyond an image."""
+
+
+def geometry(settings: TrainSettings, side: int) -> A.Compose:
+    """Flip, shift with scale and rotation, crop of the padded image, as the settings say; keeps the size `side`.
+
+    Flips that alternate are not among them: albumentations cannot tell which image it is given. See `mirrored`.
+    """
+    border = BORDERS[settings.border]
+    steps: list[A.BasicTransform] = []
+    if settings.hflip and settings.hflip_mode == "random":
+        steps += [strict(A.HorizontalFlip, p=settings.hflip)]
+    if settings.affine_p:
+        shift = (-settings.shift, settings.shift)
+        affine = strict(
+            A.Affine,
+            translate_percent={"x": shift, "y": shift},
+            scale=(1 - settings.scale, 1 + settings.scale),
+            keep_ratio=True,
+            rotate=(-settings.rotate, settings.rotate),
+            border_mode=border,
+            p=settings.affine_p,
+        )
+        steps += [affine]
+    if settings.crop_padding:
+        steps += [
+            strict(A.Pad, padding=settings.crop_padding, border_mode=border),
+            strict(A.RandomCrop, height=side, width=side),
+        ]
+    return A.Compose(steps)
+
+
+def colour(settings: TrainSettings) -> A.Compose:
+    """Shifts of hue, saturation and value, as the settings say."""
+    if not settings.hsv_p:
+        return A.Compose([])
+    limits = {
+        "hue_shift_limit": (-settings.hue, settings.hue),
+        "sat_shift_limit": (-settings.saturation, settings.saturation),
+        "val_shift_limit": (-settings.value, settings.value),
+    }
+    return A.Compose([strict(A.HueSaturationValue, **limits, p=settings.hsv_p)])
+
+
+def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
+    """Cutout or CoarseDropout as the settings say, or nothing where `cutout` is false; `mean` is in [0, 1]."""
+    if not settings.cutout:
+        return A.Compose([])
+    fills = {
+        "mean": tuple(float(value) for value in mean_pixel(mean)),
+        "black": 0,
+        "random": "random_uniform",
+        "noise": "random",
+    }
+    published = Cutout if settings.cutout_square else RectangularCutout
+    transform = {"published": published, "inside": A.CoarseDropout}[settings.cutout_placement]
+    heights, widths = settings.cutout_sizes
+    hole = strict(
+        transform,
+        num_holes_range=(settings.cutout_holes, settings.cutout_holes),
+        hole_height_range=heights,
+        hole_width_range=widths,
+        fill=fills[settings.cutout_fill],
+        p=settings.cutout_p,
+    )
+    return A.Compose([hole])
+
+
+def mean_pixel(mean: Float32[np.ndarray, "3"]) -> UInt8[np.ndarray, "3"]:
+    """The mean colour in [0, 1] as a pixel."""
+    return np.rint(mean * 255).astype(np.uint8)
+
+
+def stream(seed: int, epoch: int, which: int) -> np.random.Generator:
+    """The random numbers of one stream in one epoch."""
+    return np.random.default_rng((seed, epoch, which))
+
+
+def mirrored(settings: TrainSettings, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
+    """Which of `n` images are mirrored in this epoch where flips alternate: drawn once, then every other epoch.
+
+    Two epochs in a row show every image both ways (Jordan 2024, arXiv 2404.00498, alternating flip).
+    """
+    drawn = stream(settings.seed, 0, FLIPS).random(n) < settings.hflip
+    return drawn ^ (epoch % 2 == 1)
+
+
+class Augmentation:
+    """The training images of each epoch, augmented: the same for the same seed and epoch, whatever came before."""
+
+    def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
+        self._settings = settings
+        self._batch_size = settings.batch_size
+        self._alternates = bool(settings.hflip) and settings.hflip_mode == "alternating"
+        self._pipelines = {
+            GEOMETRY: geometry(settings, side),
+            COLOUR: colour(settings),
+            HOLES: holes(settings, mean),
+        }
+
+    def __str__(self) -> str:
+        alternating = [f"alternating HorizontalFlip(p={self._settings.hflip})"] if self._alternates else []
+        declared = [str(step) for pipeline in self._pipelines.values() for step in pipeline.transforms]
+        return " | ".join([*alternating, *declared])
+
+    def batches(
+        self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
+    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
+        """Shuffled batches of one epoch, images in [0, 1]; a last batch of one image is left out (batch statistics)."""
+        self._start(epoch)
+        flipped = self._mirrored(len(images), epoch)
+        order = self._order(len(images), epoch)
+        for start in range(0, len(order), self._batch_size):
+            chosen = order[start : start + self._batch_size]
+            if len(chosen) > 1:
+                augmented = self._apply(images[chosen], flipped[chosen])
+                yield to_tensor(augmented), torch.from_numpy(labels[chosen])
+
+    def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+        """`images` as a training would see them, in their order, for a picture."""
+        self._start(epoch=0)
+        return self._apply(images, self._mirrored(len(images), epoch=0))
+
+    def _order(self, n: int, epoch: int) -> Int64[np.ndarray, "n"]:
+        return stream(self._settings.seed, epoch, ORDER).permutation(n)
+
+    def _mirrored(self, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
+        return mirrored(self._settings, n, epoch) if self._alternates else np.zeros(n, np.bool_)
+
+    def _start(self, epoch: int) -> None:
+        for which, pipeline in self._pipelines.items():
+            seed = np.random.SeedSequence((self._settings.seed, epoch, which)).generate_state(1)[0]
+            pipeline.set_random_seed(int(seed))
+
+    def _apply(
+        self, images: UInt8[np.ndarray, "n h w 3"], flipped: Bool[np.ndarray, "n"]
+    ) -> UInt8[np.ndarray, "n h w 3"]:
+        images = images.copy()
+        images[flipped] = images[flipped][:, :, ::-1]
+        for pipeline in self._pipelines.values():
+            if pipeline.transforms:
+                images = np.stack([pipeline(image=image)["image"] for image in images])
+        return images

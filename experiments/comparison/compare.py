@@ -1,0 +1,162 @@
+"""Several variants, one or more seeds each: what is missing is trained, then everything is laid side by side."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+
+from rich.console import Console
+from rich.table import Table as Columns
+
+from ..data.dataset import Dataset
+from ..explaining.probes import SPLIT
+from ..runs.contents import option_records
+from ..runs.prepare import Prepared, load_dataset, prepare
+from ..runs.train import train, work
+from ..settings.compare import CHOOSING, FOR_FINISHED, CompareSettings
+from ..settings.trainings import Training
+from ..system.progress import Printer, Reporter, shown
+from ..tracking.client import NOTE
+from ..tracking.lifetime import open_run
+from ..tracking.reading import FinishedRun, completed_run
+from ..tracking.records import Metrics, Picture, Record, Tag, Text
+from ..tracking.ui import file_address, ui_address, ui_hint
+from ..tracking.writing import Run
+from . import selection
+from .findings import Findings, Member
+from .pictures import iter_pictures
+from .report import page
+from .tables import iter_tables, summary_for_machines, table_rows
+from .view import write_view
+
+COLUMNS = 4  # variants beside each other on a terminal of 80 columns
+NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
+
+
+def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Findings:
+    """Trains what has no finished run yet, logs the comparison to a run of its own, and prints where to look.
+
+    Raises:
+        SettingsError: where two variants are the same training under two names.
+    """
+    reporter = Reporter() if settings.quiet else Printer()
+    dataset = load_dataset(trainings[0].settings, reporter)
+    prepared = [prepare(training.settings, name=training.name, dataset=dataset) for training in trainings]
+    selection.refuse_same(trainings, prepared, allow_same=settings.allow_same)
+    name = comparison_name(settings, trainings, dataset)
+    with open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
+        run.log(option_records(settings))
+        findings = Findings(train_missing(trainings, prepared, run.id, quiet=settings.quiet), dataset)
+        link = conclude(run, findings, name, settings.given)
+    announce(findings, link, run, quiet=settings.quiet)
+    return findings
+
+
+def compare_finished(settings: CompareSettings) -> Findings:
+    """Compares the finished runs that `runs` or `filter` names; trains nothing.
+
+    Raises:
+        SettingsError: where they cannot be compared, with the reason.
+    """
+    members = selection.members(settings)
+    dataset = selection.shared_dataset(members, settings, Reporter() if settings.quiet else Printer())
+    findings = Findings(members, dataset)
+    name = f"{' vs '.join(findings.variants)}: {dataset.name}, {len(members)} finished runs"
+    with open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
+        run.log(option_records(settings, FOR_FINISHED))
+        link = conclude(run, findings, name, settings.given)
+    announce(findings, link, run, quiet=settings.quiet)
+    return findings
+
+
+def conclude(run: Run, findings: Findings, name: str, given: Mapping[str, str]) -> str:
+    """Saves the view and logs everything the comparison leaves in its run; the last part of the view's link."""
+    link = write_view(findings, run.experiment_id, name)
+    run.log(iter_records(findings, name, link, given))
+    return link
+
+
+def comparison_name(settings: CompareSettings, trainings: Sequence[Training], dataset: Dataset) -> str:
+    """What the comparison's run and view are called: what was compared, on what, for how long."""
+    names = " vs ".join(dict.fromkeys(training.variant for training in trainings))
+    recipes = "/".join(dict.fromkeys(training.settings.recipe for training in trainings))
+    epochs = "/".join(str(n) for n in sorted({training.settings.epochs for training in trainings}))
+    seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else f"seed {settings.seed}"
+    plural = "" if epochs == "1" else "s"
+    return f"{names}: {dataset.name}, {recipes}, {epochs} epoch{plural}, {seeds}"
+
+
+def train_missing(
+    trainings: Sequence[Training], prepared: Sequence[Prepared], parent_run_id: str, *, quiet: bool = False
+) -> tuple[Member, ...]:
+    """A finished run for each training: one with the same fingerprint where there is one, else a new child run."""
+    found = [completed_run(ready.fingerprint) for ready in prepared]
+    missing = [ready for ready, run in zip(prepared, found, strict=True) if run is None]
+    members: list[Member] = []
+    trained: dict[str, FinishedRun] = {}
+    with nullcontext(Reporter()) if quiet else shown(sum(work(ready) for ready in missing)) as reporter:
+        reporter.say(f"{len(missing)} of {len(prepared)} runs to train, {len(prepared) - len(missing)} finished before")
+        for training, ready, run in zip(trainings, prepared, found, strict=True):
+            # One training under two names, as allow_same permits, is done once.
+            done = run or trained.get(ready.fingerprint) or train(ready, reporter, parent_run_id=parent_run_id)
+            trained[ready.fingerprint] = done
+            members.append(Member(training.variant, training.settings.seed, done, reused=run is not None))
+    return tuple(members)
+
+
+def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, str]) -> Iterator[Record]:
+    """Everything the comparison leaves in its MLflow run."""
+    for measure in findings.measures:
+        means = findings.summary[measure.metric, "mean"]
+        yield Metrics({f"{measure.metric}/{name}": float(mean) for name, mean in means.dropna().items()}, 0)
+    for row in findings.differences.to_dict("records"):
+        yield Metrics({f"difference/{row['measure']}/{row['variant']}": float(row["mean"])}, 0)
+    yield from iter_tables(findings)
+    pictures = dict(iter_pictures(findings))
+    for path, picture in pictures.items():
+        yield Picture(path, picture)
+    address, hint = ui_address(link), ui_hint()
+    sentences = [f"**{answer.question}** {answer.sentence}" for answer in findings.answers[:NOTED]]
+    yield Tag(NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
+    yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
+    words = [word for option, value in given.items() for word in (f"--{option}", value)]
+    report = page.html(
+        name,
+        findings,
+        table_rows(findings),
+        pictures,
+        address,
+        hint,
+        command=shlex.join(["python", "-m", "experiments.compare", *words]),
+        chosen=" ".join(f"{option}={given[option]}" for option in CHOOSING if option in given),
+    )
+    yield Text("report.html", report)
+
+
+def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:
+    """The table, the sentences and where to look, on the terminal; for scripts only where the JSON is."""
+    if quiet:
+        print(file_address(run, "comparison.json"))
+        return
+    console = Console(soft_wrap=True, markup=False)
+    rows = table_rows(findings)
+    images = len(findings.dataset.splits[SPLIT])
+    console.print(
+        f"\n{findings.dataset.name}, {images:,} test images; mean ± standard deviation over seeds", highlight=False
+    )
+    for start in range(0, len(rows), COLUMNS):
+        console.print(_columns(rows[start : start + COLUMNS]))
+    for answer in findings.answers:
+        console.print(f"{answer.question} {answer.sentence}", highlight=False)
+    console.print(f"\nside by side in MLflow{ui_hint()}:\n  {ui_address(link)}", highlight=False)
+    console.print(f"report:\n  {file_address(run, 'report.html')}", highlight=False)
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> Columns:
+    """A column per variant: a row per variant would be wider than a terminal."""
+    table = Columns("")
+    for row in rows:
+        table.add_column(row["variant"], justify="right", overflow="fold")
+    for heading in list(rows[0])[1:]:
+        table.add_row(heading, *(row[heading] for row in rows))
+    return table

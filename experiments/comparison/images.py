@@ -1,0 +1,114 @@
+"""Values of single images: means per seed, differences, agreement of maps."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor
+
+from cam_core.agreement import rank_correlation, top_iou
+
+from ..evidence.differences import FEWEST, Difference, paired_difference
+from ..evidence.networks import two_way_bootstrap
+from ..tracking.reading import FinishedRun
+from .measures import LAST, last_layer
+
+Sides = tuple[Float64[np.ndarray, " seeds"], Float64[np.ndarray, " seeds"]]
+"""A number of each seed: of a variant, and of the one that it is compared with."""
+
+
+BOTH_RIGHT = "both right"
+"""The images that two paired networks both classify correctly: where they may be compared without selecting."""
+
+
+def looks_of(runs: Sequence[FinishedRun]) -> dict[str, dict[str, np.ndarray]]:
+    """By layer and measure the values `(seeds, images)`; only layers that all these runs explained, and the last."""
+    tables = [_with_last(run) for run in runs]
+    shared = [layer for layer in tables[0] if all(layer in table for table in tables)]
+    return {
+        layer: {
+            str(name): np.stack([table[layer][name].to_numpy(float) for table in tables])
+            for name in tables[0][layer]
+            if name not in ("index", "layer")
+        }
+        for layer in shared
+    }
+
+
+def _with_last(run: FinishedRun) -> dict[str, pd.DataFrame]:
+    layers = {str(layer): table for layer, table in run.read_table("cam_measures.parquet").groupby("layer", sort=False)}
+    return layers | {LAST: layers[last_layer(run)]}
+
+
+def shared_layers(
+    one: Mapping[str, dict[str, np.ndarray]], other: Mapping[str, dict[str, np.ndarray]]
+) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    for layer in one:
+        if layer in other:
+            yield layer, one[layer], other[layer]
+
+
+def image_subsets(one: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+    return {"all": np.ones(one.shape, bool), BOTH_RIGHT: (one > 0) & (other > 0)}
+
+
+def _means(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Of each seed the mean over the images that are kept and have a value; NaN where there is none."""
+    present = kept & ~np.isnan(values)
+    count = present.sum(1)
+    return np.divide(np.where(present, values, 0).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+def paired_means(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> Sides | None:
+    """The means of both over the images that are kept and have a value in both; None where a seed has no such image."""
+    kept = _in_both(after, before, kept)
+    sides = _means(after, kept), _means(before, kept)
+    return sides if np.isfinite(sides).all() else None
+
+
+def _in_both(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which of the images that are kept have a value in both."""
+    return kept & ~np.isnan(after) & ~np.isnan(before)
+
+
+def seed_summary(values: np.ndarray, kept: np.ndarray) -> dict[str, float]:
+    means = pd.Series(_means(values, kept))
+    return {"mean": means.mean(), "std": means.std(), "count": int(means.count())}
+
+
+def difference_of_images(
+    after: np.ndarray, before: np.ndarray, kept: np.ndarray, *, resampled: bool
+) -> dict[str, object] | None:
+    """The difference of the seeds' means over images that have a value in both; None where a seed has none."""
+    sides = paired_means(after, before, kept)
+    if sides is None:
+        return None
+    kept = _in_both(after, before, kept)
+    row = difference_row(paired_difference(*sides)) | {"images": int(kept.sum(1).mean())}
+    if not resampled or len(after) < FEWEST:
+        return row | {"boot_low": math.nan, "boot_high": math.nan}
+    one, other = (np.where(kept, values, np.nan) for values in (after, before))
+    checked = two_way_bootstrap(one, other, np.random.default_rng(0), draws=500)
+    return row | {"boot_low": checked.low, "boot_high": checked.high}
+
+
+def difference_row(difference: Difference) -> dict[str, object]:
+    """A difference as columns of a table."""
+    return asdict(difference) | {"seeds": len(difference.per_seed), "larger_in": difference.larger}
+
+
+def sampled_maps(run: FinishedRun) -> Float32[Tensor, "images h w"]:
+    """The last layer's maps of the sampled test images at the layer's own resolution."""
+    return torch.from_numpy(run.read_arrays("maps.npz")["sample_maps"].astype(np.float32))
+
+
+def alike(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    measures = {"rank_correlation": rank_correlation, "top_iou": top_iou}
+    return {
+        name: float(torch.stack([measure(one, other).nanmean() for one, other in pairs]).nanmean())
+        for name, measure in measures.items()
+    }

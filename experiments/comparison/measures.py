@@ -1,0 +1,134 @@
+"""The measures that a comparison shows, in one table."""
+
+import math
+from dataclasses import dataclass
+
+from ..evidence.differences import Better, Quantity
+from ..tracking.reading import FinishedRun
+
+LAST = "last"
+"""Stands for the deepest layer of each run, whatever its name."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of each run: its metric (`last` is the last layer), how tables write it, what it means."""
+
+    metric: str
+    heading: str
+    format: str
+    meaning: str
+    better: Better = "higher"
+
+    def key(self, run: FinishedRun) -> str:
+        """The name of the run's metric."""
+        return self.metric.replace(f"/{LAST}/", f"/{last_layer(run)}/")
+
+    def of(self, run: FinishedRun) -> float:
+        """The run's value, NaN where it has no such number."""
+        return run.metrics.get(self.key(run), math.nan)
+
+    @property
+    def quantity(self) -> Quantity:
+        """What statements about its differences need to know."""
+        return Quantity(self.heading, self.better, "%" in self.format)
+
+    def written(self, mean: float, deviation: float, count: int, seeds: int) -> str:
+        """The mean and standard deviation over the `count` runs that have a value; says so where not all `seeds` do."""
+        if not count:
+            return "none"
+        text = self.format.format(mean)
+        text = text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
+        return text if count == seeds else f"{text} (n={count})"
+
+
+HEADLINE_FOCUS = Measure(
+    f"cam/{LAST}/focus",
+    "focus index",
+    "{:z.3f}",
+    "where the last layer's map lies: 0 = as a uniform map, 1 = as the object itself at that resolution",
+    "neither",
+)
+
+
+MEASURES = (
+    Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly"),
+    Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
+    Measure(
+        "shift/background_gap",
+        "background gap",
+        "{:z.1%}",
+        "accuracy on the own class's background minus that on another's, same objects; 0 = background does not matter",
+        "lower",
+    ),
+    Measure(
+        "shift/background_only_accuracy",
+        "background alone",
+        "{:z.1%}",
+        "accuracy on the background without the object; by chance it would be one over the number of classes",
+        "neither",
+    ),
+    Measure(
+        "shift/background_flips",
+        "flipped by background",
+        "{:z.1%}",
+        "share of predictions that change when the same object gets another class's background",
+        "lower",
+    ),
+    HEADLINE_FOCUS,
+    Measure(
+        f"cam/{LAST}/energy",
+        "map on object",
+        "{:z.1%}",
+        "share of the last layer's map inside the object's mask",
+        "neither",
+    ),
+    Measure(
+        f"cam/{LAST}/recall",
+        "object covered",
+        "{:z.1%}",
+        "share of the object where the map reaches half of its maximum; says something only beside the precision",
+        "neither",
+    ),
+    Measure(
+        f"cam/{LAST}/precision",
+        "precision of map",
+        "{:z.1%}",
+        "share of the area at or above half of the map's maximum that is object",
+        "neither",
+    ),
+    Measure(
+        f"cam/{LAST}/coverage",
+        "map area",
+        "{:z.1%}",
+        "share of the image where the last layer's map reaches half of its maximum; a size, not a quality",
+        "neither",
+    ),
+    Measure(
+        "faith/deletion_margin",
+        "deletion margin",
+        "{:z.3f}",
+        "how much faster the prediction falls when pixels go in the map's order than in a random map's; inpainted",
+        "neither",
+    ),
+)
+
+
+SECONDARY = {
+    "shift/background_gap": "Explored: does it rely on the background?",
+    f"cam/{LAST}/recall": "Explored: does the map cover the whole object?",
+    f"cam/{LAST}/precision": "Explored: does the map keep to the object?",
+}
+"""Further questions by the measure that answers them: not asked beforehand, and their intervals are not corrected."""
+
+
+WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the map larger?"}
+"""What can be asked where nobody has marked the object."""
+
+
+def last_layer(run: FinishedRun) -> str:
+    """The deepest layer that the run explained."""
+    return run.params["resolved.layers"].split()[-1]
+
+
+FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)

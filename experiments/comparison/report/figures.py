@@ -1,0 +1,237 @@
+"""The pictures of a comparison as they stand in its report: PNG in the page, caption, text alternative from numbers."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cam_core import overlay, relative_to_mean
+
+from ...pictures.sheets import notes, verdicts
+from ...pictures.style import Picture
+from ..findings import Findings, Member
+from ..measures import LAST, MEASURES, last_layer
+from .tables import difference_of, interval_text, named, records, signed, value_text, whose
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture in the page: its data URI, text alternative, caption and size; `name` where it is one of several."""
+
+    source: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Blink:
+    """The baseline's and the variant's map of one image, to be laid over each other."""
+
+    label: str
+    before: Figure
+    after: Figure
+
+
+@dataclass(frozen=True)
+class Words:
+    """What stands with a picture: its caption, what its text alternative says is seen and with which numbers."""
+
+    caption: str
+    seen: str
+    numbers: Callable[[Findings], str]
+    name: str = ""
+
+
+def figure_groups(findings: Findings, pictures: Mapping[str, Picture]) -> dict[str, list[Figure]]:
+    """The pictures that there are, by the place on the page where they stand."""
+    alone = [path for path in pictures if path.startswith("side_by_side/")]
+    deepest = {last_layer(member.run) for member in findings.members}
+    if "side_by_side.png" in pictures and len(deepest) == 1:
+        alone = [path for path in alone if _within(path) not in deepest]  # shown as the last layer
+    groups = {
+        "side_by_side": ["side_by_side.png"],
+        "layers": alone,
+        "averages": ["over_seeds.png", "mean_maps.png"],
+        "changed": [path for path in pictures if path.startswith("changed/")],
+        "class_charts": [path for path in pictures if path.startswith("charts/classes")],
+        "agreement_charts": ["charts/agreement.png"],
+    }
+    groups |= {name: [f"charts/{name}.png"] for name in ("forest", "seeds", "reliability", "curves")}
+    return {
+        group: [_figure(findings, path, pictures[path]) for path in paths if path in pictures]
+        for group, paths in groups.items()
+    }
+
+
+def _figure(findings: Findings, path: str, picture: Picture) -> Figure:
+    found = words(findings, path)
+    alt = f"{found.seen} {found.numbers(findings)}".strip()
+    return Figure(data_uri(picture), alt, found.caption, picture.shape[1], picture.shape[0], found.name)
+
+
+def _within(path: str) -> str:
+    """The layer or variant that the picture in a folder is named by; a variant's name may have slashes too."""
+    return path.partition("/")[2].removesuffix(".png")
+
+
+def looks_text(findings: Findings) -> str:
+    """On how many measured images each variant's last map is more on the object, or larger, than the baseline's.
+
+    Nothing of variants whose last layers have other resolutions than the baseline's: a coarse map is larger by itself.
+    """
+    parts = []
+    for pair in filter(findings.one_grid, findings.pairs):
+        after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
+        measure = "energy" if "energy" in after else "coverage"
+        difference = _mean_over_seeds(after[measure] - before[measure])
+        present = difference[np.isfinite(difference)]
+        if len(present):
+            what = "has more of itself on the object" if measure == "energy" else "covers more of the image"
+            parts.append(
+                f"On {int((present > 0).sum()):,} of {len(present):,} test images the map of {pair.variant} {what} "
+                f"than that of {pair.against} (median {signed(float(np.median(present)), share=True)} points)."
+            )
+    return " ".join(parts)
+
+
+def _mean_over_seeds(values: np.ndarray) -> np.ndarray:
+    """The mean of the seeds that have a value, NaN where none has."""
+    count = np.isfinite(values).sum(0)
+    return np.divide(np.nansum(values, 0), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def differences_text(findings: Findings) -> str:
+    """Every difference in words and numbers."""
+    quantities = {measure.metric: measure.quantity for measure in findings.measures}
+    parts = []
+    for row in records(findings.differences):
+        quantity, found = quantities[row["measure"]], difference_of(row)
+        parts.append(f"{row['variant']}, {named(quantity)}: {interval_text(found, quantity)}")
+    return "; ".join(parts) + "."
+
+
+def accuracies_text(findings: Findings) -> str:
+    """The test accuracy of every run."""
+    accuracy = MEASURES[0]
+    parts = (
+        f"{name} {', '.join(value_text(accuracy, accuracy.of(member.run)) for member in findings.of(name))}"
+        for name in findings.variants
+    )
+    return f"Test accuracy: {'; '.join(parts)}."
+
+
+def calibration_text(findings: Findings) -> str:
+    """The expected calibration error of each variant."""
+    parts = (
+        f"{name} {np.mean([found.ece for found in calibrations]):.3f}"
+        for name, calibrations in findings.calibrations.items()
+    )
+    return f"Expected calibration error: {'; '.join(parts)}."
+
+
+def agreement_text(findings: Findings) -> str:
+    """The rank correlation of the maps of every two variants."""
+    parts = (f"{whose(row)} {row['rank_correlation']:.2f}" for row in records(findings.agreement))
+    return f"Rank correlation: {'; '.join(parts)}."
+
+
+def changes_text(findings: Findings, variant: str) -> str:
+    """How many test images the variant's first network gets right or wrong where the baseline's does not."""
+    if variant not in findings.right:
+        return ""
+    after, before = findings.right[variant][0], findings.right[findings.variants[0]][0]
+    fixed, broken, wrong = (int(kept.sum()) for kept in (after & ~before, ~after & before, ~after & ~before))
+    alone = f"{fixed:,} are right only with {variant}, {broken:,} only with {findings.variants[0]}"
+    return f"Of {len(after):,} test images {alone}, {wrong:,} with neither (first seeds)."
+
+
+def classes_text(findings: Findings) -> str:
+    """The lowest and the highest difference between classes of each variant."""
+    parts = []
+    for name, table in findings.classes.dropna(subset="difference").groupby("name", sort=False):
+        ordered = records(table.sort_values("difference"))
+        ends = " to ".join(
+            f"{signed(row['difference'], share=True)} ({row['class']})" for row in (ordered[0], ordered[-1])
+        )
+        shown = [str(row["class"]) for row in ordered if row["shown"]]
+        parts.append(f"{name}: {ends}; differences shown: {', '.join(shown) or 'none'}")
+    return f"{'. '.join(parts)}."
+
+
+WORDS = {
+    "side_by_side.png": Words(
+        "The last layer", "One test image per row: the original, then the last layer’s map of each variant.", looks_text
+    ),
+    "over_seeds.png": Words(
+        "The mean of a variant’s maps over its seeds, and where its seeds differ",
+        "Mean and spread over seeds of the last layer’s maps.",
+        looks_text,
+        "Over all seeds",
+    ),
+    "mean_maps.png": Words(
+        "The mean map over many test images: what all have in common is a habit, such as looking at the middle",
+        "Mean of the last layer’s maps over test images.",
+        looks_text,
+        "The mean map",
+    ),
+    "charts/forest.png": Words("Every dot is a pair of seeds", "Differences and 95 % intervals.", differences_text),
+    "charts/seeds.png": Words("Every dot is a run", "The measures of every run.", accuracies_text),
+    "charts/curves.png": Words("Loss and accuracy per epoch", "Loss and accuracy per epoch.", accuracies_text),
+    "charts/reliability.png": Words(
+        "On the diagonal the networks are as sure as they are right", "Accuracy against confidence.", calibration_text
+    ),
+    "charts/agreement.png": Words(
+        "Agreement between variants beside that between seeds of one variant", "Agreement of maps.", agreement_text
+    ),
+}
+"""Of the pictures that every comparison can have, by path."""
+
+
+def words(findings: Findings, path: str) -> Words:
+    """Those of the picture at `path`, of whatever kind."""
+    first, own = findings.variants[0], _within(path)
+    if path.startswith("side_by_side/"):
+        seen = f"The same test images, each with the map of every variant at {own}."
+        return Words(f"The same images at {own}", seen, _no_numbers, f"At {own}")
+    if path.startswith("changed/"):
+        caption = f"Images picked by how the predictions of {first} and {own} differ, one seed"
+        return Words(caption, caption + ".", lambda findings: changes_text(findings, own), f"{own} against {first}")
+    if path.startswith("charts/classes"):
+        return Words("The accuracy of each class", "Differences per class, in points.", classes_text)
+    return WORDS[path]
+
+
+def _no_numbers(findings: Findings) -> str:
+    return ""
+
+
+def data_uri(picture: Picture) -> str:
+    """The picture as a PNG that can stand in the page itself."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")  # optimised it is a fiftieth smaller and takes ten times as long
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def blinks(findings: Findings) -> list[Blink]:
+    """The last layer's maps of the first two networks on each probe image; none unless there are two variants."""
+    if len(findings.variants) != 2:
+        return []
+    before, after = (_overlaid(findings, findings.of(name)[0]) for name in findings.variants)
+    return [Blink(*parts) for parts in zip(findings.probe_labels, before, after, strict=True)]
+
+
+def _overlaid(findings: Findings, member: Member) -> Iterator[Figure]:
+    """The network's map over each probe image, and what it said."""
+    chosen, classes = findings.probes, findings.dataset.classes
+    maps = relative_to_mean(torch.from_numpy(member.run.read_arrays("maps.npz")["maps"][-1])).numpy()
+    said = verdicts(findings.predictions(member.run), chosen.indices, classes)
+    for image, map_, verdict, note in zip(chosen.images, maps, said, notes(maps, chosen.masks), strict=True):
+        words = ", ".join(filter(None, (f"{member.variant}: {verdict.caption}", verdict.verdict, note)))
+        yield Figure(data_uri(overlay(image, map_)), words, words, image.shape[1], image.shape[0])

@@ -1,0 +1,172 @@
+"""The comparison as one HTML page that needs nothing else: pictures, style and a small script inside."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from cam_core import SCALE_MAX
+
+from ...explaining import measuring
+from ...explaining.probes import SPLIT
+from ...pictures.style import Picture, method_name
+from ...tracking.ui import ui_address
+from ..findings import Answer, Findings, Member
+from ..measures import MEASURES
+from .figures import blinks, figure_groups
+from .tables import DASH, TextTable, grid_text, measured, tables, value_text
+
+EXPLORED = "Explored: "
+"""How questions begin that were not asked beforehand."""
+
+
+def html(
+    name: str,
+    findings: Findings,
+    rows: Sequence[Mapping[str, str]],
+    pictures: Mapping[str, Picture],
+    address: str,
+    hint: str,
+    *,
+    command: str,
+    chosen: str,
+) -> str:
+    """The whole page, headed `name`; works from disk, without JavaScript, and prints.
+
+    `rows` are those of the summary, a text per heading. `pictures` are shown as far as they are there:
+    `side_by_side.png`, `side_by_side/<layer>.png`, `changed/<variant>.png`, `over_seeds.png`, `mean_maps.png` and in
+    `charts/`: `forest.png`, `seeds.png`, `curves.png`, `reliability.png`, `classes*.png`, `agreement.png`. `address`
+    is that of the saved view in MLflow, `hint` what to do before it opens; `command` makes the comparison again.
+    `chosen` is the option by which finished runs were chosen, empty where the settings alone say which runs these are.
+    """
+    folder = Path(__file__).parent
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+        (folder / "page.html.j2").read_text(encoding="utf-8")
+    )
+    return page.render(
+        title=name,
+        # Text of this project, not of a user.
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
+        variants=findings.variants,
+        answers=by_question(answer for answer in findings.answers if not answer.question.startswith(EXPLORED)),
+        explored=by_question(answer for answer in findings.answers if answer.question.startswith(EXPLORED)),
+        scope=f"{scope(findings)} {selection(chosen)}",
+        address=address,
+        hint=hint,
+        command=command,
+        runs=[run_row(member) for member in findings.members],
+        facts=facts(findings) | {"Selection": selection(chosen)},
+        settings=settings_table(findings),
+        **figure_groups(findings, pictures),
+        blinks=blinks(findings),
+        first_seeds=" and ".join(dict.fromkeys(str(findings.of(name)[0].seed) for name in findings.variants)),
+        **tables(findings, rows),
+    )
+
+
+def by_question(answers: Iterable[Answer]) -> dict[str, list[str]]:
+    """The sentences of all pairs under each question, which stands without the word that it was explored."""
+    found: dict[str, list[str]] = {}
+    for answer in answers:
+        question = answer.question.removeprefix(EXPLORED)
+        found.setdefault(question[:1].upper() + question[1:], []).append(answer.sentence)
+    return found
+
+
+def scope(findings: Findings) -> str:
+    """One line on what was compared."""
+    first, *others = findings.variants
+    seeds = {len(findings.of(name)) for name in findings.variants}
+    dataset = findings.dataset
+    return (
+        f"{', '.join(others)} against {first}. Data set {dataset.name}, {len(dataset.splits[SPLIT]):,} test images, "
+        f"{' or '.join(map(str, sorted(seeds)))} seed{'' if seeds == {1} else 's'} per variant."
+    )
+
+
+def selection(chosen: str) -> str:
+    """Whether test results can have decided which networks are compared."""
+    if not chosen:
+        return "Nothing was selected on the test images: no epoch, seed or layer."
+    return f"The runs were chosen by hand ({chosen}): if test results decided the choice, the comparison is biased."
+
+
+def settings_table(findings: Findings) -> TextTable:
+    """The settings, as they were resolved, in which the variants differ."""
+    params = {name: findings.of(name)[0].run.params for name in findings.variants}
+    every = sorted({key for own in params.values() for key in own if key.startswith("resolved.")} - {"resolved.seed"})
+    rows = [
+        [key.removeprefix("resolved."), *(own.get(key, DASH) for own in params.values())]
+        for key in every
+        if len({own.get(key) for own in params.values()}) > 1
+    ]
+    return TextTable("Settings in which the variants differ", ("setting", *params), rows)
+
+
+def facts(findings: Findings) -> dict[str, str]:
+    """What must be known to trust or repeat the numbers."""
+    dataset, probes = findings.dataset, findings.probes
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    masks = "the data set has object masks" if probes.masks is not None else "the data set has no object masks"
+    methods = dict.fromkeys(member.run.params.get("resolved.cam_method", "gradcam") for member in findings.members)
+    return {
+        "Data set": f"{dataset.name} (digest {dataset.digest}; {dataset.source}): {sizes} images; {masks}.",
+        "Trained": _shared(findings, ("recipe", "model", "epochs")),
+        "Seeds": "; ".join(
+            f"{name}: {', '.join(str(member.seed) for member in findings.of(name))}" for name in findings.variants
+        ),
+        "Measured images": measured_images(findings),
+        "Images in the sheets": f"{len(probes.indices)} test images, chosen by class and place before any training.",
+        "Class explained": "The true one, for right and wrong predictions alike.",
+        "Maps": f"{', '.join(map(method_name, methods))}; enlarged to the image (bilinear).",
+        "Last layer": _last_layers(findings),
+        "Colour scale": f"The map divided by its mean, from 0 to {SCALE_MAX:g}; 1 = no preference. One for all.",
+    }
+
+
+def measured_images(findings: Findings) -> str:
+    """On how many test images maps are measured, and on how few what asks the network about changed images."""
+    every = f"Maps: {measured(findings):,} of the {len(findings.dataset.splits[SPLIT]):,} test images, evenly spread."
+    asked = [member.run for member in findings.members if "faith/deletion_margin" in member.run.metrics]
+    if not asked:
+        return every
+    few = len(asked[0].read_table("faithfulness.parquet"))
+    return (
+        f"{every} Deletion margin and flip consistency: {few:,} of those, evenly spread too, because the network is "
+        f"asked anew about every changed image; pixels are deleted in {measuring.STEPS} steps."
+    )
+
+
+def _last_layers(findings: Findings) -> str:
+    """The deepest layer of each variant and its resolution; once where they are the same."""
+    layers = [
+        f"{layer}, {grid_text(findings.grids[name])}"
+        for name, layer in zip(findings.variants, findings.last_layers, strict=True)
+    ]
+    if len(set(layers)) == 1:
+        return f"{layers[0]}."
+    return f"{'; '.join(f'{name}: {layer}' for name, layer in zip(findings.variants, layers, strict=True))}."
+
+
+def _shared(findings: Findings, settings: Iterable[str]) -> str:
+    """The settings with the values that the runs have."""
+    parts = []
+    for setting in settings:
+        values = dict.fromkeys(member.run.params.get(f"resolved.{setting}", DASH) for member in findings.members)
+        parts.append(f"{setting} {' or '.join(values)}")
+    return ", ".join(parts)
+
+
+def run_row(member: Member) -> dict[str, str]:
+    """A line of the list of runs."""
+    run = member.run
+    return {
+        "variant": member.variant,
+        "seed": str(member.seed),
+        "accuracy": value_text(MEASURES[0], MEASURES[0].of(run)),
+        "trained": "earlier, reused" if member.reused else "for this comparison",
+        "id": run.id,
+        "address": ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}"),
+    }

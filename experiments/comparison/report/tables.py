@@ -1,0 +1,305 @@
+"""The tables of a comparison, written out for people: sensible digits, shares in points, a dash where nothing is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...evidence.differences import Difference, Quantity
+from ...evidence.sentences import noise_sentence, p_text, wins_text
+from ...explaining import measuring
+from ...explaining.probes import SPLIT
+from ..findings import Findings, Pair
+from ..images import BOTH_RIGHT
+from ..measures import LAST, MEASURES, Measure, last_layer
+
+DASH = "–"
+SUBSETS = ("all", "right", "wrong")
+REFERENCES = {"uniform": "uniform map", "random": "random map", "centre": "centred blob"}
+LOOKS = {
+    name: Measure(name, heading, form, meaning, "neither")
+    for name, heading, form, meaning in (
+        ("focus", "focus index", "{:z.3f}", "0 = as a uniform map, 1 = as the object itself at that resolution"),
+        ("energy", "map on object", "{:z.1%}", "share of the map inside the object’s mask"),
+        ("lift", "lift", "{:z.2f}", "that share over the object’s share of the image; 1 = as a uniform map"),
+        ("pointing", "peak on object", "{:z.1%}", "share of the images where the map’s maximum is on the object"),
+        ("auc", "pixel AUC", "{:z.3f}", "chance that the map is higher on a pixel of the object than on another"),
+        ("iou", "IoU", "{:z.1%}", "overlap of object and the area at or above half of the map’s maximum"),
+        ("recall", "object covered", "{:z.1%}", "share of the object in that area; tells only beside the precision"),
+        ("precision", "precision", "{:z.1%}", "share of that area which is object"),
+        ("coverage", "area", "{:z.1%}", "share of the image in that area; a size, not a quality"),
+        ("spread", "spread", "{:z.3f}", "standard deviation of the map around its centre, in image sides; a size"),
+        ("entropy", "entropy", "{:z.3f}", "1 = uniform map, 0 = one pixel; a size"),
+        ("border", "at the border", "{:z.1%}", "share of the map on the outer eighth of the image"),
+        ("dead", "dead maps", "{:z.1%}", "share of the images where nothing at the layer raised the score; no map"),
+    )
+}
+"""What is measured of maps, by the names of `focus.MEASURES`, as tables write it. Where a network looks is no merit."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table written out for people; the first cell of a row is its heading."""
+
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, object]:
+    """Every table of the page, and the words that belong to them."""
+    layers = [layer for layer in findings.where["layer"].unique() if layer not in (LAST, _only_last(findings))]
+    return {
+        "summary": TextTable(
+            "Mean over seeds ± standard deviation", list(rows[0]), [list(row.values()) for row in rows]
+        ),
+        "measures": findings.measures,
+        "differences": [difference_table(findings, pair) for pair in findings.pairs],
+        "measured": f"{measured(findings):,}",
+        "looks": [look_table(findings, LAST)],
+        "other_looks": [look_table(findings, layer) for layer in layers],
+        "look_differences": [table for pair in findings.pairs if (table := look_difference_table(findings, pair)).rows],
+        "uneven": [_uneven_text(findings, pair) for pair in findings.pairs if not findings.one_grid(pair)],
+        "look_measures": [measure for name, measure in LOOKS.items() if name in set(findings.where["measure"])],
+        "classes": [class_table(findings, pair) for pair in findings.pairs],
+        "networks": [network_table(findings, pair) for pair in findings.pairs],
+        "noise": [noise_sentence(name, noise) for name, noise in findings.noise.items()],
+        "agreement": agreement_table(findings),
+        "calibration": calibration_table(findings),
+    }
+
+
+def _only_last(findings: Findings) -> str | None:
+    """The name of the last layer where it is the same in all runs."""
+    names = {last_layer(member.run) for member in findings.members}
+    return names.pop() if len(names) == 1 else None
+
+
+def measured(findings: Findings) -> int:
+    """Test images whose maps are measured."""
+    images: int = findings.looks[findings.variants[0]][LAST]["right"].shape[1]
+    return images
+
+
+def _uneven_text(findings: Findings, pair: Pair) -> str:
+    one, other = (f"{name} ({grid_text(findings.grids[name])})" for name in (pair.variant, pair.against))
+    return (
+        f"The last layers of {one} and {other} have different resolutions. Only the focus index allows for that: "
+        "no other measure of their maps is compared."
+    )
+
+
+def grid_text(grid: Sequence[int]) -> str:
+    """The resolution of a layer's maps: "4 × 4 cells"."""
+    return f"{' × '.join(map(str, grid))} cells"
+
+
+def difference_table(findings: Findings, pair: Pair) -> TextTable:
+    """Every measure's difference; those asked beforehand first."""
+    asked = [primary for primary in findings.primary if primary.pair == pair]
+    rows = [[*_difference_cells(primary.difference, primary.quantity), p_cell(primary.p_holm)] for primary in asked]
+    names = {primary.quantity.name for primary in asked}
+    measures = {measure.metric: measure for measure in findings.measures}
+    for row in records(findings.differences):
+        measure = measures[row["measure"]]
+        if row["variant"] == pair.variant and measure.quantity.name not in names:
+            rows.append([*_difference_cells(difference_of(row), measure.quantity), DASH])
+    headings = ("measure", "difference", "95 % interval", "seeds", "smallest shown", "p", "p (Holm)")
+    return TextTable(f"{pair.variant} against {pair.against}", headings, rows)
+
+
+def _difference_cells(found: Difference, quantity: Quantity) -> list[str]:
+    return [
+        named(quantity),
+        signed(found.mean, share=quantity.share),
+        interval(found.low, found.high, share=quantity.share),
+        wins_text(found, quantity.better),
+        signed(found.smallest_shown, share=quantity.share, sign=""),
+        p_cell(found.p),
+    ]
+
+
+def difference_of(row: Mapping[str, Any]) -> Difference:
+    """The difference that a row of a table was made of."""
+    numbers = ("low", "high", "p", "smallest_shown", "detectable")
+    found = {name: None if _missing(row[name]) else float(row[name]) for name in numbers}
+    return Difference(row["per_seed"], row["mean"], **found)
+
+
+def look_table(findings: Findings, layer: str) -> TextTable:
+    """Where each variant looks at a layer: a row per variant and images; at the last one what blind maps score too."""
+    where = findings.where[findings.where["layer"] == layer]
+    measures = [measure for name, measure in LOOKS.items() if name in set(where["measure"])]
+    rows = []
+    for name in dict.fromkeys(where["variant"]):
+        for subset in SUBSETS:
+            own = where[(where["variant"] == name) & (where["subset"] == subset)].set_index("measure")
+            cells = (_mean_text(measure, own.loc[measure.metric], len(findings.of(name))) for measure in measures)
+            rows.append([f"{name}, {subset}", *cells])
+    if layer == LAST:
+        rows += reference_rows(findings, measures)
+        layer = f"The last layer ({' or '.join(dict.fromkeys(last_layer(m.run) for m in findings.members))})"
+    return TextTable(layer, ["variant, images", *(measure.heading for measure in measures)], rows)
+
+
+def _mean_text(measure: Measure, row: pd.Series, seeds: int) -> str:
+    return measure.written(row["mean"], row["std"], int(row["count"]), seeds) if row["count"] else DASH
+
+
+def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list[str]]:
+    """What maps that know nothing score on the measured images, at each resolution that the variants' last layers have.
+
+    No rows where there are no masks.
+    """
+    masks = findings.dataset.splits[SPLIT].masks
+    if masks is None:
+        return []
+    own = masks[findings.members[0].run.read_arrays("maps.npz")["sample_indices"]]
+    grids = dict.fromkeys(findings.grids.values())
+    rows = []
+    for height, width in grids:
+        found = {str(row["map"]): row for row in records(measuring.references(own, (height, width)).reset_index())}
+        where = f", {grid_text((height, width))}" if len(grids) > 1 else ""
+        for name, text in REFERENCES.items():
+            values = (value_text(measure, found[name].get(measure.metric, math.nan)) for measure in measures)
+            rows.append([text + where, *values])
+    return rows
+
+
+def look_difference_table(findings: Findings, pair: Pair) -> TextTable:
+    """The differences of the last layer's measures, on all images and on those that both get right."""
+    table = findings.look_differences
+    own = table[(table["variant"] == pair.variant) & (table["layer"] == LAST)] if len(table) else table
+    rows = []
+    for name, measure in LOOKS.items():
+        for subset in ("all", BOTH_RIGHT):
+            for row in records(own[(own["measure"] == name) & (own["subset"] == subset)]) if len(own) else ():
+                rows.append(_look_cells(row, measure.quantity))
+    headings = ("measure", "images", "difference", "95 % interval", "images drawn too", "seeds", "smallest shown")
+    return TextTable(f"{pair.variant} against {pair.against}, last layer", headings, rows)
+
+
+def _look_cells(row: Mapping[str, Any], quantity: Quantity) -> list[str]:
+    name, *amount, wins, smallest, _ = _difference_cells(difference_of(row), quantity)
+    drawn = interval(row["boot_low"], row["boot_high"], share=quantity.share)
+    return [name, f"{row['subset']} ({row['images']:,})", *amount, drawn, wins, smallest]
+
+
+def class_table(findings: Findings, pair: Pair) -> TextTable:
+    """Class by class the accuracies and their difference."""
+    table = findings.classes[findings.classes["name"] == pair.variant]
+    rows = [
+        [
+            str(row["class"]),
+            f"{row['images']:,}",
+            value_text(MEASURES[0], row["baseline"]),
+            value_text(MEASURES[0], row["variant"]),
+            signed(row["difference"], share=True),
+            interval(row["low"], row["high"], share=True),
+            p_cell(row["p_holm"]),
+            "yes" if row["shown"] else "not shown",
+        ]
+        for row in records(table)
+    ]
+    headings = ("class", "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
+    about = " or ".join(dict.fromkeys(table["about"]))
+    return TextTable(f"{pair.variant} against {pair.against}: about {about}", (*headings, "differs"), rows)
+
+
+def network_table(findings: Findings, pair: Pair) -> TextTable:
+    """A row per two networks of a pair of seeds."""
+    table = findings.networks[findings.networks["variant"] == pair.variant]
+    rows = [
+        [
+            " and ".join(dict.fromkeys((str(row["seed"]), str(row["against_seed"])))),
+            f"{row['images']:,}",
+            f"{row['only_variant']:,}",
+            f"{row['only_baseline']:,}",
+            signed(row["mean"], share=True),
+            interval(row["low"], row["high"], share=True),
+            p_cell(row["p"]),
+        ]
+        for row in records(table)
+    ]
+    right = [f"right only with {name}" for name in (pair.variant, pair.against)]
+    headings = ("seed", "images", *right, "difference, points", "95 % interval over images", "McNemar mid-p")
+    return TextTable(f"{pair.variant} against {pair.against}: about these networks", headings, rows)
+
+
+def agreement_table(findings: Findings) -> TextTable:
+    """How alike the maps of every two variants are, and of two seeds of each."""
+    rows = [
+        [whose(row), f"{row['pairs']:,}", _plain(row["rank_correlation"]), _plain(row["top_iou"])]
+        for row in records(findings.agreement)
+    ]
+    headings = ("maps of", "pairs of networks", "rank correlation", "overlap of the highest fifth")
+    return TextTable("1 = the same map; mean over images and pairs of networks", headings, rows)
+
+
+def whose(row: Mapping[str, Any]) -> str:
+    one, other = row["variant"], row["against"]
+    return f"two seeds of {one}" if one == other else f"{one} and {other}"
+
+
+def calibration_table(findings: Findings) -> TextTable:
+    """Calibration error and Brier score of each variant."""
+    rows = []
+    for name, found in findings.calibrations.items():
+        values = ([calibration.ece for calibration in found], [calibration.brier for calibration in found])
+        rows.append([name, str(len(found)), *(_mean_and_deviation(numbers) for numbers in values)])
+    headings = ("variant", "seeds", "expected calibration error", "Brier score")
+    return TextTable("Calibration: mean over seeds ± standard deviation", headings, rows)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{deviation}"
+
+
+def _missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def named(quantity: Quantity) -> str:
+    return f"{quantity.name}, points" if quantity.share else quantity.name
+
+
+def value_text(measure: Measure, value: float) -> str:
+    return DASH if _missing(value) else measure.format.format(value)
+
+
+def _plain(value: float) -> str:
+    return DASH if _missing(value) else f"{value:.3f}"
+
+
+def p_cell(value: float | None) -> str:
+    return DASH if _missing(value) else p_text(value).removeprefix("p ").removeprefix("= ")
+
+
+def signed(value: float | None, *, share: bool, sign: str = "+") -> str:
+    """A difference, of shares in points of per cent; more decimals where the usual ones would show nothing."""
+    if value is None or math.isnan(value):
+        return DASH
+    scaled, usual = (100 * value, 2) if share else (value, 3)
+    decimals = next((n for n in range(usual, 7) if abs(scaled) >= 0.5 * 10**-n), usual)
+    return f"{scaled:{sign}z.{decimals}f}"
+
+
+def interval(low: float | None, high: float | None, *, share: bool) -> str:
+    if _missing(low) or _missing(high):
+        return DASH
+    return f"{signed(low, share=share)} to {signed(high, share=share)}"
+
+
+def interval_text(found: Difference, quantity: Quantity) -> str:
+    """The difference and in brackets its interval, where there is one."""
+    mean, bounds = signed(found.mean, share=quantity.share), interval(found.low, found.high, share=quantity.share)
+    return mean if bounds == DASH else f"{mean} ({bounds})"
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

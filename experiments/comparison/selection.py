@@ -1,0 +1,248 @@
+"""Which finished runs are compared: chosen by id or by filter, grouped into variants, refused where they do not fit.
+
+Every refusal is one line of a SettingsError that names the option, the runs and a way out.
+"""
+
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+
+from ..data.dataset import Dataset
+from ..runs.prepare import Prepared, load_dataset
+from ..settings.base import NONE, SettingsError
+from ..settings.compare import CompareSettings, parse_runs
+from ..settings.train import TrainSettings
+from ..settings.trainings import Training
+from ..settings.variants import OWN
+from ..system.progress import Reporter
+from ..tracking.client import FINGERPRINT
+from ..tracking.lifetime import confirms
+from ..tracking.locations import TrackingError
+from ..tracking.reading import FinishedRun, finished_training, finished_trainings
+from .findings import Member
+from .trained import Trained, comparable, joined, listed_runs, mixed_settings, trained_of
+
+LONGEST_NAME = 40
+
+
+def members(settings: CompareSettings) -> tuple[Member, ...]:
+    """The finished runs that `runs`, `filter` or `study` chooses, variant by variant, seed by seed; the baseline first.
+
+    Raises:
+        SettingsError: they are not there, did not complete, or cannot be compared.
+    """
+    if settings.filter != NONE:
+        try:
+            found = finished_trainings(settings.filter)
+        except TrackingError as error:
+            raise SettingsError([f"filter: {error}"]) from error
+        return members_of_runs(_newest(found), "filter")
+    if settings.study != NONE:
+        return members_of_names(_of_study(settings.study))
+    chosen = parse_runs(settings.runs)
+    by_id = _by_id({prefix for prefixes in chosen.values() for prefix in prefixes})
+    named = {name: [by_id[prefix] for prefix in prefixes] for name, prefixes in chosen.items()}
+    if None in named:
+        return members_of_runs(named[None], "runs")
+    return members_of_names({str(name): runs for name, runs in named.items()}, allow_same=settings.allow_same)
+
+
+def _of_study(study: str) -> dict[str, list[FinishedRun]]:
+    """The last confirmation's runs by their candidate, the baseline first."""
+    tag = confirms(study)
+    try:
+        found = finished_trainings(f"tags.`{tag}` != ''")
+    except TrackingError as error:
+        raise SettingsError(
+            [f"study={study}: no confirmed runs here; run `tune` to its end, with confirm=true ({error})"]
+        ) from error
+    named: dict[int, dict[str, list[FinishedRun]]] = {}
+    for run in _newest(found):
+        stage, _, candidate = run.tags[tag].partition(" ")
+        named.setdefault(int(stage), {}).setdefault(candidate, []).append(run)
+    last = named[max(named)]
+    return {name: last[name] for name in sorted(last, key=lambda name: name != OWN)}
+
+
+def _newest(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Of runs with one fingerprint, which are the same training, only the last."""
+    return list({run.tags.get(FINGERPRINT, run.id): run for run in runs}.values())
+
+
+def _by_id(prefixes: Iterable[str]) -> dict[str, FinishedRun]:
+    found, problems = {}, []
+    for prefix in sorted(prefixes):
+        try:
+            found[prefix] = finished_training(prefix)
+        except TrackingError as error:
+            problems.append(f"runs: {error}")
+    if problems:
+        raise SettingsError(problems)
+    return found
+
+
+def members_of_runs(runs: Sequence[FinishedRun], option: str = "runs") -> tuple[Member, ...]:
+    """The runs as variants: those whose settings agree in everything but the seed are one, named by what is its own.
+
+    First comes the variant without Cutout that is nearest to its recipe's defaults, then the others likewise; equals in
+    the order of `runs`. Refusals are put down to `option`.
+
+    Raises:
+        SettingsError: the runs cannot be compared.
+    """
+    groups: dict[Hashable, list[Trained]] = {}
+    for trained in sorted(comparable(option, runs), key=lambda trained: trained.unusual):
+        groups.setdefault(trained.identity, []).append(trained)
+    names = variant_names([group[0] for group in groups.values()])
+    return _paired(option, dict(zip(names, groups.values(), strict=True)))
+
+
+def members_of_names(named: Mapping[str, Sequence[FinishedRun]], *, allow_same: bool = False) -> tuple[Member, ...]:
+    """The runs as variants under names given by hand, in that order.
+
+    Raises:
+        SettingsError: the runs cannot be compared, those of one name are not of one variant, or two names stand for
+            the same one and `allow_same` is false.
+    """
+    trained = iter(comparable("runs", [run for runs in named.values() for run in runs]))
+    variants = {name: [next(trained) for _ in runs] for name, runs in named.items()}
+    problems = [problem for name, group in variants.items() for problem in mixed_settings(name, group)]
+    seen: dict[Hashable, str] = {}
+    for name, group in variants.items():
+        twin = seen.setdefault(group[0].identity, name)
+        if twin != name and not allow_same:
+            problems.append(
+                f"runs: {twin!r} and {name!r} have the same settings but for the seed; join their run ids under one "
+                "name, or add allow_same=true"
+            )
+    if problems:
+        raise SettingsError(problems)
+    return _paired("runs", variants)
+
+
+def refuse_same(trainings: Sequence[Training], prepared: Sequence[Prepared], *, allow_same: bool) -> None:
+    """Nothing where every training is another one, or where one may stand under two names.
+
+    Raises:
+        SettingsError: two trainings have one fingerprint.
+    """
+    seen: dict[str, str] = {}
+    for training, ready in zip(trainings, prepared, strict=True):
+        twin = seen.setdefault(ready.fingerprint, training.name)
+        if twin != training.name and not allow_same:
+            same = f"variants: {twin!r} and {training.name!r} are the same training"
+            raise SettingsError([f"{same}; change or drop one, or add allow_same=true"])
+
+
+def shared_dataset(members: Sequence[Member], settings: CompareSettings, reporter: Reporter) -> Dataset:
+    """The data set that the runs were trained on; from the folder in which they found it, unless `data_dir` is given.
+
+    Raises:
+        SettingsError: what is there is not what they were trained on.
+        data.DataError: it cannot be loaded.
+    """
+    trained = trained_of("runs", members[0].run)
+    dataset = load_dataset(data_settings(trained, settings.data_dir), reporter)
+    if dataset.digest != trained.config["dataset"]["digest"]:
+        raise SettingsError(
+            [
+                f"data set {dataset.name} ({dataset.source}) has digest {dataset.digest}, but the runs were trained on "
+                f"{trained.config['dataset']['digest']}: bring that data back, or say where it is with data_dir="
+            ]
+        )
+    return dataset
+
+
+def data_settings(trained: Trained, data_dir: str = "data") -> TrainSettings:
+    """Settings that load what the run was trained on; from `data_dir`, if that is not the default."""
+    changes = {}
+    if trained.settings.dataset == "auto":
+        changes["dataset"] = trained.config["dataset"]["name"]
+    if data_dir != TrainSettings.model_fields["data_dir"].default:
+        changes["data_dir"] = data_dir
+    return trained.settings.model_copy(update=changes)
+
+
+def variant_names(variants: Sequence[Trained]) -> list[str]:
+    """A name for each variant from the settings in which they differ: `baseline`, `cutout-size_8`, `lr_0.1`.
+
+    The first has all of them, or is called `baseline` where it is the one without Cutout; the others have those in
+    which they differ from the first.
+    """
+    options = [trained.options for trained in variants]
+    differing = [
+        name
+        for name in dict.fromkeys(["cutout", *TrainSettings.model_fields])
+        if len({own[name] for own in options if name in own}) > 1
+    ]
+    first, *others = options
+    plain = "cutout" in differing and first["cutout"] == "false"
+    words = [["baseline"] if plain else _words_for(first, differing)]
+    for own in others:
+        changed = [name for name in differing if own.get(name) != first.get(name)]
+        words.append(_words_for(own, changed))
+    return [_short("-".join(parts), trained.run.id) for parts, trained in zip(words, variants, strict=True)]
+
+
+def _words_for(options: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """`cutout`, `size_8`, `no-nesterov`; nothing for options without effect."""
+    words: list[str] = []
+    for name in names:
+        if name in options:
+            short = name.removeprefix("cutout_") if "cutout" in words else name
+            text = re.sub(r"[^A-Za-z0-9_.-]+", "-", options[name])
+            words.append({"true": short, "false": f"no-{short}"}.get(text, f"{short}_{text}"))
+    return words
+
+
+def _short(name: str, run_id: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{run_id[:8]}"
+
+
+def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Member, ...]:
+    """The members, with the same seeds in each variant, or as many others: those are independent and pair in order."""
+    if len(variants) < 2:
+        count = sum(len(group) for group in variants.values())
+        why = "" if count == 1 else ", which differ in nothing but the seed"
+        raise SettingsError(
+            [f"{option}: one variant, of {count} run{'' if count == 1 else 's'}{why}: add runs of another one"]
+        )
+    if len(variants) > 10:
+        raise SettingsError([f"{option}: {len(variants)} variants, such as {listed_runs(list(variants))}: ten at most"])
+    problems = [f"{option}: {problem}" for name, group in variants.items() for problem in _repeated(name, group)]
+    if problems:
+        raise SettingsError(problems)
+    by_seed = {name: {one.settings.seed: one for one in group} for name, group in variants.items()}
+    seeds = [set(group) for group in by_seed.values()]
+    if len(set(map(len, seeds))) > 1:
+        raise SettingsError([f"{option}: {_unequal(by_seed)}"])
+    if len(set(map(frozenset, seeds))) > 1 and any(a & b for a, b in combinations(seeds, 2)):
+        raise SettingsError([f"{option}: {_unequal(by_seed)}"])  # neither the same seeds nor independent ones
+    return tuple(
+        Member(name, seed, group[seed].run, reused=True) for name, group in by_seed.items() for seed in sorted(group)
+    )
+
+
+def _repeated(name: str, group: Sequence[Trained]) -> Iterator[str]:
+    seen: dict[int, Trained] = {}
+    for trained in group:
+        twin = seen.setdefault(trained.settings.seed, trained)
+        if twin is not trained:
+            yield f"{name} has seed {trained.settings.seed} twice, {twin.label} and {trained.label}; leave one out"
+
+
+def _unequal(variants: Mapping[str, Mapping[int, Trained]]) -> str:
+    """What to train, or what to leave out, so that every variant has the same seeds."""
+    every = set().union(*variants.values())
+    common = every.intersection(*variants.values())
+    has = "; ".join(f"{name}: {joined(sorted(group))}" for name, group in variants.items())
+    missing = []
+    for name, group in variants.items():
+        if seeds := sorted(every - group.keys()):
+            command = next(iter(group.values())).command(seeds[0])
+            missing.append(f"{name} with seed {joined(seeds)} (`{command}`)")
+    ways = f"add the runs, or train {', '.join(missing)}"
+    if common:
+        spare = [group[seed].label for group in variants.values() for seed in sorted(group.keys() - common)]
+        ways += f"; or leave out {', '.join(spare)}"
+    return f"the variants have different seeds ({has}); {ways}"

@@ -1,0 +1,89 @@
+"""The tables of a comparison, for people and for programs."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pandas as pd
+
+from ..tracking.records import Table
+from .findings import Findings
+from .measures import Measure
+
+
+def iter_tables(findings: Findings) -> Iterator[Table]:
+    """Every table as CSV; the two that people read first also where MLflow's UI shows tables."""
+    tables = {
+        "runs": findings.runs,
+        "summary": flat(findings.summary),
+        "differences": findings.differences,
+        "where": findings.where,
+        "look_differences": findings.look_differences,
+        "classes": findings.classes,
+        "networks": findings.networks,
+        "agreement": findings.agreement,
+    }
+    for name, table in tables.items():
+        if len(table):
+            yield Table(f"{name}.csv", table.assign(per_seed=_per_seed(table)) if "per_seed" in table else table)
+    for name in ("summary", "differences"):
+        yield Table(f"tables/{name}.json", tables[name].drop(columns="per_seed", errors="ignore"))
+
+
+def _per_seed(table: pd.DataFrame) -> list[str]:
+    return [" ".join(f"{value:+.4f}" for value in values) for values in table["per_seed"]]
+
+
+def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, object]:
+    """The comparison as JSON: what was compared, the numbers of the tables, and the sentences."""
+    return {
+        "name": name,
+        "link": link,
+        "dataset": {"name": findings.dataset.name, "digest": findings.dataset.digest},
+        "variants": list(findings.variants),
+        "runs": _records(findings.runs),
+        "summary": _records(flat(findings.summary)),
+        "differences": _records(findings.differences),
+        "primary": [
+            {"variant": primary.pair.variant, "against": primary.pair.against, "quantity": primary.quantity.name}
+            | asdict(primary.difference)
+            | {"p_holm": primary.p_holm}
+            for primary in findings.primary
+        ],
+        "look_differences": _records(findings.look_differences),
+        "classes": _records(findings.classes),
+        "networks": _records(findings.networks),
+        "agreement": _records(findings.agreement),
+        "calibration": {
+            name: [{"ece": found.ece, "brier": found.brier} for found in several]
+            for name, several in findings.calibrations.items()
+        },
+        "answers": [{"question": answer.question, "sentence": answer.sentence} for answer in findings.answers],
+    }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows, with null where there is no number, which JSON cannot write."""
+    return json.loads(table.to_json(orient="records", double_precision=15))
+
+
+def table_rows(findings: Findings) -> list[dict[str, str]]:
+    """A row per variant, written out for people."""
+    rows = []
+    for name, row in findings.summary.iterrows():
+        seeds = int(row["test/accuracy", "count"])
+        values = {measure.heading: _written(measure, row, seeds) for measure in findings.measures}
+        rows.append({"variant": str(name), "seeds": str(seeds)} | values)
+    return rows
+
+
+def _written(measure: Measure, row: pd.Series, seeds: int) -> str:
+    mean, deviation, count = (row[measure.metric, column] for column in ("mean", "std", "count"))
+    return measure.written(mean, deviation, int(count), seeds)
+
+
+def flat(summary: pd.DataFrame) -> pd.DataFrame:
+    """The summary with one row of column names."""
+    table = summary.copy()
+    table.columns = [" ".join(names) for names in summary.columns]
+    return table.reset_index()

@@ -1,0 +1,150 @@
+"""Data sets as uint8 arrays with fixed splits: CIFAR-10, the built-in scenes, a folder of one's own.
+
+Splits depend on the data alone, never on a run's seed: where one has to be split off, images are ordered by the SHA-256
+of their content, so that neither file names nor the version of a random generator decide. The digest of a data set is
+taken over everything that can change a result.
+
+Only numpy is imported with this module: the settings can be checked, and `--help` shown, without torch or OpenCV.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+
+from ..errors import CannotStart
+
+SMALLEST_SIDE = 16
+VAL_SHARE = 0.1
+"""Share of the images of each class that becomes val, where a data set brings none."""
+
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a data set is asked for: `path` follows the name and a colon, `size` is the side of the images in pixels."""
+
+    data_dir: str
+    size: int
+    background_bias: float
+    progress: Progress
+    path: str = ""
+
+
+class DataError(CannotStart):
+    """A data set that is missing, damaged or not laid out as it must be; the message names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (uint8 RGB), the class of each (0 ... classes - 1) and, where there are any, masks of the object."""
+
+    images: UInt8[np.ndarray, "n h w 3"]
+    labels: Int64[np.ndarray, "n"]
+    masks: Bool[np.ndarray, "n h w"] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory: class names by label, splits by name, and 16 hex digits that tell it from any other.
+
+    There are always the splits train and test, and val where it is held out; scenes also have test_shifted, own, other,
+    background_only and object_only. `source` says where the data came from: a path, or the settings that generated it.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    digest: str
+    source: str
+
+    @cached_property
+    def statistics(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+        """`channel_statistics` of the train images, computed once."""
+        return channel_statistics(self.splits["train"].images)
+
+
+def channel_statistics(
+    images: UInt8[np.ndarray, "n h w 3"],
+) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+    """Mean and standard deviation of each channel over all pixels, on the scale of 0 to 1, summed in float64.
+
+    Raises DataError where a channel is the same everywhere, because nothing can be divided by its deviation.
+    """
+    total, squares = np.zeros(3), np.zeros(3)
+    for first in range(0, len(images), 200):
+        pixels = images[first : first + 200].reshape(-1, 3).astype(np.float64)
+        total += np.ones(len(pixels)) @ pixels  # whole numbers, so the order of summing does not matter
+        squares += np.diag(pixels.T @ pixels)
+    count = images.size / 3
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    if not (std > 1e-3).all():
+        raise DataError("the train images are of one colour: nothing can be learned from them, and nothing normalised")
+    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
+
+
+def content_ranks(images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+    """The place of each image in its class, by the SHA-256 of its pixels."""
+    hashes = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    ranks = np.empty(len(labels), np.int64)
+    used: dict[int, int] = {}
+    for i in sorted(range(len(labels)), key=hashes.__getitem__):
+        ranks[i] = used.setdefault(int(labels[i]), 0)
+        used[int(labels[i])] += 1
+    return ranks
+
+
+def class_shares(ranks: Int64[np.ndarray, "n"], labels: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    """The ranks as a share of the class, in (0, 1)."""
+    return np.asarray((ranks + 0.5) / np.bincount(labels)[labels], np.float64)
+
+
+def subset(split: Split, chosen: np.ndarray) -> Split:
+    """The chosen images, in their old order; `chosen` is a mask or indices."""
+    masks = None if split.masks is None else split.masks[chosen]
+    return Split(split.images[chosen], split.labels[chosen], masks)
+
+
+def without_val(dataset: Dataset) -> Dataset:
+    splits = dict(dataset.splits)
+    train, val = splits["train"], splits.pop("val")
+    masks = None if train.masks is None or val.masks is None else np.concatenate([train.masks, val.masks])
+    images = np.concatenate([train.images, val.images])
+    splits["train"] = Split(images, np.concatenate([train.labels, val.labels]), masks)
+    return assembled(dataset.name, dataset.classes, splits, dataset.source)
+
+
+def with_fewer_train_images(dataset: Dataset, count: int) -> Dataset:
+    train = dataset.splits["train"]
+    if not len(dataset.classes) <= count <= len(train):
+        allowed = f"{len(dataset.classes)} (one of each class) to {len(train)}, or all"
+        raise DataError(f"train_images {count} is out of range for {dataset.name}: {allowed}")
+    ranks = content_ranks(train.images, train.labels)
+    shares = np.where(ranks == 0, 0, class_shares(ranks, train.labels))  # first one of each class, however rare
+    chosen = np.sort(np.lexsort((train.labels, shares))[:count])
+    return assembled(dataset.name, dataset.classes, {**dataset.splits, "train": subset(train, chosen)}, dataset.source)
+
+
+def _digest(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
+    sha = hashlib.sha256(repr(classes).encode())
+    for name, split in sorted(splits.items()):
+        sha.update(f"{name} {split.images.shape} {split.masks is not None}".encode())
+        sha.update(np.ascontiguousarray(split.images).data)
+        sha.update(split.labels.astype("<i8").tobytes())
+        if split.masks is not None:
+            sha.update(np.packbits(split.masks).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def assembled(name: str, classes: tuple[str, ...], splits: Mapping[str, Split], source: str) -> Dataset:
+    return Dataset(name, classes, MappingProxyType(dict(splits)), _digest(classes, splits), source)

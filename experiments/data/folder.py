@@ -1,0 +1,225 @@
+"""A folder of pictures: read, cut to squares, divided into train, val and test."""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from .dataset import VAL_SHARE, DataError, Dataset, Request, Split, assembled
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+TEST_SHARE = 0.2
+"""Share of the images of each class that becomes test, where a data set brings none."""
+
+
+_ORIENTATION = 0x0112  # of EXIF; 5 and more swap width and height
+
+
+@dataclass(frozen=True)
+class _File:
+    """One image file, its class and, where there are masks, the file of its mask."""
+
+    path: Path
+    label: int
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One image as it was read, with the SHA-256 of its file."""
+
+    sha256: str
+    label: int
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"] | None
+
+
+def load_folder(request: Request) -> Dataset:
+    """Images of a folder, resized and cut to the middle square; what val or test lack is split off train.
+
+    PATH/train, PATH/val and PATH/test with a folder per class each; or train alone; or the class folders right in PATH.
+    PATH/masks may hold a mask for every image, at the image's own path below PATH, as PNG: not black is object.
+    """
+    root = Path(request.path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"folder {root} does not exist: dataset=folder:PATH wants one with a folder per class")
+    parts = _parts(root)
+    classes = _classes(root, parts)
+    pictures: dict[str, list[_Picture]] = {}
+    skipped = 0
+    for name, part in parts.items():
+        files, others = _image_files(root, part, classes)
+        skipped += others
+        with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+            pictures[name] = list(pool.map(lambda file: _read_picture(file, request.size), files))
+    pictures = _with_missing_parts(pictures, classes, root)
+    splits = {name: _stacked(pictures[name]) for name in ("train", "val", "test")}
+    counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
+    request.progress(f"{root}: {len(classes)} classes, {counts} images; {skipped} other files skipped")
+    return assembled(f"folder:{root.resolve().name}", classes, splits, str(root))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders of train, val and test that are there; the folder itself where it has the classes right in it."""
+    found = {path.name: path for path in _subfolders(root) if path.name != "masks"}
+    named: dict[str, Path] = {name: found.pop(name) for name in ("train", "val", "test") if name in found}
+    if not named:
+        return {"train": root}
+    if "train" not in named:
+        raise DataError(f"folder {root} has {' and '.join(named)} but no train: add it")
+    if found:
+        names = ", ".join(map(repr, found))
+        raise DataError(f"folder {root} has {names} beside train: only train, val, test and masks may stand there")
+    return named
+
+
+def _classes(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
+    """The names of train's folders, sorted; DataError unless each other part has the same."""
+    names = {part: {path.name for path in _subfolders(folder)} for part, folder in parts.items()}
+    if parts["train"] == root:
+        names["train"].discard("masks")
+    if (count := len(names["train"])) < 2:
+        raise DataError(f"folder {parts['train']} has {count} class folders: two or more, named by class, are needed")
+    for part in names:
+        if missing := sorted(names["train"] - names[part]):
+            raise DataError(f"folder {parts[part]} lacks the class {missing[0]!r} that {parts['train']} has")
+        if extra := sorted(names[part] - names["train"]):
+            raise DataError(f"folder {parts[part]} has the class {extra[0]!r} that {parts['train']} lacks")
+    return tuple(sorted(names["train"]))
+
+
+def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list[_File], int]:
+    """The images of a part, by class and name, and how many other files there were."""
+    endings = _image_endings()
+    has_masks = (root / "masks").is_dir()
+    files, skipped = [], 0
+    for label, name in enumerate(classes):
+        entries = sorted((part / name).iterdir())
+        images = [p for p in entries if p.is_file() and not p.name.startswith(".") and p.suffix.lower() in endings]
+        if not images:
+            raise DataError(f"folder {part / name} is empty: it has no image right in it, and a class needs some")
+        skipped += len(entries) - len(images)
+        masks = [root / "masks" / path.relative_to(root).with_suffix(".png") if has_masks else None for path in images]
+        files += [_File(path, label, mask) for path, mask in zip(images, masks, strict=True)]
+    return files, skipped
+
+
+def _image_endings() -> set[str]:
+    """Those of the formats that Pillow can read, such as `.png`."""
+    from PIL import Image
+
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+
+
+def _read_picture(file: _File, size: int) -> _Picture:
+    from PIL import Image, ImageOps
+
+    with _naming(file.path):
+        content = file.path.read_bytes()
+        image = Image.open(io.BytesIO(content))
+        upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
+        image.draft(None, (2 * size, 2 * size))  # a large JPEG need not be decoded in full
+        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
+    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
+    return _Picture(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+        reason = "not an image that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(f"image {path} cannot be used ({reason}): repair it or take it out of the folder") from error
+
+
+def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
+    """Upright 8-bit RGB: 16 bits scaled down, transparency laid on white, CMYK and palettes converted."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers without a known range, save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}, save it with 8 or 16 bits")
+    return np.rint(pixels / 257).astype(np.uint8)
+
+
+def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
+    """True where the mask is not black, cut as its image was; each pixel is that of the nearest in the file."""
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        raise DataError(f"image {image} has no mask: the folder has masks, but {path} is missing")
+    with _naming(path):
+        mask = Image.open(path)
+        values = np.asarray(mask if mask.mode in ("1", "L", "F") or mask.mode[0] == "I" else mask.convert("RGB"))
+    if mask.size != image_size:
+        sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"
+        raise DataError(f"mask {path} is of another size than {image}: {sizes}")
+    is_object = values != 0 if values.ndim == 2 else (values != 0).any(axis=2)
+    return np.array(ImageOps.fit(Image.fromarray(is_object), (size, size), Image.Resampling.NEAREST))
+
+
+def _with_missing_parts(
+    pictures: dict[str, list[_Picture]], classes: tuple[str, ...], root: Path
+) -> dict[str, list[_Picture]]:
+    """Splits test and val off train where they are missing; copies of one file stay together."""
+    wanted = {name: share for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)) if name not in pictures}
+    if not wanted:
+        return pictures
+    parts: dict[str, list[_Picture]] = {**pictures, "train": [], **{name: [] for name in wanted}}
+    for label, name in enumerate(classes):
+        of_class = [picture for picture in pictures["train"] if picture.label == label]
+        part_of = _parts_by_hash(sorted({picture.sha256 for picture in of_class}), wanted)
+        if "train" not in part_of.values():
+            missing = " and ".join(wanted)
+            raise DataError(
+                f"folder {root}: class {name!r} has {len(part_of)} different images, too few to split {missing} off; "
+                f"{len(wanted) + 1} or more are needed, or folders {missing} of their own"
+            )
+        for picture in of_class:
+            parts[part_of[picture.sha256]].append(picture)
+    return parts
+
+
+def _parts_by_hash(hashes: list[str], wanted: Mapping[str, float]) -> dict[str, str]:
+    """Which part each hash goes to: the first to those wanted, one at least to each, the rest to train."""
+    parts = [name for name, share in wanted.items() for _ in range(max(1, round(share * len(hashes))))]
+    parts += ["train"] * (len(hashes) - len(parts))
+    return dict(zip(hashes, parts, strict=False))
+
+
+def _stacked(pictures: list[_Picture]) -> Split:
+    """In an order that no file name decides: by class, then by the hash of the file."""
+    ordered = sorted(pictures, key=lambda picture: (picture.label, picture.sha256))
+    masks = [picture.mask for picture in ordered if picture.mask is not None]
+    return Split(
+        images=np.stack([picture.image for picture in ordered]),
+        labels=np.array([picture.label for picture in ordered], np.int64),
+        masks=np.stack(masks) if masks else None,
+    )

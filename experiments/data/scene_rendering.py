@@ -1,0 +1,139 @@
+"""The built-in data set: drawn objects with exact masks, on backgrounds that can give the answer away.
+
+The class is the shape alone: colour, size, rotation, proportions, place and shading are random. Behind it lies one of
+ten texture families. Each class has one of its own, and `background_bias` says how often it is there, so that a network
+can learn the background instead of the object, and it is known by how much (the idea of Waterbirds, Sagawa et al., ICLR
+2020, and of the Mixed-Same, Mixed-Rand and Only-BG splits of ImageNet-9, Xiao et al., arXiv:2006.09994).
+
+Each image draws from three random streams of its own, `default_rng([seed, split, i, stream])`, for object, background
+and noise: the same object, with the same bar across it and the same noise, can be rendered on another background.
+
+Shapes are filled by OpenCV at eight times the size and averaged down. Pixels repeat exactly on one machine; on another
+processor or OpenCV the last bit of a pixel can differ, which is why the digest of a data set is taken over its pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+from .scene_backdrops import choose_textures, draw_backdrops, lay_over, paint_backdrops
+from .scene_numbers import NOISE_STREAM, SHAPES
+from .scene_objects import Objects, draw_objects
+
+VERSION = 1
+"""Of the generator: whoever changes what is drawn raises it, and every cache is made anew."""
+
+
+SEED = 0
+"""Of the data set, which is the same in every run: the seed of a run never changes it."""
+
+
+SMALLEST = 16
+"""Pixels of a side below which the shapes cannot be told apart."""
+
+
+SIZES: Mapping[str, int] = MappingProxyType({"train": 10_000, "val": 2_000, "test": 2_000})
+"""Images per drawn split; the variants of the test split have as many as it has."""
+
+
+VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "train": ("train",),
+        "val": ("val",),
+        "test": ("test", "own", "other", "background_only", "object_only"),
+    }
+)
+"""Splits made of the objects of each drawn split, paired image by image."""
+
+
+NOISE = 0.05
+_CHUNK = 250  # images rendered together: what they need stays in the processor's cache
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Finished images: uint8 RGB, labels, masks of the visible object, index into `TEXTURES` (-1: plain grey)."""
+
+    images: UInt8[np.ndarray, "n h w 3"]
+    labels: Int64[np.ndarray, "n"]
+    masks: Bool[np.ndarray, "n h w"]
+    textures: Int64[np.ndarray, "n"]
+
+
+def _noise(seed: int, split: int, indices: range, size: int) -> Float32[np.ndarray, "n size size 3"]:
+    noise = np.empty((len(indices), size, size, 3), np.float32)
+    for image, i in zip(noise, indices, strict=True):
+        np.random.default_rng([seed, split, i, NOISE_STREAM]).standard_normal(dtype=np.float32, out=image)
+    return noise * np.float32(NOISE)
+
+
+def compose(
+    canvas: Float32[np.ndarray, "n h w 3"],
+    objects: Objects,
+    noise: Float32[np.ndarray, "n h w 3"],
+    with_object: bool,
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """Finished images: the background, the object unless it is to be left out, the bar, the noise."""
+    scene = canvas.copy()
+    if with_object:
+        lay_over(scene, objects.paint, objects.coverage)
+    lay_over(scene, objects.bar_colour[:, None, None], objects.bar)
+    scene += noise
+    scene *= 255
+    return np.clip(np.rint(scene, out=scene), 0, 255, out=scene).astype(np.uint8)
+
+
+def render(
+    drawn_split: str, indices: range, *, background_bias: float, image_size: int, seed: int = SEED
+) -> dict[str, Scenes]:
+    """Images `indices` of every variant of a drawn split (`train`, `val` or `test`), by name.
+
+    Image i has label i modulo 10. In `background_only` object and mask are missing, in `object_only` the background is
+    plain grey without clutter; bar and noise are the same in all variants.
+    """
+    split = list(VARIANTS).index(drawn_split)
+    labels = np.asarray(indices, np.int64) % len(SHAPES)
+    objects = draw_objects(labels, seed, split, indices, image_size)
+    backdrops = draw_backdrops(objects.colour, seed, split, indices, image_size)
+    noise = _noise(seed, split, indices, image_size)
+    scenes = {}
+    for variant in VARIANTS[drawn_split]:
+        textures = choose_textures(variant, labels, backdrops.uniforms, background_bias)
+        with_object = variant != "background_only"
+        images = compose(paint_backdrops(backdrops, textures), objects, noise, with_object)
+        scenes[variant] = Scenes(images, labels, objects.visible & with_object, textures)
+    return scenes
+
+
+def _joined(parts: list[Scenes]) -> Scenes:
+    return Scenes(
+        images=np.concatenate([part.images for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        masks=np.concatenate([part.masks for part in parts]),
+        textures=np.concatenate([part.textures for part in parts]),
+    )
+
+
+def generate(
+    *, background_bias: float, image_size: int, seed: int = SEED, sizes: Mapping[str, int] = SIZES
+) -> dict[str, Scenes]:
+    """All splits by name: train, val, test, own, other, background_only, object_only.
+
+    `background_bias` in [0, 1] is the probability that an image of train, val or test has its class's own texture; the
+    rest have any of the ten, so that the own one is there with probability b + (1 - b) / 10. The other splits show
+    the objects of test on their own texture, on another class's, none on their own texture, and on grey. A split of
+    `sizes` may be shortened: image i stays the same. Raises ValueError for a bias or an `image_size` out of range.
+    """
+    if not 0 <= background_bias <= 1:
+        raise ValueError(f"background_bias {background_bias} must lie between 0 and 1")
+    if image_size < SMALLEST:
+        raise ValueError(f"image_size {image_size} is too small for the scenes: {SMALLEST} or more")
+    scenes: dict[str, Scenes] = {}
+    for drawn, n in sizes.items():
+        chunks = [range(first, min(first + _CHUNK, n)) for first in range(0, n, _CHUNK)]
+        parts = [render(drawn, c, background_bias=background_bias, image_size=image_size, seed=seed) for c in chunks]
+        scenes |= {variant: _joined([part[variant] for part in parts]) for variant in VARIANTS[drawn]}
+    return scenes

@@ -1,0 +1,88 @@
+"""The built-in scenes as a data set: drawn once, then read from a file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from . import scene_numbers, scene_rendering
+from .dataset import DataError, Dataset, Progress, Request, Split, assembled
+
+
+def load_scenes(request: Request) -> Dataset:
+    """The scenes, generated once per setting and then read from `data_dir`.
+
+    `test_shifted` never shows a class its own texture; that is what `other` is, so both names stand for one split.
+    """
+    from filelock import FileLock
+
+    background_bias, size, progress = request.background_bias, request.size, request.progress
+    if not 0 <= background_bias <= 1:
+        raise DataError(f"background_bias {background_bias} is out of range: 0 to 1")
+    setting = f"version {scene_rendering.VERSION}, seed {scene_rendering.SEED}, background_bias {background_bias!r}, "
+    setting += f"image_size {size}"
+    key = f"v{scene_rendering.VERSION}-seed{scene_rendering.SEED}-bias{background_bias!r}-size{size}"
+    path = Path(request.data_dir).expanduser() / f"scenes-{key}.npz"
+    source = f"generated: scenes, {setting}"
+    if (dataset := _read_scenes(path, source, progress)) is not None:
+        return dataset
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if (dataset := _read_scenes(path, source, lambda line: None)) is not None:  # another process was first
+                return dataset
+            progress(f"drawing the built-in scenes ({setting}) into {path}")
+            drawn = scene_rendering.generate(background_bias=background_bias, image_size=size)
+            dataset = _scenes_dataset(
+                {name: Split(scene.images, scene.labels, scene.masks) for name, scene in drawn.items()}, source
+            )
+            _write_scenes(path, dataset)
+    except OSError as error:
+        raise DataError(f"the scenes cannot be kept in {path.parent} ({error}); give another data_dir") from error
+    return dataset
+
+
+def _scenes_dataset(splits: dict[str, Split], source: str) -> Dataset:
+    return assembled("scenes", scene_numbers.SHAPES, {**splits, "test_shifted": splits["other"]}, source)
+
+
+def _write_scenes(path: Path, dataset: Dataset) -> None:
+    arrays: dict[str, np.ndarray] = {"digest": np.array(dataset.digest)}
+    for name, split in dataset.splits.items():
+        if name != "test_shifted":
+            assert split.masks is not None
+            arrays |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
+            arrays[f"{name}.masks"] = np.packbits(split.masks, axis=2)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(part, path)
+
+
+def _read_scenes(path: Path, source: str, progress: Progress) -> Dataset | None:
+    """The cached scenes; None where there are none, or where they are not what was written."""
+    import zipfile
+
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        dataset = _scenes_dataset(_scene_splits(arrays), source)
+        if dataset.digest == arrays["digest"].item():
+            return dataset
+        problem = f"digest {dataset.digest}, expected {arrays['digest'].item()}"
+    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
+        problem = f"{type(error).__name__}: {error}"
+    progress(f"{path} is damaged ({problem}) and is made anew")
+    return None
+
+
+def _scene_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, Split]:
+    splits = {}
+    for name in (key.removesuffix(".images") for key in arrays if key.endswith(".images")):
+        images = arrays[f"{name}.images"]
+        masks = np.unpackbits(arrays[f"{name}.masks"], axis=2, count=images.shape[2]).astype(bool)
+        splits[name] = Split(images, arrays[f"{name}.labels"], masks)
+    return splits

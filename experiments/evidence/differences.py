@@ -1,0 +1,123 @@
+"""The difference between two variants: paired by seed, with interval, p value and sample size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float64
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+CONFIDENCE = 0.95
+POWER = 0.80
+FEWEST = 3  # seeds that give an interval; with two it is some nine standard deviations wide to each side
+ROUNDING = 1e-12  # relative to the values: a smaller spread of differences is the arithmetic's
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared: its name, which direction is better, and whether it is a share, told in points of per cent."""
+
+    name: str
+    better: Better = "higher"
+    share: bool = True
+
+
+ACCURACY = Quantity("test accuracy")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Differences of one quantity paired by seed, variant minus baseline.
+
+    Attributes:
+        low, high: the 95 % interval of the mean; None below three seeds, both the mean where all differences are equal.
+        p: two-sided, of Student's t test; 1 where all differences are zero, None without an interval and where all
+            are equal otherwise: a spread of zero shows that the quantity is coarse, not that the answer is certain.
+        smallest_shown: half the interval's width: a mean difference must be larger to be shown with this n and spread.
+        detectable: the true difference that this n shows with 80 % power, were the observed spread the true one.
+    """
+
+    per_seed: tuple[float, ...]
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    smallest_shown: float | None = None
+    detectable: float | None = None
+
+    @property
+    def larger(self) -> int:
+        """In how many seeds the variant's value is the larger one."""
+        return sum(difference > 0 for difference in self.per_seed)
+
+    @property
+    def smaller(self) -> int:
+        """In how many seeds the variant's value is the smaller one."""
+        return sum(difference < 0 for difference in self.per_seed)
+
+    @property
+    def ties(self) -> int:
+        """In how many seeds the two values are the same."""
+        return len(self.per_seed) - self.larger - self.smaller
+
+    @property
+    def equal(self) -> bool:
+        """Whether the interval has no width: all seeds give the same difference."""
+        return self.low is not None and self.low == self.high
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves zero out and has a width."""
+        return self.low is not None and self.high is not None and not self.equal and not self.low <= 0 <= self.high
+
+
+def paired_difference(
+    variant: Sequence[float] | Float[np.ndarray, "seeds"], baseline: Sequence[float] | Float[np.ndarray, "seeds"]
+) -> Difference:
+    """`variant` minus `baseline`, seed by seed, with Student's t interval over the seeds.
+
+    The interval is left out below three seeds, where it is too wide to say anything. All equal differences give an
+    interval of width zero.
+
+    Raises:
+        ValueError: where the two have different lengths, or none, or a value is not finite.
+    """
+    if len(variant) != len(baseline) or not len(variant):
+        raise ValueError(f"{len(variant)} and {len(baseline)} seeds cannot be paired; give both the same, at least one")
+    values = np.array([variant, baseline], float)
+    if not np.isfinite(values).all():
+        raise ValueError(f"seed number {_first_missing(values)} has no finite value; leave it out of both variants")
+    differences = values[0] - values[1]
+    plain = Difference(tuple(differences.tolist()), float(differences.mean()))
+    if len(differences) < FEWEST:
+        return plain
+    if np.ptp(differences) <= ROUNDING * np.abs(values).max():
+        p = None if plain.mean else 1.0
+        return replace(plain, low=plain.mean, high=plain.mean, p=p, smallest_shown=0.0, detectable=0.0)
+    test = stats.ttest_1samp(differences, 0)
+    low, high = map(float, test.confidence_interval(CONFIDENCE))
+    detectable = _standard_effect(len(differences)) * float(differences.std(ddof=1))
+    p = float(test.pvalue)
+    return replace(plain, low=low, high=high, p=p, smallest_shown=(high - low) / 2, detectable=detectable)
+
+
+def _first_missing(values: Float64[np.ndarray, "2 seeds"]) -> int:
+    return int(np.argmin(np.isfinite(values).all(axis=0))) + 1
+
+
+@lru_cache
+def _standard_effect(seeds: int) -> float:
+    """The true difference, in standard deviations, that a paired t test of this many seeds finds with 80 % power."""
+    return float(TTestPower().solve_power(nobs=seeds, alpha=1 - CONFIDENCE, power=POWER))
+
+
+def holm(p_values: Sequence[float] | Float[np.ndarray, "tests"]) -> Float64[np.ndarray, "tests"]:
+    """The p values adjusted for their number (Holm 1979). A NaN stays one, and counts as a test that shows nothing."""
+    values = np.asarray(p_values, float)
+    adjusted = np.asarray(multipletests(np.nan_to_num(values, nan=1.0), method="holm")[1], float)
+    return np.where(np.isnan(values), np.nan, adjusted)

@@ -1,0 +1,127 @@
+"""The sentences that state a difference."""
+
+import math
+
+from .differences import ACCURACY, CONFIDENCE, Better, Difference, Quantity
+from .networks import NetworkDifference, SeedNoise
+
+
+def sentence(
+    name: str, baseline: str, difference: Difference, quantity: Quantity = ACCURACY, p_holm: float | None = None
+) -> str:
+    """What may be concluded about the method: better, worse (or larger, smaller), or that nothing is shown.
+
+    `p_holm` is the adjusted p value where the sentence is one of several answers; a difference is then shown only
+    where that too is below 5 %.
+    """
+    n = len(difference.per_seed)
+    if difference.low is None or difference.high is None:
+        about = "only about these two networks" if n == 1 else "only about these networks; three seeds give an interval"
+        amount = _written(difference.mean, quantity, difference, "+")
+        start = f"{name} against {baseline}: {quantity.name} {amount} with {_seeds(n)}"
+        return f"{start}: no statement about the method, {about}."
+    if difference.equal:
+        return _sentence_without_spread(name, baseline, difference, quantity)
+    if difference.shown and (p_holm is None or p_holm < 1 - CONFIDENCE):
+        return _sentence_shown(name, baseline, difference, quantity, p_holm)
+    return _sentence_not_shown(name, baseline, difference, quantity, p_holm)
+
+
+def _sentence_not_shown(
+    name: str, baseline: str, difference: Difference, quantity: Quantity, p_holm: float | None
+) -> str:
+    bounds = [bound for bound in (difference.low, difference.high) if bound is not None]
+    low, high = (_number(bound, quantity, difference, "+") for bound in bounds)
+    hidden = _written(max(map(abs, bounds)), quantity, difference)
+    why = f"leaves zero out, but Holm-adjusted {p_text(p_holm)}"
+    if not difference.shown:
+        why = f"would hide one of up to {hidden}"
+    amount = _written(difference.mean, quantity, difference, "+")
+    interval = f"the 95 % interval {low} to {high} {why}, {_seeds(len(difference.per_seed))}"
+    return f"{name} against {baseline}: no difference in {quantity.name} shown ({amount}; {interval})."
+
+
+def _sentence_without_spread(name: str, baseline: str, difference: Difference, quantity: Quantity) -> str:
+    seeds = _seeds(len(difference.per_seed))
+    if not difference.mean:
+        return f"{name} against {baseline}: {quantity.name} is the same in each of {seeds}."
+    amount = _written(difference.mean, quantity, difference, "+")
+    start = f"{name} against {baseline}: {quantity.name} {amount} in each of {seeds}"
+    return f"{start}, without any spread that an interval could be made of."
+
+
+def _sentence_shown(name: str, baseline: str, difference: Difference, quantity: Quantity, p_holm: float | None) -> str:
+    bounds = sorted(abs(bound) for bound in (difference.low, difference.high) if bound is not None)
+    low, high = (_number(bound, quantity, difference) for bound in bounds)
+    corrected = "" if p_holm is None else f", Holm-adjusted {p_text(p_holm)}"
+    interval = f"95 % interval {low} to {high}, {_seeds(len(difference.per_seed))}{corrected}"
+    amount = _written(abs(difference.mean), quantity, difference)
+    verdict = "better" if (difference.mean > 0) == (quantity.better == "higher") else "worse"
+    if quantity.better == "higher":
+        of = "of" if quantity.share else "in"
+        return f"{name} is {verdict} than {baseline} by {amount} {of} {quantity.name} ({interval})."
+    start = f"{name} against {baseline}" if quantity.better == "neither" else f"{name} is {verdict} than {baseline}"
+    change = "larger" if difference.mean > 0 else "smaller"
+    return f"{start}: {quantity.name} is {change} by {amount} ({interval})."
+
+
+def wins_text(difference: Difference, better: Better = "higher") -> str:
+    """In how many seeds the variant is ahead, with ties where there are any: "better in 4 of 5 seeds, 1 tie"."""
+    ahead = difference.smaller if better == "lower" else difference.larger
+    word = "larger" if better == "neither" else "better"
+    ties = f", {difference.ties} tie{'' if difference.ties == 1 else 's'}" if difference.ties else ""
+    n = len(difference.per_seed)
+    return f"{word} in {ahead} of {n} seed{'' if n == 1 else 's'}{ties}"
+
+
+def network_sentence(name: str, baseline: str, seed: int, difference: NetworkDifference) -> str:
+    """What may be concluded about the two networks of one seed."""
+    mean, low, high = (f"{value * 100:+z.2f}" for value in (difference.mean, difference.low, difference.high))
+    alone = (
+        f"{difference.only_variant:,} are right only with {name} and {difference.only_baseline:,} only with {baseline}"
+    )
+    return (
+        f"{name} against {baseline}, seed {seed}: of {difference.images:,} images {alone}: {mean} points "
+        f"(95 % interval {low} to {high}, McNemar mid-{p_text(difference.p)}). "
+        "About these two networks, not about the method."
+    )
+
+
+def noise_sentence(name: str, noise: SeedNoise) -> str:
+    """Whether McNemar's test of single networks can say anything about the variant."""
+    observed, expected = f"{noise.observed * 100:.2f} points", f"{noise.expected * 100:.2f}"
+    numbers = f"standard deviation {observed}, {expected} expected, {p_text(noise.p)}"
+    if noise.settled:
+        return (
+            f"{name}: that its {noise.seeds} seeds differ more than independent errors would make them is not shown "
+            f"({numbers}); so few seeds could hide it, and a test of two networks stays one of these two."
+        )
+    return (
+        f"{name}: its {noise.seeds} seeds differ more than independent errors would make them ({numbers}): "
+        "a test of two networks says nothing about the method."
+    )
+
+
+def p_text(p: float | None) -> str:
+    """The p value with three decimals, as "p = 0.024" or "p < 0.001"; "no p" where there is none."""
+    if p is None or math.isnan(p):
+        return "no p"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _seeds(n: int) -> str:
+    return "one seed" if n == 1 else f"{n} seeds"
+
+
+def _written(value: float, quantity: Quantity, difference: Difference, sign: str = "") -> str:
+    unit = " points" if quantity.share else ""
+    return _number(value, quantity, difference, sign) + unit
+
+
+def _number(value: float, quantity: Quantity, difference: Difference, sign: str = "") -> str:
+    """The value, with as many decimals as the interval's bound next to zero needs to differ from it, up to six."""
+    scale, decimals = (100, 2) if quantity.share else (1, 3)
+    bounds = [abs(bound) * scale for bound in (difference.low, difference.high) if bound]
+    while decimals < 6 and any(bound < 0.5 * 10**-decimals for bound in bounds):
+        decimals += 1
+    return f"{value * scale:{sign}z.{decimals}f}"

@@ -1,0 +1,1 @@
+"""Where a network looks: which layers and images are explained, and what is measured of the maps."""

@@ -1,0 +1,188 @@
+"""Where a network looks, in numbers: class activation maps of a sample of test images, measured per layer."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Float16, Int64
+from torch import Tensor, nn
+
+from cam_core import cams, quality, relative_to_mean, resize
+from cam_core.agreement import flip_consistency
+from cam_core.faithfulness import deletion_margin
+
+from ..data.dataset import Split
+from ..data.tensors import to_tensor
+from ..training.predictions import Predictions
+from .probes import spread
+
+SAMPLE = 2000
+"""Test images that are measured at most, evenly spread over the split."""
+
+
+EXPENSIVE = 250
+"""How many of those, evenly spread too, are measured by asking the network about changed images."""
+
+
+STEPS = 5
+"""Of deletion; more of them moved the mean over images by less than a fifth of its standard error."""
+
+
+CHUNK = 250  # images whose maps at all layers are held at a time
+_ON_OBJECT: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {
+        "energy": quality.energy_inside,
+        "lift": quality.lift,
+        "pointing": quality.pointing_game,
+        "auc": quality.pixel_auc,
+        "iou": quality.object_iou,
+        "recall": quality.object_recall,
+        "precision": quality.object_precision,
+    }
+)
+
+
+_OF_SHAPE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "spread": quality.spread,
+        "coverage": quality.coverage,
+        "entropy": quality.entropy,
+        "border": quality.border_share,
+        "dead": quality.dead_rate,
+    }
+)
+
+
+ON_OBJECT = ("focus", *_ON_OBJECT)
+"""What is measured of a map against the object's mask, where the data set has masks."""
+
+
+MEASURES = (*ON_OBJECT, *_OF_SHAPE)
+"""What is measured of a map, by the names of columns and metrics; `cam_core.quality` says what they mean."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Where a network looks on the images `indices` of a split; its maps explain the true class.
+
+    `table` has a row per layer and image: `index`, `layer`, `right` (classified correctly) and those of `MEASURES` that
+    the data set allows, NaN where one is undefined. `maps` are the last layer's, at its own resolution and relative to
+    their mean; a dead map is zero.
+    """
+
+    table: pd.DataFrame
+    indices: Int64[np.ndarray, "images"]
+    maps: Float16[np.ndarray, "images rows columns"]
+
+
+def measure(
+    model: nn.Module, layers: Sequence[str], split: Split, predictions: Predictions, method: str, device: str
+) -> Looks:
+    """The measures and maps of at most `SAMPLE` images; `predictions` are those of the whole split."""
+    indices = spread(len(split), SAMPLE)
+    tables: dict[str, list[pd.DataFrame]] = {layer: [] for layer in layers}
+    last = []
+    for chosen in np.array_split(indices, range(CHUNK, len(indices), CHUNK)):
+        images, labels = _batch(split, chosen, device)
+        masks = None if split.masks is None else torch.from_numpy(split.masks[chosen]).to(device)
+        found = cams(model, images, layers, labels, method=method, chunk=CHUNK)
+        for layer, grid, maps in zip(found.layers, found.grids, found.maps, strict=True):
+            values = _of_shape(maps) if masks is None else _on_object(maps, masks, grid) | _of_shape(maps)
+            tables[layer].append(_frame(values).assign(index=chosen, layer=layer, right=predictions.right[chosen]))
+        last.append(relative_to_mean(at_grid(found.maps[-1], found.grids[-1])).half().cpu())
+    table = pd.concat([part for parts in tables.values() for part in parts], ignore_index=True)
+    return Looks(table, indices, torch.cat(last).numpy())
+
+
+def at_grid(maps: Float[Tensor, "n h w"], grid: tuple[int, int]) -> Float[Tensor, "n rows columns"]:
+    """The maps at their layer's own resolution, `grid` = (rows, columns): those that, resized, give them.
+
+    Exact up to rounding, because making maps larger is linear and loses nothing.
+    """
+    down, across = (_undo_resize(cells, side).to(maps) for cells, side in zip(grid, maps.shape[1:], strict=True))
+    return (down @ maps @ across.T).relu()  # rounding can leave less than nothing
+
+
+def _undo_resize(cells: int, side: int) -> Float[Tensor, "{cells} {side}"]:
+    """The matrix that gives back the values that were resized from `cells` to `side`."""
+    return torch.linalg.pinv(resize(torch.eye(cells)[None], (side, cells))[0])
+
+
+def summary(table: pd.DataFrame) -> dict[str, float]:
+    """The mean of each measure per layer, named `cam/<layer>/<measure>`; undefined values are left out of the mean."""
+    means = table.drop(columns=["index", "right"]).groupby("layer", sort=False).mean()
+    return {
+        f"cam/{layer}/{measure}": float(value)
+        for layer, row in means.iterrows()
+        for measure, value in row.items()
+        if pd.notna(value)
+    }
+
+
+def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, int]) -> pd.DataFrame:
+    """What maps that know nothing of the images score against these masks, the mean over images.
+
+    Rows: `uniform`, `random` (a map of noise of that `grid`, rows and columns, for each image; always the same ones)
+    and `centre` (a blob in the middle of each). Columns: `ON_OBJECT`. Images whose mask is empty are left out.
+    """
+    generator = torch.Generator().manual_seed(0)
+    parts = [_of_blind_maps(some, grid, generator) for some in torch.split(torch.from_numpy(masks), CHUNK)]
+    return pd.concat(parts).groupby("map", sort=False).mean().astype(float)
+
+
+def _of_blind_maps(masks: Bool[Tensor, "n h w"], grid: tuple[int, int], generator: torch.Generator) -> pd.DataFrame:
+    n, h, w = masks.shape
+    blind = {
+        "uniform": quality.uniform_map(h, w).expand(n, -1, -1),
+        "random": quality.random_maps(n, grid, (h, w), generator),
+        "centre": quality.centre_blob(h, w).expand(n, -1, -1),
+    }
+    return pd.concat(_frame(_on_object(maps, masks, grid)).assign(map=name) for name, maps in blind.items())
+
+
+def faithfulness(model: nn.Module, layer: str, split: Split, method: str, device: str) -> pd.DataFrame:
+    """One row per image, of `EXPENSIVE` of the sample: `index`, `deletion_margin`, `flip_consistency` at `layer`.
+
+    Maps explain the true class; removed pixels are inpainted. NaN where a map is dead.
+    """
+    sample = spread(len(split), SAMPLE)
+    indices = sample[spread(len(sample), EXPENSIVE)]
+    images, labels = _batch(split, indices, device)
+    own, of_mirrored = (cams(model, some, [layer], labels, method=method) for some in (images, images.flip(3)))
+    values = {
+        "deletion_margin": deletion_margin(model, images, own.maps[0], labels, own.grids[0], steps=STEPS),
+        "flip_consistency": flip_consistency(own.maps[0], of_mirrored.maps[0]),
+    }
+    return _frame(values).assign(index=indices)
+
+
+def faithfulness_summary(table: pd.DataFrame, layer: str) -> dict[str, float]:
+    """The means, as they are logged: `faith/deletion_margin` and `cam/<layer>/flip_consistency`; none of dead maps."""
+    means = {
+        "faith/deletion_margin": float(table["deletion_margin"].mean()),
+        f"cam/{layer}/flip_consistency": float(table["flip_consistency"].mean()),
+    }
+    return {name: mean for name, mean in means.items() if not math.isnan(mean)}
+
+
+def _batch(split: Split, chosen: Int64[np.ndarray, "n"], device: str) -> tuple[Tensor, Tensor]:
+    """Images and true labels on the device."""
+    images = to_tensor(split.images[chosen]).to(device, memory_format=torch.channels_last)
+    return images, torch.from_numpy(split.labels[chosen]).to(device)
+
+
+def _on_object(maps: Tensor, masks: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+    focus = quality.focus_index(maps, masks, grid)
+    return {"focus": focus} | {name: measured(maps, masks) for name, measured in _ON_OBJECT.items()}
+
+
+def _of_shape(maps: Tensor) -> dict[str, Tensor]:
+    return {name: measured(maps) for name, measured in _OF_SHAPE.items()}
+
+
+def _frame(values: Mapping[str, Tensor]) -> pd.DataFrame:
+    return pd.DataFrame({name: value.cpu().numpy() for name, value in values.items()})

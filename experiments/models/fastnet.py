@@ -1,0 +1,108 @@
+"""FastNet: a small convolutional network that learns CIFAR-10 in a few epochs."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .layers import Normalise
+
+STEM_TRAINED = 3 / 8  # of the training; afterwards the stem is frozen
+
+# What is no kernel has a rate of its own beside Muon's: 0.67 (the classifier) and 0.053 (biases) for the summed loss
+# beside 0.24 at batches of 2,000 in airbench94_muon.py (github.com/KellerJordan/cifar10-airbench). Multiplied by the
+# batch size for a mean loss, that is this many times Muon's rate and the root of the batch size. The same two rates
+# then belong to Muon's 0.12 at 500, which `fast` has. They are as large as this because the network divides its logits
+# by its width.
+_CLASSIFIER, _BIAS = (rate * math.sqrt(2000) / 0.24 for rate in (0.67, 0.053))
+
+
+def whitening(images: Float[Tensor, "n 3 h w"], eps: float = 5e-4) -> Float[Tensor, "24 3 2 2"]:
+    """Filters of a convolution that whitens 2x2 patches: the first 12 put out uncorrelated values of second moment 1.
+
+    They are the eigenvectors of the patches' second moments, each divided by the square root of its eigenvalue + `eps`;
+    the other 12 are their negatives, so that nothing is lost in an activation that keeps one sign (K. Jordan, *94% on
+    CIFAR-10 in 3.29 Seconds*, arXiv 2404.00498, section 3.2). `images` are normalised; any number and size will do.
+    """
+    patches = nn.functional.unfold(images, 2)
+    moments = (patches @ patches.mT).sum(0) / (patches.shape[0] * patches.shape[2])
+    values, vectors = torch.linalg.eigh(moments.cpu().double())
+    filters = (vectors / (values.clamp_min(0) + eps).sqrt()).T.reshape(12, 3, 2, 2)
+    return torch.cat((filters, -filters)).to(images)
+
+
+def dirac_conv(channels_in: int, channels: int) -> nn.Conv2d:
+    """A 3x3 convolution without bias whose first filters pass their input on (arXiv 2404.00498, section 3.3)."""
+    conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.dirac_(conv.weight[:channels_in])
+    return conv
+
+
+def shifting_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation with a trained shift and no trained scale; its averages follow the last few batches."""
+    norm = nn.BatchNorm2d(channels, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+def conv_group(channels_in: int, channels: int, *pooling: nn.Module) -> nn.Sequential:
+    """Two convolutions with normalisation and GELU, the first one pooled where `pooling` is given."""
+    return nn.Sequential(
+        *(dirac_conv(channels_in, channels), *pooling, shifting_norm(channels), nn.GELU()),
+        *(dirac_conv(channels, channels), shifting_norm(channels), nn.GELU()),
+    )
+
+
+class FastNet(nn.Module):
+    """A small convolutional net that learns in few epochs: a stem that whitens, three groups of two convolutions, the
+    mean over the image, one linear layer (airbench94 of K. Jordan, arXiv 2404.00498, in other widths).
+
+    The last group does not pool, unlike theirs, and pooling keeps the last row and column, so that the class activation
+    map has 8x8 cells on a 32x32 image instead of 3x3, and its cells lie where they are drawn. Images have sides of 8
+    pixels or more. The filters of the stem are frozen; `whiten` sets them.
+    """
+
+    cam_layers = ("stem", "layer1", "layer2", "layer3")
+    rates_beside_muon = (_CLASSIFIER, _BIAS)
+    widths = (32, 128, 128)
+
+    def __init__(self, classes: int, mean: Sequence[float], std: Sequence[float], dropout: float = 0.0) -> None:
+        super().__init__()
+        a, b, c = self.widths
+        self.normalise = Normalise(mean, std)
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 2), nn.GELU())
+        self.stem.get_parameter("0.weight").requires_grad_(False)
+        self.layer1 = conv_group(24, a, nn.MaxPool2d(2, ceil_mode=True))
+        self.layer2 = conv_group(a, b, nn.MaxPool2d(2, ceil_mode=True))
+        self.layer3 = conv_group(b, c)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(c, classes, bias=False)
+        with torch.no_grad():
+            self.linear.weight.div_(self.linear.weight.std())
+
+    def start_training(self, images: Float[Tensor, "n 3 h w"]) -> None:
+        """Sets the filters of the stem."""
+        self.whiten(images)
+
+    def start_epoch(self, done: float) -> None:
+        """Freezes what is left of the stem after a part of the training, which makes a step a tenth faster."""
+        self.stem.get_parameter("0.bias").requires_grad_(done < STEM_TRAINED)
+
+    def whiten(self, images: Float[Tensor, "n 3 h w"]) -> None:
+        """Sets the filters of the stem from training images in [0, 1], on the network's device."""
+        with torch.no_grad():
+            self.stem.get_parameter("0.weight").copy_(whitening(self.normalise(images)))
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+        x = self.layer3(self.layer2(self.layer1(self.stem(self.normalise(images)))))
+        # Theirs takes the maximum, which hides all cells but one from a map's gradients; the mean is about half of it.
+        return self.linear(self.dropout(2 * x.mean((2, 3)))) / self.linear.in_features
+
+
+class FastNetWide(FastNet):
+    """The same in the widths of airbench94."""
+
+    widths = (64, 256, 256)

@@ -1,0 +1,261 @@
+"""Pages of what variants do differently: images that one of them loses or wins, and their maps on average.
+
+Maps are on the scale of all pictures, in multiples of a map's mean. None of these pages needs a model: single maps come
+at the layer's own resolution, as finished runs have logged them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
+
+from cam_core import Tile, difference_overlay, overlay, relative_to_mean, resize
+from cam_core.overlay import GREY
+from cam_core.sheets import EXPLAINED, NO_EVIDENCE, difference_column, sheet
+
+from ..explaining.probes import in_turn
+from ..training.predictions import Predictions
+from .sheets import notes, verdicts
+from .style import Images, Picture
+
+CHUNK = 256  # maps at a time at the size of the images
+SHOWN = 3  # images of each group: what is read, not skimmed
+MOST_CLASSES = 20
+CHOSEN = (
+    "Chosen by outcome: an illustration, which proves nothing. Of each group the first image of each class in turn, "
+    "whatever its maps look like."
+)
+
+
+EXPLAINED_CLASS = "the true class, the one that is explained."
+SPREAD = "Spread: the standard deviation of the map over seeds, on the same scale: 0 = all seeds agree."
+
+
+@dataclass(frozen=True)
+class Network:
+    """What one network said of some images, `(n, classes)`, and its maps at the layer's own resolution.
+
+    The maps are of the true class, zero or above, on any scale; a dead one is zero everywhere.
+    """
+
+    predictions: Predictions
+    maps: Float[np.ndarray, "n gh gw"]
+
+
+def groups(baseline: Bool[np.ndarray, "n"], variant: Bool[np.ndarray, "n"]) -> dict[str, Bool[np.ndarray, "n"]]:
+    """Which images are fixed, broken, both wrong and both right, from which ones each network classifies correctly."""
+    return {
+        "fixed": ~baseline & variant,
+        "broken": baseline & ~variant,
+        "both wrong": ~baseline & ~variant,
+        "both right": baseline & variant,
+    }
+
+
+def changed(
+    images: Images,
+    networks: Mapping[str, Network],
+    masks: Bool[np.ndarray, "n h w"] | None,
+    classes: Sequence[str],
+    title: str,
+) -> Picture:
+    """Images that the second network of two fixes or breaks, and that both get wrong and right, a few of each.
+
+    Rows are images; columns the original, the map of either network with its prediction, and the second map less the
+    first. Of each group the first image of each class is taken, then the second, so that no picture is picked for its
+    looks; the first row says how many there are. `images` are those that the networks saw, in the same order.
+    """
+    (first, before), (second, after) = networks.items()
+    labels = before.predictions.labels
+    found = groups(before.predictions.right, after.predictions.right)
+    chosen = {group: in_turn(labels, members, SHOWN) for group, members in found.items()}
+    indices = np.concatenate(list(chosen.values()))
+    maps = {name: at_size(network.maps[indices], images.shape[1:3]) for name, network in networks.items()}
+    seen = None if masks is None else masks[indices]
+    columns = {
+        name: _said(images[indices], maps[name], network.predictions, indices, seen, classes)
+        for name, network in networks.items()
+    }
+    return sheet(
+        [Tile(image) for image in images[indices]],
+        columns,
+        difference_column(images[indices], maps),
+        labels=list(_group_labels(chosen, found, labels, classes)),
+        title=title,
+        footer=f"Fixed: wrong with {first}, right with {second}; broken: the other way round.{_none_of(found)} "
+        f"{CHOSEN} Left: {EXPLAINED_CLASS} Below a map: what the network said. {EXPLAINED}",
+    )
+
+
+def _group_labels(
+    chosen: Mapping[str, Int64[np.ndarray, "_"]],
+    found: Mapping[str, Bool[np.ndarray, "n"]],
+    labels: Int64[np.ndarray, "n"],
+    classes: Sequence[str],
+) -> Iterator[str]:
+    """The group and the class of each row; the first row of a group says how many images it has."""
+    for group, indices in chosen.items():
+        count = f"{group}\n{found[group].sum():,} of {len(labels):,}"
+        for turn, index in enumerate(indices):
+            yield f"{group if turn else count}\n{classes[labels[index]]}"
+
+
+def _said(
+    images: Images,
+    maps: Float32[np.ndarray, "m h w"],
+    predictions: Predictions,
+    indices: Int64[np.ndarray, "m"],
+    masks: Bool[np.ndarray, "m h w"] | None,
+    classes: Sequence[str],
+) -> list[Tile]:
+    said, noted = verdicts(predictions, indices, classes), notes(maps, masks)
+    return [
+        verdict.tile(overlay(image, map_), note)
+        for image, map_, verdict, note in zip(images, maps, said, noted, strict=True)
+    ]
+
+
+def _none_of(found: Mapping[str, Bool[np.ndarray, "n"]]) -> str:
+    empty = [group for group, members in found.items() if not members.any()]
+    return f" There is no image that is {' or '.join(empty)}." if empty else ""
+
+
+def over_seeds(
+    images: Images,
+    maps: Mapping[str, Float32[np.ndarray, "seeds n h w"]],
+    masks: Bool[np.ndarray, "n h w"] | None,
+    row_labels: Sequence[str],
+    title: str,
+) -> Picture:
+    """Rows are images; columns the original, and per variant the mean of its seeds' maps and their spread.
+
+    The spread is the standard deviation over seeds, from two seeds on. Of two variants there is also the difference of
+    the means. `maps` are at the images' size, each relative to its mean; a dead one counts as missing.
+    """
+    means, spreads = {}, {}
+    columns: dict[str, list[Tile]] = {}
+    for name, own in maps.items():
+        means[name], spreads[name] = mean_and_spread(own)
+        live = np.any(own, (2, 3)).sum(0).tolist()
+        captions = [_mean_note(note, n, len(own)) for note, n in zip(notes(means[name], masks), live, strict=True)]
+        columns[name if len(own) == 1 else f"{name}\nmean"] = _tiles(images, means[name], captions)
+        if len(own) > 1:
+            columns[f"{name}\nspread"] = _tiles(images, spreads[name], list(map(_spread_note, spreads[name], live)))
+    several = any(len(own) > 1 for own in maps.values())
+    footer = f"Left: {EXPLAINED_CLASS} {EXPLAINED}{f' {SPREAD}' if several else ''}"
+    originals, differences = [Tile(image) for image in images], difference_column(images, means)
+    title = f"{title}, {_seeds(maps)}"
+    return sheet(originals, columns, differences, labels=row_labels, title=title, footer=footer)
+
+
+def _seeds(maps: Mapping[str, Sequence[np.ndarray]] | Mapping[str, Float32[np.ndarray, "seeds n h w"]]) -> str:
+    counts = list(dict.fromkeys(len(own) for own in maps.values()))
+    return "one seed" if counts == [1] else f"{' / '.join(map(str, counts))} seeds"
+
+
+def mean_and_spread(
+    maps: Float32[np.ndarray, "seeds n h w"],
+) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"]]:
+    """The mean and the standard deviation (n - 1) over seeds, without dead maps; zero where there are too few of them.
+
+    The maps are relative to their mean.
+    """
+    live = maps.any((2, 3), keepdims=True)
+    count = live.sum(0)
+    mean = maps.sum(0) / np.maximum(count, 1)
+    squares = np.where(live, (maps - mean) ** 2, 0).sum(0)
+    spread = np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), 0)
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def _mean_note(note: str, live: int, seeds: int) -> str:
+    return note if live in (0, seeds) else f"{note}\n{seeds - live} of {seeds} seeds: {NO_EVIDENCE}".strip()
+
+
+def _spread_note(spread: Float32[np.ndarray, "h w"], live: int) -> str:
+    return f"{spread.mean():.2f} on average" if live > 1 else "no spread of fewer than two maps"
+
+
+def _tiles(images: Images, maps: Float32[np.ndarray, "n h w"], captions: Sequence[str]) -> list[Tile]:
+    return [Tile(overlay(image, map_), text) for image, map_, text in zip(images, maps, captions, strict=True)]
+
+
+def mean_maps(
+    images: Images,
+    labels: Int64[np.ndarray, "n"],
+    maps: Mapping[str, Sequence[Float[np.ndarray, "n gh gw"]]],
+    classes: Sequence[str],
+    title: str,
+) -> Picture:
+    """Rows are all images and those of each class: their mean, each variant's mean map, its difference to the first's.
+
+    What all maps of a class have in common shows here, such as a preference for the middle. `maps` has of each variant
+    an array per seed at the layer's own resolution, on any scale; dead maps count as missing. The mean over images
+    comes before that over seeds.
+    """
+    some = [number for number in range(len(classes)) if (labels == number).any()]
+    kept = [np.ones(len(labels), bool), *(labels == number for number in some[:MOST_CLASSES])]
+    size = images.shape[1], images.shape[2]
+    means = {
+        name: np.stack([mean_map([own[members] for own in seeds], size) for members in kept])
+        for name, seeds in maps.items()
+    }
+    (first, baseline), *others = means.items()
+    cut = f" The first {MOST_CLASSES} of {len(some)} classes." if len(some) > MOST_CLASSES else ""
+    return sheet(
+        [Tile(_mean_image(images[members]), f"mean of {members.sum():,}") for members in kept],
+        {name: [_mean_tile(map_) for map_ in own] for name, own in means.items()},
+        {f"{name} − {first}": list(map(_difference_tile, own, baseline)) for name, own in others},
+        labels=["all", *(classes[number] for number in some[:MOST_CLASSES])],
+        title=f"{title}, {_seeds(maps)}",
+        footer=f"Left: {EXPLAINED_CLASS} Below a map: its lowest and its highest value. {EXPLAINED}{cut}",
+    )
+
+
+def mean_map(
+    maps: Sequence[Float[np.ndarray, "_ gh gw"]], size: tuple[int, int]
+) -> Float32[np.ndarray, "{size[0]} {size[1]}"]:
+    """The mean over images, then over seeds, of maps relative to their mean at that size; without dead ones.
+
+    Zero everywhere where all are dead.
+    """
+    live = [own[np.any(own, (1, 2))] for own in maps]
+    means = [_mean_of(own, size) for own in live if len(own)]
+    return np.stack(means).mean(0).astype(np.float32) if means else np.zeros(size, np.float32)
+
+
+def _mean_of(maps: Float[np.ndarray, "n gh gw"], size: tuple[int, int]) -> Float64[np.ndarray, "h w"]:
+    total = np.zeros(size)
+    for start in range(0, len(maps), CHUNK):  # bounds the memory
+        total += at_size(maps[start : start + CHUNK], size).sum(0)
+    return total / len(maps)
+
+
+def at_size(maps: Float[np.ndarray, "n gh gw"], size: tuple[int, int]) -> Float32[np.ndarray, "n {size[0]} {size[1]}"]:
+    """Maps at a layer's own resolution, resized and then relative to their mean, as those that are drawn elsewhere."""
+    return relative_to_mean(resize(torch.from_numpy(maps.astype(np.float32)), size)).numpy()
+
+
+def _mean_image(images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    return np.rint(images.mean(0)).astype(np.uint8)
+
+
+def _mean_tile(map_: Float32[np.ndarray, "h w"]) -> Tile:
+    caption = f"{map_.min():.2f} to {map_.max():.2f}" if map_.any() else NO_EVIDENCE
+    return Tile(overlay(_grey(map_), map_), caption)
+
+
+def _difference_tile(map_: Float32[np.ndarray, "h w"], baseline: Float32[np.ndarray, "h w"]) -> Tile:
+    """The map less the baseline's; nothing where one of the two is dead."""
+    if not map_.any() or not baseline.any():
+        return Tile(_grey(map_), NO_EVIDENCE)
+    difference = map_ - baseline
+    caption = f"{difference.min():+z.2f} to {difference.max():+z.2f}"
+    return Tile(difference_overlay(_grey(map_), difference), caption)
+
+
+def _grey(map_: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """What lies under the colours of the bars, so that they are those of the bars."""
+    return np.full((*map_.shape, 3), GREY, np.uint8)

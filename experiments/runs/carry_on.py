@@ -1,0 +1,46 @@
+"""The checkpoint of a run: where it lies, whether there is one to carry on from."""
+
+from pathlib import Path
+
+from ..settings.base import AUTO, NONE
+from ..settings.train import TrainSettings
+from ..system.progress import Reporter
+from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, of_this_training
+
+
+def keeper_of(settings: TrainSettings, fingerprint: str) -> Keeper | None:
+    """What writes the checkpoints that the settings ask for; None where they ask for none."""
+    where = settings.checkpoint
+    if where == NONE:
+        return None
+    if where == AUTO:
+        return Keeper(_own_checkpoint(settings, fingerprint), AUTO_EVERY_S, passing=True)
+    return Keeper(Path(where).expanduser(), 0.0, passing=False)
+
+
+def find_checkpoint(settings: TrainSettings, fingerprint: str, reporter: Reporter) -> Checkpoint | None:
+    """The checkpoint that the settings say to carry on from, or None.
+
+    Raises:
+        CheckpointError: a file was named that is no checkpoint of this training.
+    """
+    if settings.resume == NONE:
+        return None
+    named = settings.checkpoint if settings.resume == AUTO else settings.resume
+    if named not in (AUTO, NONE):
+        path = Path(named).expanduser()
+        return None if settings.resume == AUTO and not path.exists() else _checkpoint_in(path, settings, fingerprint)
+    own = _own_checkpoint(settings, fingerprint)
+    try:
+        return _checkpoint_in(own, settings, fingerprint) if own.exists() else None
+    except CheckpointError as error:
+        reporter.say(f"starts over: {error}")
+        return None
+
+
+def _checkpoint_in(path: Path, settings: TrainSettings, fingerprint: str) -> Checkpoint:
+    return of_this_training(path, fingerprint, settings.as_params())
+
+
+def _own_checkpoint(settings: TrainSettings, fingerprint: str) -> Path:
+    return Path(settings.data_dir).expanduser() / "checkpoints" / f"{fingerprint}.pt"

@@ -1,0 +1,144 @@
+"""What a trained network does on the test images and where it looks, as records."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from cam_core import Cams, cams_of_methods
+
+from ..data.tensors import to_tensor
+from ..explaining import measuring
+from ..explaining.backgrounds import BACKGROUNDS, background_shift
+from ..explaining.probes import SPLIT, Probes, probes
+from ..pictures.curves import confusion, curves
+from ..tracking.records import Arrays, Metrics, Model, Picture, Record, Table
+from ..training.predictions import (
+    Predictions,
+    confusion_matrix,
+    predict,
+    predict_with_mirrors,
+    prediction_table,
+    with_mirrors,
+)
+from .illustrate import iter_galleries, iter_probe_records
+from .prepare import Prepared
+
+
+def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -> Iterator[list[Record]]:
+    """What the trained network does and where it looks, in portions; the time each takes goes to the clock."""
+    clock, dataset, explaining = prepared.clock, prepared.dataset, prepared.explaining
+    split, epoch = dataset.splits[SPLIT], int(history.index[-1])
+    with clock.measuring("evaluate"):
+        predictions = predict(model, split.images, split.labels, prepared.machine.device)
+        evaluated = [*iter_evaluation(prepared, model, predictions, epoch), *iter_best_epoch(history)]
+    yield evaluated
+    with clock.measuring("cam"):
+        chosen = probes(dataset)
+        maps = cams_of_methods(
+            model,
+            to_tensor(chosen.images),
+            explaining.layers,
+            torch.from_numpy(chosen.labels),
+            methods=explaining.all_methods,
+        )
+        looked = list(iter_looks(prepared, model, chosen, maps[explaining.method], predictions, epoch))
+    yield looked
+    with clock.measuring("faithfulness"):
+        asked = list(iter_faithfulness(prepared, model, epoch))
+    yield asked
+    with clock.measuring("pictures"):
+        pictures = [
+            *iter_probe_records(prepared, chosen, maps, predictions, epoch),
+            *iter_galleries(prepared, model, predictions),
+            Picture("curves.png", curves(history, curves_title(prepared, history))),
+        ]
+    yield pictures
+
+
+def model_record(prepared: Prepared, model: nn.Module) -> Model:
+    """The trained network, with two test images and what it says of them."""
+    split = prepared.dataset.splits[SPLIT]
+    said = predict(model, split.images[:2], split.labels[:2], prepared.machine.device)
+    return Model(model, to_tensor(split.images[:2]).numpy(), said.logits, prepared.settings.epochs)
+
+
+def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictions, epoch: int) -> Iterator[Record]:
+    """Accuracy on the test images, every prediction, confusions; on the scenes also what the background does."""
+    dataset = prepared.dataset
+    if not prepared.settings.track_test:  # otherwise the last epoch has logged them
+        yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
+    if prepared.settings.test_flip:
+        yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
+    yield Table("predictions.parquet", prediction_table(predictions, dataset.classes))
+    counts = confusion_matrix(predictions, len(dataset.classes))
+    yield Picture("confusion.png", confusion(counts, dataset.classes))
+    found = {
+        name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
+        for name in BACKGROUNDS
+        if name in dataset.splits
+    }
+    if found:
+        yield Metrics(background_shift(found), epoch)
+
+
+def _accuracies_with_mirrors(
+    prepared: Prepared, model: nn.Module, predictions: Predictions
+) -> Iterator[tuple[str, float]]:
+    splits, device = prepared.dataset.splits, prepared.machine.device
+    found = {SPLIT: with_mirrors(predictions, model, splits[SPLIT].images, device)}
+    if val := splits.get("val"):
+        found["val"] = predict_with_mirrors(model, val.images, val.labels, device)
+    for name, averaged in found.items():
+        yield f"{name}/accuracy_with_mirrors", averaged.accuracy
+
+
+def iter_best_epoch(history: pd.DataFrame) -> Iterator[Metrics]:
+    """The epoch that does best on the tracked test images: what a source may report, not an estimate."""
+    if "test/accuracy" in history:
+        best, accuracy = _best_epoch(history)
+        found = {"test/best_accuracy": accuracy, "test/best_epoch": float(best)}
+        yield Metrics(found, int(history.index[-1]))
+
+
+def _best_epoch(history: pd.DataFrame) -> tuple[int, float]:
+    """The epoch of the highest test accuracy, the first of equals, and that accuracy."""
+    curve = history["test/accuracy"]
+    return int(curve.index[int(curve.argmax())]), float(curve.max())
+
+
+def curves_title(prepared: Prepared, history: pd.DataFrame) -> str:
+    """The run's name, what its last and its best epoch reached where the test images were tracked, what train is of."""
+    smoothing = prepared.settings.label_smoothing
+    smoothed = f", labels smoothed by {smoothing:g}" if smoothing else ""
+    what = f"train: mean over the epoch's steps, on augmented images{smoothed}"
+    if "test/accuracy" not in history:
+        return f"{prepared.name}\n{what}"
+    (best, accuracy), last = _best_epoch(history), history["test/accuracy"].iloc[-1]
+    found = f"{accuracy:.2%} in epoch {best}"
+    reached = f"test accuracy {last:.2%} after the last epoch; best of {len(history)}: {found}"
+    return f"{prepared.name}: {reached}\n{what}"
+
+
+def iter_looks(
+    prepared: Prepared, model: nn.Module, chosen: Probes, own: Cams, predictions: Predictions, epoch: int
+) -> Iterator[Record]:
+    """Where it looks: measures of a sample of the test images, and its maps beside those of the images in `chosen`."""
+    explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
+    looks = measuring.measure(model, explaining.layers, split, predictions, explaining.method, prepared.machine.device)
+    yield Metrics(measuring.summary(looks.table), epoch)
+    yield Table("cam_measures.parquet", looks.table)
+    arrays = {"maps": own.maps.cpu().numpy(), "strength": own.strength.cpu().numpy()}
+    arrays |= {"indices": chosen.indices, "labels": chosen.labels, "layers": np.array(own.layers)}
+    yield Arrays("maps.npz", arrays | {"sample_indices": looks.indices, "sample_maps": looks.maps})
+
+
+def iter_faithfulness(prepared: Prepared, model: nn.Module, epoch: int) -> Iterator[Record]:
+    """Whether the last layer's maps say what the network used, on fewer images."""
+    explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
+    last = explaining.layers[-1]
+    table = measuring.faithfulness(model, last, split, explaining.method, prepared.machine.device)
+    yield Metrics(measuring.faithfulness_summary(table, last), epoch)
+    yield Table("faithfulness.parquet", table)

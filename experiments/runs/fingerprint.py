@@ -1,0 +1,45 @@
+"""What makes two runs the same run."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import cam_core
+
+from ..data.dataset import Dataset
+from ..settings.train import TrainSettings
+from ..training.machine import Machine
+
+# The code that decides a result: whole rooms, and the module that reads the notation of settings. A run made by other
+# code is not the same run.
+_ROOMS = ("data", "models", "augmentation", "training", "explaining")
+_NOTATION = Path("settings", "notation.py")
+
+# Options that change where or how fast something is computed, or that the data set's digest stands for.
+_NOT_IDENTITY = {
+    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout"),
+    *("device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"),
+}
+
+
+def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
+    """20 hex digits that are the same where settings, data, number format, code and libraries decide the same result.
+
+    The same up to rounding: threads and compilation are left out, as are options without effect.
+    """
+    left_out = settings.idle().keys() | _NOT_IDENTITY
+    options = {name: value for name, value in settings.as_params().items() if name not in left_out}
+    code = hashlib.sha256(b"".join(source.read_bytes() for source in deciding_sources())).hexdigest()
+    libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
+    # In another memory layout the state of an optimizer means another thing.
+    computed = [machine.device, machine.precision, machine.channels_last, settings.augment_path]
+    identity = [options, dataset.digest, *computed, code, libraries]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def deciding_sources() -> list[Path]:
+    """The files whose text is part of every fingerprint, always in the same order."""
+    suite, engine = Path(__file__).parents[1], Path(cam_core.__file__).parent
+    rooms = [path for room in _ROOMS for path in sorted((suite / room).rglob("*.py"))]
+    return [*rooms, suite / _NOTATION, *sorted(engine.glob("*.py"))]

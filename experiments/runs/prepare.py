@@ -1,0 +1,96 @@
+"""Everything a training needs, checked before anything is trained or logged."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..augmentation.choice import augmentation
+from ..augmentation.declared import Augmentation
+from ..data.dataset import Dataset
+from ..data.load import load, resolve_name
+from ..explaining.choice import Explaining, resolve_explaining
+from ..settings.base import AUTO, NONE
+from ..settings.train import TrainSettings
+from ..system.progress import Reporter
+from ..training.checkpoints import Checkpoint, check_place
+from ..training.machine import Machine, resolve_machine
+from .carry_on import find_checkpoint
+from .clock import Clock
+from .fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a training needs, checked; nothing has been trained or logged yet."""
+
+    name: str
+    settings: TrainSettings
+    dataset: Dataset
+    machine: Machine
+    augmentation: Augmentation
+    explaining: Explaining
+    fingerprint: str
+    checkpoint: Checkpoint | None
+    clock: "Clock"
+
+
+def prepare(
+    settings: TrainSettings,
+    *,
+    name: str | None = None,
+    dataset: Dataset | None = None,
+    reporter: Reporter | None = None,
+) -> Prepared:
+    """Loads the data set (unless it is passed) and resolves what was left to the machine.
+
+    Raises:
+        SettingsError, data.DataError, CheckpointError: when the training cannot be started as asked.
+    """
+    clock = Clock()
+    machine = resolve_machine(settings)
+    torch.set_num_threads(machine.threads)
+    explaining = resolve_explaining(settings)
+    with clock.measuring("data"):
+        if dataset is None:
+            dataset = load_dataset(settings, reporter or Reporter())
+        mean, _ = dataset.statistics
+    identity = fingerprint(settings, dataset, machine)
+    if settings.checkpoint not in (AUTO, NONE):
+        check_place(Path(settings.checkpoint).expanduser())
+    return Prepared(
+        name=name or default_name(settings),
+        settings=settings,
+        dataset=dataset,
+        machine=machine,
+        augmentation=augmentation(settings, settings.side, mean, machine.device, machine.memory_format),
+        explaining=explaining,
+        fingerprint=identity,
+        checkpoint=find_checkpoint(settings, identity, reporter or Reporter()),
+        clock=clock,
+    )
+
+
+def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
+    """The data set that the settings name; says which one `auto` became."""
+    name = resolve_name(settings.dataset, settings.data_dir, reporter.say)
+    dataset = load(
+        name,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        background_bias=settings.background_bias,
+        train_images=settings.train_images,
+        holdout=settings.holdout,
+        progress=reporter.say,
+    )
+    sizes = ", ".join(
+        f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test") if split in dataset.splits
+    )
+    reporter.say(f"data set {dataset.name}: {sizes} images ({dataset.source})")
+    return dataset
+
+
+def default_name(settings: TrainSettings) -> str:
+    """What the run is called in MLflow unless it has a name."""
+    variant = f"cutout {settings.cutout_size} px" if settings.cutout else "baseline"
+    return f"{variant}, seed {settings.seed}"

@@ -1,0 +1,167 @@
+"""One training in a run of its own: trained, evaluated, explained, logged."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from ..system.progress import Reporter
+from ..tracking.client import FINGERPRINT, TRAIN
+from ..tracking.lifetime import open_run
+from ..tracking.reading import FinishedRun, finished_run
+from ..tracking.records import Metrics, Record, Tag
+from ..tracking.ui import ui_address, ui_hint
+from ..tracking.writing import Run
+from ..training.checkpoints import Checkpoint, CheckpointError
+from ..training.loop import build_model, fit, steps_of
+from .carry_on import keeper_of
+from .contents import iter_settings
+from .evaluate import iter_findings, model_record
+from .prepare import Prepared
+
+EXPLAINING = 0.1  # share of the work after the training, for the progress bar
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+Finds = Callable[[Prepared, nn.Module], Iterable[Record]]
+
+
+def no_further(prepared: Prepared, model: nn.Module) -> Iterable[Record]:
+    """Nothing beyond what every run finds out."""
+    return ()
+
+
+def work(prepared: Prepared) -> int:
+    """Steps of the progress bar: the training steps and a share for what follows them."""
+    done = prepared.checkpoint.epochs if prepared.checkpoint else 0
+    return _training_steps(prepared) - done * _steps_of_an_epoch(prepared) + _explaining_steps(prepared)
+
+
+def _training_steps(prepared: Prepared) -> int:
+    return prepared.settings.epochs * _steps_of_an_epoch(prepared)
+
+
+def _steps_of_an_epoch(prepared: Prepared) -> int:
+    return steps_of(len(prepared.dataset.splits["train"]), prepared.settings.batch_size)
+
+
+def _explaining_steps(prepared: Prepared) -> int:
+    return max(1, round(EXPLAINING * _training_steps(prepared)))
+
+
+def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None = None) -> FinishedRun:
+    """Trains, evaluates and explains the variant in an MLflow run of its own, and returns that run.
+
+    Raises:
+        TrainingDiverged: when the loss is no longer finite; the run is then marked as failed.
+    """
+    with open_run(kind=TRAIN, name=prepared.name, tags=tags_of(prepared), parent_run_id=parent_run_id) as run:
+        train_into(run, prepared, reporter)
+    finish(prepared)
+    return finished_run(run.id)
+
+
+def tags_of(prepared: Prepared) -> dict[str, str]:
+    """The tags that a run of this training carries from its beginning."""
+    return {FINGERPRINT: prepared.fingerprint, "camparison.dataset": prepared.dataset.name}
+
+
+def finish(prepared: Prepared) -> None:
+    """The run is complete: a checkpoint that was kept in passing has done its work."""
+    if keeper := keeper_of(prepared.settings, prepared.fingerprint):
+        keeper.finish()
+
+
+def train_into(
+    run: Run,
+    prepared: Prepared,
+    reporter: Reporter,
+    on_epoch: OnEpoch = lambda epoch, metrics: None,
+    further: Finds = no_further,
+    *,
+    keep_model: bool = True,
+) -> None:
+    """Trains, evaluates and explains the variant, and logs everything into `run`, which stays open.
+
+    `on_epoch` is called with each epoch, counted from 1, and its metrics before they are logged; what it raises ends
+    the training. `further` finds out more about the trained network than every run does. With `keep_model` the run
+    holds the network itself.
+
+    Raises:
+        TrainingDiverged: when the loss is no longer finite.
+    """
+    settings, dataset, clock = prepared.settings, prepared.dataset, prepared.clock
+
+    def log(records: Sequence[Record]) -> None:
+        with clock.measuring("tracking"):
+            run.log(records)
+
+    reporter.stage(prepared.name)
+    log(list(iter_settings(prepared)))
+    model = build_model(settings, len(dataset.classes), *dataset.statistics)
+    history: dict[int, dict[str, float]] = {}
+    if before := prepared.checkpoint:
+        history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}
+        clock.add(before.clock)
+        log(
+            [
+                Tag("camparison.resumed_after_epoch", str(before.epochs)),
+                *(Metrics(metrics, epoch) for epoch, metrics in history.items()),
+            ]
+        )
+        reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
+    keeper = keeper_of(prepared.settings, prepared.fingerprint)
+    state = before.state if before else None
+    results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)
+    while True:
+        with clock.measuring("train"):
+            result = next(results, None)
+        if result is None:
+            break
+        history[result.epoch] = result.metrics
+        on_epoch(result.epoch, result.metrics)
+        log([Metrics(result.metrics, result.epoch)])
+        if keeper:
+            try:
+                with clock.measuring("checkpoint"):
+                    keeper.keep(_checkpoint(prepared, history, result.state()))
+            except CheckpointError as error:  # hours of training are worth more than the state of one epoch
+                reporter.say(f"{prepared.name}: {error}")
+    reporter.stage(f"{prepared.name}: explaining")
+    for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
+        log(records)
+    log(list(further(prepared, model)))
+    if keep_model:
+        log([model_record(prepared, model)])
+    run.log([Metrics(clock.metrics(), settings.epochs)])
+    reporter.advance(_explaining_steps(prepared))
+
+
+def _checkpoint(prepared: Prepared, history: Mapping[int, dict[str, float]], state: Mapping[str, Any]) -> Checkpoint:
+    """What the training needs to carry on after the last epoch of `history`."""
+    return Checkpoint(prepared.fingerprint, prepared.settings.as_params(), dict(history), asdict(prepared.clock), state)
+
+
+def assist(prepared: Prepared) -> None:
+    """Trains along with the first of several processes, which runs `train`; nothing is logged or kept.
+
+    Raises:
+        TrainingDiverged, parallel.ProcessLost: as in the first process.
+    """
+    settings, dataset = prepared.settings, prepared.dataset
+    model = build_model(settings, len(dataset.classes), *dataset.statistics)
+    for _ in fit(model, dataset, prepared.augmentation, settings, prepared.machine):
+        pass
+
+
+def headline(run: FinishedRun) -> str:
+    """What the run achieved and where to look, for the terminal."""
+    link = ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
+    metrics = run.metrics
+    words = [f"{run.name}: test accuracy {metrics['test/accuracy']:.2%}"]
+    if "val/accuracy" in metrics:
+        words.append(f"validation {metrics['val/accuracy']:.2%}")
+    if "test/best_accuracy" in metrics:
+        best = f"{metrics['test/best_accuracy']:.2%} in epoch {metrics['test/best_epoch']:.0f}"
+        words.append(f"after the last epoch; best of its epochs {best}, chosen on the test images")
+    return f"{', '.join(words)} (one seed)\nin MLflow{ui_hint()}:\n  {link}"

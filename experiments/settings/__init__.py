@@ -1,0 +1,1 @@
+"""Options of every entry point: their types, texts, recipes, and the command line."""

@@ -1,0 +1,141 @@
+"""Strict settings: recipe, default or value given by hand, and every problem at once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..errors import CannotStart, did_you_mean
+from .option_texts import allowed_text
+from .recipes import RECIPES, RecipeError, find, with_steps_for
+
+AUTO = "auto"
+NONE = "none"
+S = TypeVar("S", bound="Settings")  # beartype, which checks types under pytest, does not take typing.Self here
+
+
+class SettingsError(CannotStart):
+    """Every problem found in the settings, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class _ByRecipe:
+    """Marks an option whose value comes from the recipe unless given by hand."""
+
+
+BY_RECIPE = _ByRecipe()
+
+
+def read_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Keeps a text as it is where `parse` reads it."""
+
+    def checked(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(checked)
+
+
+class Settings(BaseModel):
+    """The options of one entry point, read only; unknown options are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: ClassVar[str]
+    _given: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The options given by hand, spelled as on the command line; those given as their default are left out."""
+        return self._given
+
+    def __eq__(self, other: object) -> bool:
+        """The same options; how they were given makes no difference."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    @classmethod
+    def of(cls: type[S], **given: object) -> S:
+        """The settings that follow from `given`: what is not given, or `auto`, is as the recipe or the default says.
+
+        Raises:
+            SettingsError: with every problem, one line each.
+        """
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        problems = [
+            f"unknown option {name!r}{did_you_mean(name, list(cls.model_fields))}"
+            for name in given.keys() - known.keys()
+        ]
+        values = cls._recipe_values(given) | {k: v for k, v in known.items() if not cls._left_to_recipe(k, v)}
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            sentences = [_sentence(cls, detail) for detail in error.errors()]
+            raise SettingsError([*problems, *dict.fromkeys(sentences)]) from None
+        if problems:
+            raise SettingsError(problems)
+        became = settings.as_params()
+        settings._given = {
+            name: text
+            for name, value in known.items()
+            if (text := spelled(value)) != AUTO and became[name] != cls.default_text(name)
+        }
+        return settings
+
+    @classmethod
+    def default_text(cls, name: str) -> str:
+        """The default as it is spelled on the command line and in `MLproject`."""
+        field = cls.model_fields[name]
+        return AUTO if BY_RECIPE in field.metadata else spelled(field.default)
+
+    def as_params(self) -> dict[str, str]:
+        """Every option with its value, spelled as on the command line."""
+        return {name: spelled(getattr(self, name)) for name in type(self).model_fields}
+
+    def without_effect(self) -> dict[str, str]:
+        """One line for each option given by hand that the others make meaningless: a slip that would go unnoticed."""
+        return {}
+
+    @classmethod
+    def shown(cls, name: str, value: object) -> str:
+        """The value of an option as messages tell it."""
+        return str(value)
+
+    @classmethod
+    def _left_to_recipe(cls, name: str, value: object) -> bool:
+        return value == AUTO and BY_RECIPE in cls.model_fields[name].metadata
+
+    @classmethod
+    def _recipe_values(cls, given: Mapping[str, object]) -> dict[str, object]:
+        try:
+            values = find(str(given.get("recipe", cls.model_fields["recipe"].default))).values
+        except RecipeError:
+            # Reported by the field of its own; the other options are still checked against some recipe.
+            values = RECIPES["fast"].values
+        return (
+            dict(values) if given.get("lr_steps", AUTO) != AUTO else dict(with_steps_for(given.get("epochs"), values))
+        )
+
+
+def spelled(value: object) -> str:
+    """The value of an option as it is typed on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
+    """One line: the option, the value given, what is allowed, and a near miss where there is one."""
+    name = str(detail["loc"][0]) if detail["loc"] else "settings"
+    value = cls.shown(name, detail["input"])
+    if detail["type"] == "value_error":
+        error = str(detail["ctx"]["error"])
+        return f"{name}={value}: {error}" if detail["loc"] else error
+    field = cls.model_fields[name]
+    choices = [kind for kind in get_args(field.annotation) if isinstance(kind, str)]
+    hint = did_you_mean(value, choices) if isinstance(detail["input"], str) else ""
+    allowed = allowed_text(field) or detail["msg"]
+    return f"{name}={value}: must be {allowed}{hint}"

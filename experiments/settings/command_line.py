@@ -1,0 +1,154 @@
+"""The command line of every entry point, made from its settings."""
+
+import argparse
+import inspect
+import shutil
+import sys
+import textwrap
+from collections import deque
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from pydantic.fields import FieldInfo
+
+from .base import BY_RECIPE, S, Settings, SettingsError, spelled
+from .option_texts import allowed_text
+from .recipes import RECIPES
+from .train import TrainSettings
+
+
+def read(cls: type[S], argv: Sequence[str] | None = None) -> S:
+    """The settings given on the command line; prints every problem, one line each, and exits with 2."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if {"-h", "--help"} & set(words):
+        _parser(cls).print_help()
+        raise SystemExit(0)
+    options, problems = options_in(words, cls.model_fields.keys())
+    try:
+        settings = cls.of(**options)
+        problems += settings.without_effect().values()
+    except SettingsError as error:
+        problems += error.problems
+    if problems:
+        fail(cls.command, problems)
+    return settings
+
+
+def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """Every `--name value` and `--name=value` of the command line, and a line for each word that no option takes."""
+    options: dict[str, str] = {}
+    problems = []
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            problems.append(_stray(word, known))
+        elif equals:
+            options[name] = value
+        elif not rest or (rest[0].startswith("--") and rest[0][2:].partition("=")[0] in known):
+            problems.append(f"--{name}: has no value; give one, as in --{name} VALUE")
+        else:
+            options[name] = rest.popleft()
+    return options, problems
+
+
+def _stray(word: str, known: Collection[str]) -> str:
+    """What is wrong with a word that no option takes, with the spelling that was probably meant."""
+    name, equals, value = word.lstrip(_DASHES).partition("=")
+    near = name if name in known else next(iter(get_close_matches(name, known, n=1)), "")
+    meant = f"--{near} {value}".rstrip() if near else ""
+    if equals or word[:1] in _DASHES:
+        cure = f"did you mean {meant}?" if meant else "options are written --name value"
+    else:
+        cure = "options are written --name value, and a value with spaces in quotes"
+    return f"{word!r}: no option takes this word; {cure}"
+
+
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # word processors make other dashes out of two hyphens
+
+
+def typed(cls: type[Settings], words: Sequence[str]) -> dict[str, str]:
+    """The options among `words`, not yet checked; prints words that no option takes and exits with 2."""
+    options, problems = options_in(words, cls.model_fields.keys())
+    if problems:
+        fail(cls.command, problems)
+    return options
+
+
+def fail(command: str, problems: Sequence[str]) -> NoReturn:
+    """Print the problems, one line each, and exit with 2."""
+    for problem in problems:
+        print(f"{command}: {problem}", file=sys.stderr)
+    print(f"{command}: nothing was started; '{command} --help' lists every option", file=sys.stderr)
+    raise SystemExit(2)
+
+
+# The first option of each group in the help text.
+_GROUPS = {
+    "dataset": "data",
+    "model": "network",
+    "epochs": "optimisation",
+    "hflip": "augmentation of the training images",
+    "cam_method": "pictures",
+    "device": "machine",
+}
+
+
+def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=cls.command,
+        usage="%(prog)s [--option value ...]",
+        description=inspect.cleandoc(cls.__doc__ or ""),
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=_width()),
+        epilog="auto, where a recipe is named in brackets: as the recipe says.\n\nrecipes:\n" + _recipes_help(),
+    )
+    group: argparse._ArgumentGroup = parser.add_argument_group("what to run")
+    for name, field in sorted(
+        cls.model_fields.items(),
+        key=lambda item: item[0] not in cls.model_fields.keys() - TrainSettings.model_fields.keys(),
+    ):
+        if name in _GROUPS:
+            group = parser.add_argument_group(_GROUPS[name])
+        group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="", help=_help(cls, name, field))
+    return parser
+
+
+def _width() -> int:
+    """Columns of the help text: the terminal's, up to what is pleasant to read."""
+    return min(shutil.get_terminal_size().columns - 2, 110)
+
+
+def _recipes_help() -> str:
+    lines = [
+        textwrap.fill(
+            f"{name:<18} {recipe.summary}; source: {recipe.source}; reported: {recipe.reported}; "
+            f"here: {recipe.measured}",
+            _width(),
+            initial_indent="  ",
+            subsequent_indent=" " * 21,
+        )
+        for name, recipe in RECIPES.items()
+    ]
+    return "\n".join(lines)
+
+
+def _help(cls: type[Settings], name: str, field: FieldInfo) -> str:
+    allowed = allowed_text(field)
+    text = f"{field.description}{f'; {allowed}' if allowed else ''} (default: {_default_help(cls, name)})"
+    return text.replace("%", "%%")
+
+
+def _default_help(cls: type[Settings], name: str) -> str:
+    if BY_RECIPE not in cls.model_fields[name].metadata:
+        return cls.default_text(name)
+    recipes: dict[str, list[str]] = {}
+    for recipe in RECIPES:
+        recipes.setdefault(spelled(RECIPES[recipe].values[name]), []).append(recipe)
+    if len(recipes) == 1:
+        return f"{next(iter(recipes))} in every recipe"
+    others = max(recipes.values(), key=len)
+    words = {value: "other recipes" if names is others else ", ".join(names) for value, names in recipes.items()}
+    return "; ".join(f"{names}: {value}" for value, names in sorted(words.items(), key=lambda item: "oth" in item[1]))

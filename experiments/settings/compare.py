@@ -1,0 +1,124 @@
+"""The options of a comparison."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from .base import AUTO, NONE, read_by
+from .train import TrainSettings
+from .variants import NAME_PATTERN
+
+CHOOSING = ("runs", "filter", "study")
+"""Options of which each chooses finished runs."""
+FOR_FINISHED = (*CHOOSING, "allow_same", "quiet", "data_dir")
+"""Options that have an effect where finished runs are compared."""
+
+
+def study_name(text: str) -> str:
+    """The name of a study of `tune`, as it was given.
+
+    Raises:
+        ValueError: it has other signs than MLflow's filters and file names can take.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text):
+        raise ValueError("must be a name of letters, digits, _ . -, up to 100")
+    return text
+
+
+class CompareSettings(TrainSettings):
+    """Train what is missing of several variants, then compare them side by side.
+
+    Every option of a training may be given too and then holds for all variants.
+    """
+
+    command: ClassVar[str] = "python -m experiments.compare"
+
+    variants: str = Field(
+        "baseline,cutout",
+        description="two to ten, separated by ; or ,: baseline, cutout, or 'name: option=value option=value'",
+    )
+    seeds: int = Field(
+        1, ge=1, le=100, description="seeds per variant, counted from seed; 3 or more for a statement about the method"
+    )
+    runs: Annotated[str, read_by(lambda text: parse_runs(text))] = Field(
+        NONE,
+        description="finished runs to compare, with no training: MLflow run ids or their first digits, six or more, "
+        "such as '1a2b3c 77aa01', or with a name for each variant, 'plain=1a2b3c+9f8e7d cutout=77aa01+c0ffee'",
+    )
+    filter: str = Field(
+        NONE,
+        min_length=1,
+        description="finished runs to compare, with no training: those that MLflow's search finds with this, such as "
+        "\"params.`resolved.epochs` = '6' AND tags.`camparison.dataset` = 'scenes'\"",
+    )
+    study: Annotated[str, AfterValidator(study_name)] = Field(
+        NONE, description="finished runs to compare, with no training: the confirmed ones of this study of `tune`"
+    )
+    allow_same: bool = Field(
+        False, description="allow one training under two names: a comparison in which there is nothing to find (A/A)"
+    )
+    quiet: bool = Field(False, description="no progress and no table, for scripts, which read comparison.json")
+
+    @property
+    def finished_by(self) -> str:
+        """The option that chooses finished runs, one of `CHOOSING`; empty where variants are trained."""
+        return next((name for name in CHOOSING if getattr(self, name) != NONE), "")
+
+    @model_validator(mode="after")
+    def _chooses_once(self) -> "CompareSettings":
+        chosen = [f"{name}={getattr(self, name)}" for name in CHOOSING if getattr(self, name) != NONE]
+        if len(chosen) > 1:
+            raise ValueError(f"{chosen[1]}: {chosen[0]} chooses the runs already; leave one of them out")
+        for name in ("checkpoint", "resume"):
+            if getattr(self, name) not in (AUTO, NONE):
+                raise ValueError(f"{name}={getattr(self, name)}: a comparison trains several; take auto or none")
+        return self
+
+    def without_effect(self) -> dict[str, str]:
+        """One line for each option of a training, where finished runs are compared.
+
+        Otherwise none: what is idle in one variant may matter in another.
+        """
+        if not self.finished_by:
+            return {}
+        return {
+            name: f"{name}={text}: has no effect on finished runs; leave out {name} or {self.finished_by}"
+            for name, text in self.given.items()
+            if name not in FOR_FINISHED
+        }
+
+
+def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
+    """The run ids, or beginnings of them, in `text` by the variant's name; all under None where none has a name.
+
+    `"1a2b3c 77aa01"` or `"plain=1a2b3c+9f8e7d, cutout=77aa01"`: words separated by spaces or commas, each an id, or
+    each a name with its ids joined by +. Empty for `none`.
+
+    Raises:
+        ValueError: with every problem, in one line.
+    """
+    words = [] if text == NONE else list(filter(None, re.split(r"[\s,]+", text)))
+    pairs = [(name, tuple(ids.split("+"))) for name, _, ids in (word.rpartition("=") for word in words if "=" in word)]
+    bare = tuple(word for word in words if "=" not in word)
+    problems = [f"{id_!r} is no run id: 6 to 32 of 0-9 and a-f" for id_ in _no_ids([bare, *(ids for _, ids in pairs)])]
+    names = [name for name, _ in pairs]
+    problems += [
+        f"{name!r} is no name; use letters, digits, _ . -" for name in names if not NAME_PATTERN.fullmatch(name)
+    ]
+    problems += [
+        f"{name!r} is named twice; join its run ids with +" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    if pairs and bare:
+        problems.append(f"{bare[0]!r} has no name; give every run one (name=id+id), or none")
+    if not words and text != NONE:
+        problems.append("must be none, or run ids")
+    if problems:
+        raise ValueError("; ".join(problems))
+    named: dict[str | None, tuple[str, ...]] = dict(pairs)
+    return {None: bare} if bare else named
+
+
+def _no_ids(groups: Iterable[Sequence[str]]) -> list[str]:
+    return [word for group in groups for word in group if not re.fullmatch("[0-9a-f]{6,32}", word)]

@@ -1,0 +1,84 @@
+"""The doors: every part that an option can name, with the place of its code. A new part is a file and a line here.
+
+The code of a part is imported when it is used, so that `--help` needs neither torch nor OpenCV.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from ..errors import did_you_mean
+
+Parts = Mapping[str, str]
+"""Name of a part -> `module:attribute`, seen from the package of this suite."""
+
+NETWORKS: Parts = MappingProxyType(
+    {
+        "fastnet": "models.fastnet:FastNet",
+        "fastnet_wide": "models.fastnet:FastNetWide",
+        "resnet18": "models.resnet18:ResNet18",
+    }
+)
+"""`(classes, mean, std, dropout) -> nn.Module`; `models/__init__.py` lists what such a network may have beside."""
+
+DATA_SETS: Parts = MappingProxyType(
+    {
+        "cifar10": "data.cifar10:load_cifar10",
+        "scenes": "data.scenes:load_scenes",
+        "folder": "data.folder:load_folder",
+    }
+)
+"""`(request: data.dataset.Request) -> Dataset`."""
+
+AUGMENTERS: Parts = MappingProxyType(
+    {
+        "batch": "augmentation.whole_batches:BatchAugmentation",
+        "albumentations": "augmentation.choice:one_by_one",
+    }
+)
+"""`(settings, side, mean, device, memory_format) -> Augmentation`."""
+
+OPTIMISERS: Parts = MappingProxyType({"sgd": "training.optimisers:sgd", "muon": "training.optimisers:muon"})
+"""`(model, trained parameters, settings) -> Optimizers`."""
+
+SCHEDULES: Parts = MappingProxyType(
+    {
+        "constant": "training.schedule:constant",
+        "step": "training.schedule:step",
+        "onecycle": "training.schedule:onecycle",
+        "cosine": "training.schedule:cosine",
+        "linear": "training.schedule:linear",
+    }
+)
+"""`(settings, epochs done) -> share of the peak learning rate`."""
+
+
+def load_part(table: Parts, name: str) -> Any:
+    """The code of the part `name`."""
+    module, attribute = table[name].split(":")
+    return getattr(import_module(f"{__package__.rpartition('.')[0]}.{module}"), attribute)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks an option that names a part of a table, or one of a few words."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.checked, handler(source))
+
+    def checked(self, text: str) -> str:
+        """`text` where it is one of the names.
+
+        Raises:
+            ValueError: it is not, with the names and the nearest of them.
+        """
+        if text not in self.names:
+            raise ValueError(f"must be one of {', '.join(self.names)}{did_you_mean(text, self.names)}")
+        return text

@@ -1,0 +1,62 @@
+"""The trainings that a comparison of variants needs."""
+
+from dataclasses import dataclass
+
+from .base import SettingsError
+from .compare import CompareSettings
+from .train import TrainSettings
+from .variants import parse_variants
+
+# Options that all variants of a comparison must share, or they would not be judged on the same images.
+SHARED = (
+    "dataset",
+    "data_dir",
+    "background_bias",
+    "image_size",
+    "train_images",
+    "holdout",
+    "seed",
+    "cam_method",
+    "cam_methods",
+    "cam_layers",
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a comparison: a variant with one seed."""
+
+    variant: str
+    settings: TrainSettings
+
+    @property
+    def name(self) -> str:
+        """What its run is called."""
+        return f"{self.variant}, seed {self.settings.seed}"
+
+
+def plan(settings: CompareSettings) -> list[Training]:
+    """Every training that the comparison needs, variant by variant, seed by seed.
+
+    Raises:
+        SettingsError: with the problems of all variants; also where a variant changes what all must share.
+    """
+    common = {name: value for name, value in settings.given.items() if name in TrainSettings.model_fields}
+    problems, trainings = [], []
+    for variant in parse_variants(settings.variants):
+        shared = [name for name in variant.options if name in SHARED]
+        problems += [f"variants: {variant.name}: {name} must be the same in all variants" for name in shared]
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            options = {**common, **variant.options, "seed": seed}
+            try:
+                trainings.append(Training(variant.name, TrainSettings.of(**options)))
+            except SettingsError as error:
+                problems += [f"variants: {variant.name}: {problem}" for problem in error.problems]
+    for name in SHARED:
+        found = {str(getattr(training.settings, name)).lower(): training.variant for training in trainings}
+        if name != "seed" and len(found) > 1:
+            words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
+            problems.append(f"variants: {name} must be the same in all variants, not {words}; give {name}=... for all")
+    if problems:
+        raise SettingsError(list(dict.fromkeys(problems)))
+    return trainings

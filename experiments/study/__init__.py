@@ -1,0 +1,1 @@
+"""Optuna studies: what is searched, who trains it, what the winner is worth."""

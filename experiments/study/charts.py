@@ -1,0 +1,371 @@
+"""The charts of an Optuna study: how the search went, which parameters mattered, where the good values lie.
+
+Optuna's own matplotlib charts are not used: they draw through pyplot's global state, name parameters as in the code,
+and their contour plot keeps one trial of those at the same point, which with whole-numbered parameters are many.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+from pandas.api.types import is_numeric_dtype
+
+from ..evidence.differences import Quantity
+from ..pictures.charts import DIRECTION, INK, MARKERS, PLAIN, SMALL, WIDTH, legend_below, titled_figure
+from ..pictures.style import COLOURS, Picture, drawn
+from .chart_panels import (
+    FEW_VALUES,
+    PARAMETERS,
+    REACH,
+    Baselines,
+    amount_text,
+    axis_heading,
+    axis_scale,
+    draw_lines,
+    draw_trials,
+    far_keys,
+    far_limit,
+    is_whole,
+    legend_keys,
+    parameter_of,
+    set_values,
+    trial_table,
+    without_far,
+)
+from .race import undominated
+from .results import quantity
+
+FEWEST_TRIALS = 8  # below which importances and contours show nothing but chance
+ENOUGH_FOR_MEANS = 20  # trials from which a contour has a background
+FEW_TRIALS = 30  # below which an importance is a hint
+TOP = 0.25  # the share of the trials that PED-ANOVA calls good
+MOST_CONTOURS = 3
+
+
+# The most telling first.
+CONTOURS = (
+    ("cutout_width", "cutout_height"),
+    ("cutout_size", "cutout_holes"),
+    ("cutout_size", "cutout_p"),
+    ("cutout_holes", "cutout_p"),
+    ("cutout_height", "cutout_holes"),
+)
+
+
+def iter_charts(
+    study: optuna.Study, objectives: Sequence[str], baselines: Mapping[str, float]
+) -> Iterator[tuple[str, Picture]]:
+    """Each chart with the path where a run keeps it; one that has too few trials, or nothing that varies, is left out.
+
+    `charts/history.png`, `charts/importance.png`, `charts/slice.png` and `charts/contour.png` show the first objective,
+    `charts/pareto.png` it against each other one. Only completed trials with finite values are drawn. Their user
+    attributes are `ticket`, their number, `label`, their name for people, and `baseline`, the name of a known setting.
+
+    Args:
+        objectives: names of metrics, such as `val/accuracy`, in the order of the study's directions. Accuracies are
+            shares in [0, 1] and shown in per cent.
+        baselines: values of the first objective to compare with, by name.
+
+    Raises:
+        ValueError: there are not as many objectives as the study has directions.
+    """
+    directions = [direction.name.lower() for direction in study.directions]
+    quantities = [quantity(*pair) for pair in zip(objectives, directions, strict=True)]
+    trials = sorted(
+        (
+            trial
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if np.isfinite(trial.values).all()
+        ),
+        key=lambda trial: trial.user_attrs["ticket"],
+    )
+    for name, figure in _iter_figures(trials, quantities, baselines):
+        if figure is not None:
+            yield f"charts/{name}.png", drawn(figure)
+
+
+def _iter_figures(
+    trials: Sequence[FrozenTrial], quantities: Sequence[Quantity], baselines: Mapping[str, float]
+) -> Iterator[tuple[str, Figure | None]]:
+    first = quantities[0]
+    table = trial_table(trials, quantities)
+    names = dict.fromkeys([*baselines, *table["baseline"].dropna()])
+    # The first colour and marker are those of the other trials.
+    styles = {name: (COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]) for turn, name in enumerate(names, 1)}
+    known = Baselines({name: value * axis_scale(first) for name, value in baselines.items()}, styles)
+    yield "history", _history(table, first, known)
+    yield "importance", _importance(trials, first)
+    yield "slice", _slice(table, first, known)
+    yield "contour", _contour(table, first)
+    if len(quantities) > 1:
+        yield "pareto", _pareto(table, quantities, known)
+
+
+def _history(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
+    """The objective of each trial, the best so far, and the baselines."""
+    if len(table) < 2:
+        return None
+    values = table[quantity.name]
+    best = values.cummax() if quantity.better == "higher" else values.cummin()
+    winner = table.iloc[int(values.argmax() if quantity.better == "higher" else values.argmin())]
+    note = f"{len(table)} completed trials; the best of so many is partly luck"
+    figure = titled_figure(4.2, f"The search\n{note}")
+    axes = figure.subplots()
+    axes.step(table["ticket"], best, where="post", color=INK, linewidth=1.2)
+    draw_trials(axes, table, table["ticket"], quantity, baselines)
+    draw_lines(axes, baselines)
+    limit = far_limit(values, quantity)
+    without_far(axes, table, table["ticket"], quantity, limit)
+    axes.set_xlabel("trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    set_values(axes, quantity)
+    end = f"best so far, in the end {winner['label']}: {amount_text(winner[quantity.name], quantity)}"
+    best_key = Line2D([], [], color=INK, linewidth=1.2, label=end)
+    legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit), best_key])
+    return figure
+
+
+def _importance(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figure | None:
+    """How much each parameter mattered, by two methods that ask different questions."""
+    alike, names = _alike(trials)
+    if len(names) < 2 or not _has_best([trial.values[0] for trial in alike], quantity):
+        return None
+    part = _part_study(alike, names, quantity)
+    methods = {
+        "fANOVA, the whole space": FanovaImportanceEvaluator(seed=0),
+        "PED-ANOVA, the best trials": PedAnovaImportanceEvaluator(target_quantile=TOP),
+    }
+    shares = pd.DataFrame({name: get_param_importances(part, evaluator=own) for name, own in methods.items()}) * 100
+    shares = shares.iloc[np.argsort(-shares.mean(axis=1).to_numpy(), kind="stable")]
+    figure = titled_figure(2.1 + 0.36 * len(shares), _importance_title(len(trials), len(alike), quantity))
+    for axes, (method, own), colour in zip(figure.subplots(1, 2, sharey=True), shares.items(), COLOURS, strict=False):
+        _importance_panel(axes, own.tolist(), colour)
+        axes.set_title(method, loc="left", fontsize=PLAIN, fontweight="bold")
+        axes.set_yticks(range(len(shares)), [parameter_of(str(name)) for name in shares.index])
+        axes.set_ylim(len(shares) - 0.5, -0.5)
+    return figure
+
+
+def _has_best(values: Sequence[float], quantity: Quantity) -> bool:
+    """Whether the best of the values, as many as `TOP` says, are better than the worst."""
+    ranked = sorted(values, reverse=quantity.better == "higher")
+    return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]
+
+
+def _importance_title(trials: int, alike: int, quantity: Quantity) -> str:
+    which = f"the {alike} of {trials} trials that have all of these parameters" if alike < trials else f"{alike} trials"
+    few = ": few trials, a hint at most" if alike < FEW_TRIALS else ""
+    return (
+        f"What mattered for the {quantity.name}\n{which}{few}\n"
+        "fANOVA: the share of the variance over the whole space that is a single parameter's\n"
+        "PED-ANOVA: what separates the best quarter of the trials from the rest"
+    )
+
+
+def _importance_panel(axes: Axes, shares: Sequence[float], colour: str) -> None:
+    axes.barh(range(len(shares)), shares, color=colour, height=0.6)
+    for place, share in enumerate(shares):
+        axes.text(share + 1, place, f"{share:.0f} %", va="center", fontsize=SMALL)
+    axes.set(xlabel="importance (%), all together 100", xlim=(0, 114), xticks=range(0, 101, 20))
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _alike(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]:
+    """The trials that have the largest set of parameters that enough trials have, and those of them that vary.
+
+    A trial without holes has no size, so that no model of all parameters can take it.
+    """
+    having = {
+        names: [trial for trial in trials if names <= trial.params.keys()]
+        for names in {frozenset(trial.params) for trial in trials}
+    }
+    enough = {names: some for names, some in having.items() if len(some) >= FEWEST_TRIALS}
+    if not enough:
+        return [], []
+    shared = max(enough, key=lambda names: (len(names), len(enough[names]), sorted(names)))
+    alike = enough[shared]
+    return alike, [name for name in sorted(shared) if len({trial.params[name] for trial in alike}) > 1]
+
+
+def _part_study(trials: Sequence[FrozenTrial], names: Sequence[str], quantity: Quantity) -> optuna.Study:
+    """These trials with these parameters and the first objective alone, in a study of their own."""
+    distributions = {name: _covering(name, trials) for name in names}
+    told = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it says that it made a study
+    try:
+        part = optuna.create_study(direction="maximize" if quantity.better == "higher" else "minimize")
+    finally:
+        optuna.logging.set_verbosity(told)
+    part.add_trials(
+        optuna.create_trial(
+            params={name: trial.params[name] for name in names}, distributions=distributions, value=trial.values[0]
+        )
+        for trial in trials
+    )
+    return part
+
+
+def _covering(name: str, trials: Sequence[FrozenTrial]) -> BaseDistribution:
+    """One distribution for a parameter whose range was changed between trials, or that a trial set beyond it."""
+    values = [trial.params[name] for trial in trials]
+    ranges: list[Any] = [trial.distributions[name] for trial in trials]
+    if isinstance(ranges[0], CategoricalDistribution):
+        return CategoricalDistribution(sorted({*values}))
+    low, high = min(*values, *(own.low for own in ranges)), max(*values, *(own.high for own in ranges))
+    return IntDistribution(low, high) if isinstance(ranges[0], IntDistribution) else FloatDistribution(low, high)
+
+
+def _slice(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
+    """A panel per parameter that varies: the objective of the trials against it."""
+    names = [name for name in PARAMETERS if table[name].nunique() > 1]
+    if not names:
+        return None
+    columns = min(2, len(names))
+    rows = math.ceil(len(names) / columns)
+    what = "A dot is a trial. A bar is the median of the trials with that value."
+    figure = titled_figure(0.8 + 2.4 * rows, f"The {quantity.name} by parameter\n{what}")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    limit = far_limit(table[quantity.name], quantity)
+    for axes, name in zip(panels.flat, names, strict=False):
+        _slice_panel(axes, table.dropna(subset=name), name, quantity, baselines, limit)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        set_values(axes, quantity)
+    legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit)])
+    return figure
+
+
+def _slice_panel(
+    axes: Axes, table: pd.DataFrame, name: str, quantity: Quantity, baselines: Baselines, limit: float
+) -> None:
+    values = sorted(table[name].unique())
+    places = table[name]
+    if not is_numeric_dtype(places):
+        places = places.map(values.index)
+        axes.set_xticks(range(len(values)), values)
+        axes.set_xlim(-0.6, len(values) - 0.4)
+    elif is_whole(places):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if is_whole(places) and len(values) <= FEW_VALUES:
+        for place, own in table.groupby(places)[quantity.name]:
+            if len(own) > 1:
+                axes.plot([place - 0.3, place + 0.3], [own.median()] * 2, color=INK, linewidth=2.5, zorder=3)
+    draw_trials(axes, table, places, quantity, baselines)
+    draw_lines(axes, baselines)
+    without_far(axes, table, places, quantity, limit)
+    axes.set_xlabel(parameter_of(name))
+
+
+def _contour(table: pd.DataFrame, quantity: Quantity) -> Figure | None:
+    """The objective over pairs of numeric parameters: each trial, and the mean of its neighbourhood."""
+    pairs = list(islice((pair for pair in CONTOURS if _has_contour(table, pair, quantity)), MOST_CONTOURS))
+    if not pairs:
+        return None
+    what = "A dot is a trial, the better on top."
+    if any(len(table.dropna(subset=list(pair))) >= ENOUGH_FOR_MEANS for pair in pairs):
+        what += " Background: mean of those nearby; white: none."
+    width = WIDTH / max(len(pairs), 2) - 0.3
+    figure = titled_figure(width + 1.1, f"The {quantity.name} by two parameters\n{what}")
+    # The worst quarter has one colour, so that the others' differ.
+    low, high = np.quantile(table[quantity.name], [0.25, 1] if quantity.better == "higher" else [0, 0.75])
+    norm = Normalize(low, high)
+    panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for axes, pair in zip(panels, pairs, strict=True):
+        dots = _contour_panel(axes, table.dropna(subset=list(pair)), pair, quantity, norm)
+    extend = "min" if quantity.better == "higher" else "max"
+    figure.colorbar(dots, ax=panels, extend=extend, label=axis_heading(quantity), pad=0.02)
+    return figure
+
+
+def _has_contour(table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity) -> bool:
+    own = table.dropna(subset=list(pair))
+    return (
+        len(own) >= FEWEST_TRIALS
+        and all(own[name].nunique() > 1 for name in pair)
+        and _has_best(table[quantity.name].tolist(), quantity)
+    )
+
+
+def _contour_panel(
+    axes: Axes, table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity, norm: Normalize
+) -> PathCollection:
+    """Draws one pair; the dots, which have the colours."""
+    colours: dict[str, Any] = {"cmap": "cividis" if quantity.better == "higher" else "cividis_r", "norm": norm}
+    if len(table) >= ENOUGH_FOR_MEANS:
+        points = table[list(pair)].to_numpy(float)
+        low, size = points.min(axis=0), np.ptp(points, axis=0)
+        grid = np.linspace(low - 0.08 * size, low + 1.08 * size, 200)
+        # As the colours have it, so that one very bad trial does not outweigh its neighbours.
+        values = table[quantity.name].clip(norm.vmin, norm.vmax).to_numpy(float)
+        means = _nearby_mean((points - low) / size, values, (grid - low) / size)
+        axes.pcolormesh(*grid.T, means, shading="nearest", alpha=0.6, **colours)
+    ordered = table.sort_values(quantity.name, ascending=quantity.better == "higher")
+    x, y = ordered[list(pair)].to_numpy(float).T
+    dots = axes.scatter(x, y, c=ordered[quantity.name], s=26, edgecolors=INK, **colours)
+    for axis, name in zip((axes.xaxis, axes.yaxis), pair, strict=True):
+        axis.set_major_locator(MaxNLocator(5, integer=is_whole(table[name])))
+    axes.set(xlabel=parameter_of(pair[0]), ylabel=parameter_of(pair[1]))
+    return dots
+
+
+def _nearby_mean(
+    points: Float[np.ndarray, "n 2"], values: Float[np.ndarray, "n"], grid: Float[np.ndarray, "g 2"]
+) -> Float[np.ndarray, "g g"]:
+    """The mean of the values around each crossing of the grid, Gaussian weights; NaN where no point is near.
+
+    Points and grid have both axes in one unit, of which `REACH` is the standard deviation. Rows are along the second
+    axis. The kernel regression of Nadaraya (1964) and Watson (1964).
+    """
+    squares = (grid[:, None] - points) ** 2
+    distance = squares[None, :, :, 0] + squares[:, None, :, 1]
+    weights = np.exp(-distance / (2 * REACH**2))
+    mean = (weights * values).sum(axis=-1) / np.maximum(weights.sum(axis=-1), np.finfo(float).tiny)
+    return np.where(distance.min(axis=-1) <= (1.5 * REACH) ** 2, mean, np.nan)
+
+
+def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Baselines) -> Figure | None:
+    """The first objective against each other one; the trials that none beats in all objectives have their number."""
+    if len(table) < 2:
+        return None
+    first, *others = quantities
+    values = table[[quantity.name for quantity in quantities]].to_numpy(float)
+    front = table[undominated(values.tolist(), [quantity.better == "higher" for quantity in quantities])]
+    figure = titled_figure(
+        4.6,
+        "Trade-off of the objectives\ncircled, with its number: no other trial is at least as good in every objective",
+    )
+    for axes, other in zip(figure.subplots(1, len(others), squeeze=False).flat, others, strict=True):
+        axes.plot(front[first.name], front[other.name], "o", color="none", markeredgecolor=INK, markersize=12)
+        draw_trials(axes, table, table[first.name], other, baselines)
+        for _, trial in front.iterrows():
+            axes.annotate(
+                f"{trial['ticket']}",
+                (trial[first.name], trial[other.name]),
+                (6, 6),
+                textcoords="offset points",
+                zorder=5,
+            )
+        axes.margins(0.1)
+        axes.set_xlabel(axis_heading(first))
+        axes.set_title(DIRECTION[first.better], loc="right", fontsize=SMALL)
+        set_values(axes, other)
+    on_front = Line2D([], [], linestyle="", marker="o", color="none", markeredgecolor=INK, markersize=12)
+    on_front.set_label("on the front")
+    legend_below(figure, [*legend_keys(first, Baselines({}, baselines.styles)), on_front])
+    return figure

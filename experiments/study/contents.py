@@ -1,0 +1,167 @@
+"""What a study leaves in its run."""
+
+import json
+import math
+import shlex
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..comparison import compare
+from ..comparison.findings import Findings, Member
+from ..data.dataset import Dataset
+from ..settings.recipes import as_toml
+from ..settings.train import TrainSettings
+from ..tracking.client import NOTE
+from ..tracking.reading import finished_run
+from ..tracking.records import File, Metrics, Picture, Record, Table, Tag, Text
+from ..tracking.ui import ui_address
+from ..tracking.writing import Run
+from . import charts
+from .addresses import without_password
+from .ledger import Ledger
+from .results import Final, Results
+from .settings import TuneSettings, common_options
+from .space import Options, as_words
+from .view import write_view
+
+
+def conclude(run: Run, ledger: Ledger, found: Results, dataset: Dataset) -> str:
+    """Saves the view and logs everything the study leaves in its run; the last part of the view's link."""
+    link = write_view(run, found, dataset)
+    run.log(list(iter_records(ledger, found, link)))
+    if findings := findings_of(found, dataset):
+        words = {"runs": _runs_words(found)}
+        run.log(compare.iter_records(findings, f"{run_title(found)}: confirmed", link, words))
+        # The note of the comparison gives way to the study's own.
+    run.log([Tag(NOTE, note(found, link))])
+    return link
+
+
+def run_title(found: Results) -> str:
+    """The study's name for headings."""
+    return f"study {found.settings.study}"
+
+
+def iter_records(ledger: Ledger, found: Results, link: str) -> Iterator[Record]:
+    """Tables, charts, the database or its address, the best settings, and everything for programs."""
+    settings = found.settings
+    for name, table in (("trials", found.table), ("candidates", found.standing)):
+        if len(table):
+            yield Table(f"{name}.csv", table)
+            yield Table(f"tables/{name}.json", table)
+    baselines = {
+        candidate.name: candidate.search_score
+        for candidate in found.candidates
+        if candidate.search_scores and not candidate.name.startswith("trial ")
+    }
+    for path, picture in charts.iter_charts(ledger.search, settings.goals, baselines):
+        yield Picture(path, picture)
+    yield from iter_database(settings.storage)
+    states = found.table["state"].tolist() if len(found.table) else []
+    values = {f"tune/{state.replace(' ', '_')}": float(states.count(state)) for state in states}
+    if found.best:
+        yield Text("best.txt", f"{command(found.best.options, settings)}\n")
+        summary = f"{found.best.name} of study {settings.study}"
+        yield Text("best.toml", as_toml(summary, recipe_of(found.best.options, settings)))
+        values["tune/search_score"] = found.best.search_score
+    if found.gain:
+        assert found.final
+        values |= {"tune/gain": found.gain.mean, "tune/pairs": float(len(found.final.seeds))}
+        values |= {f"tune/gain_{side}": bound for side, bound in _bounds(found).items()}
+    if found.over_claim is not None:
+        values["tune/over_claim"] = found.over_claim
+    yield Metrics({name: value for name, value in values.items() if math.isfinite(value)}, 0)
+    yield Text("tuning.json", json.dumps(for_machines(found, link), indent=2))
+
+
+def _bounds(found: Results) -> dict[str, float]:
+    gain = found.gain
+    return {"low": gain.low, "high": gain.high} if gain and gain.low is not None and gain.high is not None else {}
+
+
+def iter_database(storage: str) -> Iterator[Record]:
+    """A copy of the SQLite file as it is now, or the address of the server."""
+    if not storage.startswith("sqlite"):
+        yield Text("storage.txt", f"{without_password(storage)}\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "study.db"
+        source, target = sqlite3.connect(storage.removeprefix("sqlite:///")), sqlite3.connect(copy)
+        try:
+            source.backup(target)
+        finally:
+            source.close()
+            target.close()
+        yield File("study.db", copy.read_bytes())
+
+
+def command(options: Options, settings: TuneSettings) -> str:
+    """What trains these settings, ready to be typed."""
+    words = [f"-P {name}={shlex.quote(str(value))}" for name, value in _to_type(options, settings).items()]
+    return " ".join(["mlflow run .", *words])
+
+
+def _to_type(options: Options, settings: TuneSettings) -> dict[str, object]:
+    by_hand = {name: text for name, text in common_options(settings).items() if name != "data_dir"}
+    return {**by_hand, **as_words(options)}
+
+
+def recipe_of(options: Options, settings: TuneSettings) -> Mapping[str, bool | int | float | str]:
+    """What a recipe would have to decide for these settings to follow from it alone."""
+    return TrainSettings.of(**{**common_options(settings), **as_words(options)}).recipe_values
+
+
+def for_machines(found: Results, link: str) -> dict[str, object]:
+    """The study as JSON: the numbers, the verdict, the best settings."""
+    final, gain = found.final, found.gain
+    return {
+        "study": found.settings.study,
+        "link": ui_address(link),
+        "objectives": list(found.settings.goals),
+        "verdict": found.verdict,
+        "shown": found.shown,
+        "best": None if found.best is None else {"name": found.best.name, "options": dict(found.best.options)},
+        "command": command(found.best.options, found.settings) if found.best else None,
+        "over_claim": found.over_claim,
+        "final": final
+        and {
+            "seeds": final.seeds,
+            "winner": _side_for_machines(found, final, 0),
+            "baseline": _side_for_machines(found, final, 1),
+        },
+        "gain": gain and {"mean": gain.mean, "low": gain.low, "high": gain.high, "per_seed": gain.per_seed},
+        "candidates": json.loads(found.standing.to_json(orient="records", double_precision=15)),
+        "trials": json.loads(found.table.to_json(orient="records", double_precision=15)),
+    }
+
+
+def _side_for_machines(found: Results, final: Final, side: int) -> dict[str, object]:
+    values = {goal: of_goal[side] for goal, of_goal in zip(found.settings.goals, final.goals, strict=True)}
+    return {"objectives": values, "test/accuracy": final.test[side], "runs": final.runs[side]}
+
+
+def note(found: Results, link: str) -> str:
+    """What the run's page shows above everything else."""
+    lines = [*found.verdict]
+    if found.best:
+        lines.append(f"`{command(found.best.options, found.settings)}`")
+    return "\n\n".join([*lines, f"[Pictures side by side]({link})"])
+
+
+def findings_of(found: Results, dataset: Dataset) -> Findings | None:
+    """Winner and baseline compared like any other two variants, where there are pairs of them."""
+    if not found.final:
+        return None
+    members = [
+        Member(name, seed, finished_run(run), reused=False)
+        for name, runs in found.final.sides
+        for seed, run in zip(found.final.seeds, runs, strict=True)
+    ]
+    return Findings(tuple(members), dataset)
+
+
+def _runs_words(found: Results) -> str:
+    assert found.final
+    return " ".join(f"{name.replace(' ', '-')}={'+'.join(runs)}" for name, runs in found.final.sides)

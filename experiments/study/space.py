@@ -1,0 +1,150 @@
+"""What a study of the Cutout holes searches: which holes there may be, drawn by whatever proposes them.
+
+The space is searched in pixels, of which its bounds are shares of the image's side. No Cutout is a point of it.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from ..settings.base import spelled
+
+Options = Mapping[str, Any]
+"""Options of a training, by name: those of its holes."""
+
+
+HOLES, SIZE, HEIGHT, WIDTH = "cutout_holes", "cutout_size", "cutout_height", "cutout_width"
+PROBABILITY, FILL, PLACEMENT = "cutout_p", "cutout_fill", "cutout_placement"
+P_STEP = 0.05  # finer differences of the probability are not worth telling apart
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """What proposes values one after another, as an Optuna trial does."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A whole number in [low, high]."""
+        ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float) -> float:
+        """A number in [low, high], a multiple of `step` above `low`."""
+        ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """One of `choices`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """The holes that may be proposed.
+
+    Attributes:
+        holes: least and most holes of an image; none is no Cutout.
+        sizes: least and most pixels of a hole's side.
+        rectangles: whether height and width are proposed apart; otherwise holes are squares.
+        p: least and greatest probability that an image gets its holes, multiples of `P_STEP` apart.
+        fills, placements: as `cutout_fill` and `cutout_placement` of a training.
+        side: of the images, pixels.
+    """
+
+    holes: tuple[int, int]
+    sizes: tuple[int, int]
+    rectangles: bool
+    p: tuple[float, float]
+    fills: tuple[str, ...]
+    placements: tuple[str, ...]
+    side: int
+
+    def propose(self, trial: Proposes) -> Options:
+        """The options of a training; what no hole makes meaningless is not asked for."""
+        holes = trial.suggest_int(HOLES, *self.holes)
+        if not holes:
+            return {"cutout": False}
+        if self.rectangles:
+            height, width = (trial.suggest_int(name, *self.sizes) for name in (HEIGHT, WIDTH))
+            size = f"{height}x{width}"
+        else:
+            size = str(trial.suggest_int(SIZE, *self.sizes))
+        return {
+            "cutout": True,
+            HOLES: holes,
+            SIZE: size,
+            PROBABILITY: round(trial.suggest_float(PROBABILITY, *self.p, step=P_STEP), 2),
+            FILL: trial.suggest_categorical(FILL, self.fills),
+            PLACEMENT: trial.suggest_categorical(PLACEMENT, self.placements),
+        }
+
+    def params_of(self, options: Options) -> dict[str, Any] | None:
+        """What would have been proposed for these options, or None where they lie outside the space."""
+        if not options["cutout"]:
+            return {HOLES: 0} if not self.holes[0] else None
+        size = str(options[SIZE])
+        sides = size.split("x") if "x" in size else [size] * (1 + self.rectangles)
+        if not all(side.isdigit() for side in sides) or len(sides) != 1 + self.rectangles:
+            return None
+        names = (HEIGHT, WIDTH) if self.rectangles else (SIZE,)
+        params = {HOLES: options[HOLES], PROBABILITY: options[PROBABILITY]}
+        params |= {FILL: options[FILL], PLACEMENT: options[PLACEMENT]}
+        params |= {name: int(side) for name, side in zip(names, sides, strict=True)}
+        axes = self.axes()
+        return params if all(value in axes[name] for name, value in params.items()) else None
+
+    def axes(self) -> dict[str, list[Any]]:
+        """Every value that each parameter may take."""
+        low, high = self.p
+        sizes = list(range(self.sizes[0], self.sizes[1] + 1))
+        steps = range(round((high - low) / P_STEP) + 1)
+        return {
+            HOLES: list(range(self.holes[0], self.holes[1] + 1)),
+            **({HEIGHT: sizes, WIDTH: sizes} if self.rectangles else {SIZE: sizes}),
+            PROBABILITY: [round(low + P_STEP * step, 2) for step in steps],
+            FILL: list(self.fills),
+            PLACEMENT: list(self.placements),
+        }
+
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """The parameters of every point, as `propose` would ask for them."""
+        axes = self.axes()
+        for holes in axes.pop(HOLES):
+            others = itertools.product(*axes.values()) if holes else [()]
+            yield from ({HOLES: holes} | dict(zip(axes, values, strict=False)) for values in others)
+
+    @property
+    def points(self) -> int:
+        """How many different trainings there are in the space."""
+        axes = self.axes()
+        with_holes = sum(count > 0 for count in axes.pop(HOLES))
+        others = 1
+        for values in axes.values():
+            others *= len(values)
+        return with_holes * others + (self.holes[0] == 0)
+
+    def __str__(self) -> str:
+        low, high = (f"{size} ({size / self.side:.3g} of the side)" for size in self.sizes)
+        what = "height and width" if self.rectangles else "square side"
+        return (
+            f"holes {self.holes[0]} to {self.holes[1]}, {what} {low} to {high} pixels, "
+            f"probability {self.p[0]:g} to {self.p[1]:g}, fill {' or '.join(self.fills)}, "
+            f"placement {' or '.join(self.placements)}"
+        )
+
+
+def label(options: Options) -> str:
+    """The holes in a few words, such as `2 holes of 12 px, p 0.5, noise, inside`; what is as published is left out."""
+    if not options["cutout"]:
+        return "no cutout"
+    holes = int(options[HOLES])
+    words = [f"{holes} hole{'s' if holes > 1 else ''} of {options[SIZE]} px"]
+    if float(options[PROBABILITY]) != 1:
+        words.append(f"p {float(options[PROBABILITY]):g}")
+    words += [
+        str(options[name]) for name, usual in ((FILL, "mean"), (PLACEMENT, "published")) if options[name] != usual
+    ]
+    return ", ".join(words)
+
+
+def as_words(options: Options) -> dict[str, str]:
+    """The options with their values as `-P` and the command line spell them."""
+    return {name: spelled(value) for name, value in options.items()}

@@ -1,0 +1,162 @@
+"""The storage of a study: Optuna's tables on SQLite or PostgreSQL, a lock for all machines, lost connections."""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import optuna
+import sqlalchemy as sa
+from filelock import FileLock
+from optuna.storages import RDBStorage
+
+from .addresses import StudyError, passwords, without_password
+from .sampling import experimental
+
+SILENT = 5  # heartbeats missed by a worker that counts as dead
+CONNECT_S = 5  # to wait for a database that does not answer
+_POSTGRES = re.compile(r"^postgres(ql)?(\+psycopg)?://")
+
+
+class _Storage(RDBStorage):
+    """One whose heart goes on when a beat is lost: Optuna's thread would end, and who lives count as dead."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """A sign of life, if the database takes it."""
+        with contextlib.suppress(*LOST):
+            super().record_heartbeat(trial_id)
+
+
+def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
+    """Optuna's tables at `sqlite:///FILE` or `postgresql://...`, made if they are not there.
+
+    Raises:
+        StudyError: it does not answer within `CONNECT_S` seconds, or the package that speaks to it is missing.
+    """
+    sqlite = address.startswith("sqlite")
+    url = address if sqlite else _POSTGRES.sub("postgresql+psycopg://", address)
+    connect = {"timeout": 60} if sqlite else {"connect_timeout": CONNECT_S}
+    try:
+        with lock_of(address), experimental():
+            storage = _Storage(
+                url,
+                heartbeat_interval=heartbeat_s,  # type: ignore[arg-type]
+                grace_period=heartbeat_s * SILENT,  # type: ignore[arg-type]
+                engine_kwargs={"connect_args": connect} | ({} if sqlite else {"pool_pre_ping": True}),
+            )
+    except ImportError as error:
+        raise StudyError("storage=postgresql: needs psycopg: pip install 'psycopg[binary]'") from error
+    except (sa.exc.SQLAlchemyError, OSError) as error:
+        raise _unreachable(address, error) from None  # the cause may name the password
+    if sqlite:
+        _lock_before_reading(storage)
+    return storage
+
+
+def _lock_before_reading(storage: RDBStorage) -> None:
+    """SQLite takes the write lock when a transaction begins, or two workers read one trial as free and both take it."""
+    engine = storage.engine
+
+    def leave_begin_to_us(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    sa.event.listen(engine, "connect", leave_begin_to_us)
+    sa.event.listen(engine, "begin", begin)
+    engine.dispose()  # a connection is open already
+
+
+def _unreachable(address: str, error: Exception) -> StudyError:
+    storage, reason = without_password(address), _reason(error, address)
+    if address.startswith("sqlite"):
+        return StudyError(
+            f"storage={storage}: cannot be opened ({reason}); check that the folder is there and writable"
+        )
+    return StudyError(f"storage={storage}: does not answer ({reason}); check host, port, database, user and PGPASSWORD")
+
+
+def _reason(error: BaseException, address: str) -> str:
+    """What the database said, in one line, without the address's password as it is written there or as it is meant."""
+    text = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
+    for password in passwords(address):
+        text = text.replace(password, "***").replace(unquote(password), "***")
+    return text
+
+
+LOST = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+"""What Optuna and SQLAlchemy raise when the database is gone."""
+
+
+def lost(address: str, error: BaseException) -> StudyError:
+    """The storage went away while the study was at work."""
+    reason = _reason(error.__cause__ or error, address)
+    return StudyError(
+        f"storage={without_password(address)}: was lost ({reason}); "
+        "nothing that was finished is: the same command carries on"
+    )
+
+
+@contextlib.contextmanager
+def telling_of_loss(address: str) -> Iterator[None]:
+    """What the database's absence raises becomes one line.
+
+    Raises:
+        StudyError: the storage was lost.
+    """
+    try:
+        yield
+    except LOST as error:
+        raise lost(address, error) from None  # the cause may name the password
+    except AssertionError as error:
+        # Optuna's own, in place of the error that it met before.
+        if isinstance(error.__context__, LOST):
+            raise lost(address, error.__context__) from None
+        raise
+
+
+_KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+
+@contextlib.contextmanager
+def lock_of(address: str) -> Iterator[None]:
+    """One process at a time, on whichever machine; free again when its holder dies.
+
+    Raises:
+        StudyError: PostgreSQL does not answer.
+    """
+    if address.startswith("sqlite"):
+        lock = FileLock(f"{Path(address.removeprefix('sqlite:///')).absolute()}.lock")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise _unreachable(address, error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+        return
+    import psycopg
+
+    number = int.from_bytes(hashlib.sha256(b"camparison study").digest()[:8], signed=True)
+    try:
+        connection = psycopg.connect(
+            _POSTGRES.sub("postgresql://", address),
+            autocommit=True,
+            connect_timeout=CONNECT_S,
+            **dict[str, Any](_KEEPALIVES),
+        )
+        # A machine that loses its power in the middle would hold the lock for two hours, PostgreSQL's default.
+        for name, value in _KEEPALIVES.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (f"tcp_{name}", str(value)))
+        connection.execute("SELECT pg_advisory_lock(%s)", (number,))
+    except psycopg.Error as error:
+        raise _unreachable(address, error) from None
+    try:
+        yield
+    finally:
+        connection.close()

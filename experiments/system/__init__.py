@@ -1,0 +1,1 @@
+"""The machine: its processes, its memory, its terminal."""

@@ -1,0 +1,34 @@
+"""Sets the tracking store up and opens the UI: python -m experiments.tracking prepare | ui [--port N] | relocate."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .locations import TrackingError
+from .store import prepare_store, relocate
+from .ui import UI_PORT, serve_ui
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of `python -m experiments.tracking`: 0, or 1 after one line that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.tracking", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("prepare", help="set the tracking store up")
+    commands.add_parser("ui", help="open the MLflow UI").add_argument("--port", type=int, default=UI_PORT)
+    commands.add_parser("relocate", help="after the project folder was moved: find the runs' files here")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "prepare":
+            print(f"tracking store: {prepare_store()}")
+        elif given.command == "relocate":
+            print(relocate())
+        else:
+            return serve_ui(given.port)
+    except TrackingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Names that this suite writes into MLflow, and the calls that several modules of this room share."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import RunTag
+
+KIND = "camparison.kind"
+STATUS = "camparison.status"
+FINGERPRINT = "camparison.fingerprint"
+ERROR = "camparison.error"
+HOST = "camparison.host"
+PID = "camparison.pid"
+PROCESS_START = "camparison.process_start"
+STUDY = "camparison.study"
+PART = "camparison.part"  # of a study: search, a round of the race, or final
+STAGE = "camparison.stage"
+CANDIDATE = "camparison.candidate"
+RUN_NAME = "mlflow.runName"
+PARENT = "mlflow.parentRunId"
+COMMIT = "mlflow.source.git.commit"
+NOTE = "mlflow.note.content"
+MODEL = "model"
+TRAIN = "train"
+SETTINGS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
+
+
+def one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:500] if lines[0] else type(error).__name__
+
+
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    for part in chunks([RunTag(key, value) for key, value in tags.items()], SETTINGS_PER_CALL):
+        MlflowClient().log_batch(run_id, tags=part)
+
+
+T = TypeVar("T")
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@contextlib.contextmanager
+def import_path_kept() -> Iterator[None]:
+    """MLflow puts the code of a model that it loads first on the import path and leaves it there."""
+    path = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = path

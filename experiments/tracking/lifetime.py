@@ -1,0 +1,163 @@
+"""The life of a run: opened, closed with its true status, swept when its process died."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.git_utils import get_git_commit
+
+from ..system.processes import is_alive, started
+from .client import COMMIT, ERROR, HOST, KIND, PARENT, PID, PROCESS_START, RUN_NAME, STATUS, one_line, set_tags
+from .locations import TrackingError
+from .records import Record
+from .signals import Terminated, deaf_to_signals, terminated_by_signal
+from .store import current_experiment
+from .writing import Run
+
+
+class StoppedEarly(Exception):
+    """The run promises too little to be finished: it ends as FINISHED, but does not count as completed."""
+
+
+class GoesOnElsewhere(Exception):
+    """Another process writes this run now: it is left as it is."""
+
+
+@contextlib.contextmanager
+def open_run(
+    *,
+    kind: str,
+    name: str,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    parent_run_id: str | None = None,
+    again: str | None = None,
+    before_writing: Callable[[], None] = lambda: None,
+) -> Iterator[Run]:
+    """A run to log into, closed on the way out: FINISHED and completed, FAILED with the error as a tag, or KILLED.
+
+    It is the run that `mlflow run` opened for this program, if it did and this is the first one that is opened here;
+    else a new one, below the run `parent_run_id` if given, in the experiment that the environment names or in Default.
+    A child whose process died is opened `again` by its run id, where it still exists. `before_writing` is called
+    before records are logged; what it raises ends the block, and nothing is written.
+    Runs nest: a parent stays open while its children are opened one after another. `prepare_store` comes first.
+
+    Raises:
+        TrackingError: the run, its parent or the experiment does not exist.
+    """
+    run = _start(kind, name, tags, parent_run_id, again)
+    run.before_writing = before_writing
+    with terminated_by_signal():
+        try:
+            yield run
+        except GoesOnElsewhere:
+            raise
+        except StoppedEarly:
+            set_tags(run.id, {STATUS: "stopped early"})
+            MlflowClient().set_terminated(run.id, "FINISHED")
+            raise
+        except BaseException as error:
+            with deaf_to_signals():
+                _close_failed(run.id, error)
+            raise
+        set_tags(run.id, {STATUS: "completed"})
+        MlflowClient().set_terminated(run.id, "FINISHED")
+
+
+def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None, again: str | None) -> Run:
+    own = {
+        **tags,
+        KIND: kind,
+        STATUS: "started",
+        RUN_NAME: name,
+        HOST: socket.gethostname(),
+        PID: str(os.getpid()),
+        PROCESS_START: started(os.getpid()),
+    }
+    client = MlflowClient()
+    opened = None if parent_run_id else os.environ.pop("MLFLOW_RUN_ID", None)
+    try:
+        if parent_run_id:
+            own[PARENT] = parent_run_id
+        if opened := opened or (again if again and is_there(again) else None):
+            before = client.get_run(opened).data.tags
+            set_tags(opened, own | _commit(before))
+            if ERROR in before:  # of the attempt that died
+                client.delete_tag(opened, ERROR)
+            client.update_run(opened, status="RUNNING")
+            return Run(client.get_run(opened))
+        experiment_id = client.get_run(parent_run_id).info.experiment_id if parent_run_id else current_experiment()
+        context = resolve_tags(own)
+        return Run(client.create_run(experiment_id, tags=context | _commit(context), run_name=name))
+    except MlflowException as error:
+        raise TrackingError(f"the run {name!r} cannot be opened: {one_line(error)}") from error
+
+
+def is_there(run_id: str) -> bool:
+    """Whether there is a run of this id that nobody has deleted."""
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException:
+        return False
+
+
+def _commit(tags: Mapping[str, str]) -> dict[str, str]:
+    commit = None if COMMIT in tags else get_git_commit(str(Path.cwd()))
+    return {COMMIT: commit} if commit else {}
+
+
+def _close_failed(run_id: str, error: BaseException) -> None:
+    killed = isinstance(error, KeyboardInterrupt | Terminated)
+    try:
+        set_tags(run_id, {ERROR: one_line(error)})
+        MlflowClient().set_terminated(run_id, "KILLED" if killed else "FAILED")
+    except Exception as second:
+        error.add_note(f"run {run_id} still counts as RUNNING, its end could not be written: {one_line(second)}")
+
+
+def sweep_stale() -> list[str]:
+    """The ids of runs that a dead process of this machine left RUNNING; they are KILLED now."""
+    client = MlflowClient()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    running = f"attributes.status = 'RUNNING' AND tags.`{HOST}` = '{socket.gethostname()}'"
+    stale = [
+        run.info.run_id
+        for run in client.search_runs(experiments, running)
+        if not is_alive(int(run.data.tags[PID]), run.data.tags.get(PROCESS_START, ""))
+    ]
+    for run_id in stale:
+        set_tags(run_id, {ERROR: "the process ended without a word (killed, or the machine went down)"})
+        client.set_terminated(run_id, "KILLED")
+    return stale
+
+
+def set_parent(run_ids: Iterable[str], parent_run_id: str) -> None:
+    """Hangs finished or interrupted runs below another one; those that were deleted meanwhile are left alone."""
+    for run_id in run_ids:
+        if is_there(run_id):
+            set_tags(run_id, {PARENT: parent_run_id})
+
+
+def mark_confirmed(run_id: str, study: str, stage: int, candidate: str) -> None:
+    """The run confirms a candidate of the study; one run may do so for several studies."""
+    set_tags(run_id, {confirms(study): f"{stage} {candidate}"})
+
+
+def confirms(study: str) -> str:
+    """The tag of runs that confirm a candidate of the study: the stage and the candidate."""
+    return f"camparison.confirms.{study}"
+
+
+def experiment_of(run_id: str | None) -> str | None:
+    """The experiment of a run; None where there is none of this id."""
+    return MlflowClient().get_run(run_id).info.experiment_id if run_id and is_there(run_id) else None
+
+
+def append_records(run_id: str, records: Iterable[Record]) -> None:
+    """Writes more records into a run that may have ended; its status stays."""
+    Run(MlflowClient().get_run(run_id)).log(records)

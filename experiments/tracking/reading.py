@@ -1,0 +1,211 @@
+"""Finished runs: found by id, fingerprint or filter, and their files read back."""
+
+import contextlib
+import difflib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.pytorch
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from PIL import Image
+from torch import nn
+
+from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, import_path_kept, one_line
+from .locations import TrackingError
+from .store import current_experiment
+
+_KEY_IN_FILE = re.compile(r"images/(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\+.*\.png$")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A completed run as it was logged: parameters as text, tags, and the last value of each metric."""
+
+    id: str
+    name: str
+    experiment_id: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    def read_text(self, path: str) -> str:
+        """The text file at `path`. Like all readers here, raises TrackingError where the run has no such file."""
+        with self._fetched(path) as file:
+            return file.read_text(encoding="utf-8")
+
+    def read_json(self, path: str) -> Any:
+        """What the JSON file at `path` says."""
+        return json.loads(self.read_text(path))
+
+    def read_table(self, path: str) -> pd.DataFrame:
+        """The table at `path`, `.parquet` or `.csv`."""
+        with self._fetched(path) as file:
+            return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+
+    def read_arrays(self, path: str) -> dict[str, np.ndarray]:
+        """The arrays in the `.npz` at `path`, by name."""
+        with self._fetched(path) as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def read_picture(self, path: str) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture at `path`."""
+        with self._fetched(path) as file, Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    def metric_history(self, key: str) -> list[tuple[int, float]]:
+        """Step and value of a metric, in the order of the steps; empty if the run has none of that name."""
+        history = MlflowClient().get_metric_history(self.id, key)
+        return sorted((metric.step, metric.value) for metric in history)
+
+    def list_keys(self) -> tuple[str, ...]:
+        """The keys of the pictures in MLflow's image grid, sorted."""
+        return tuple(sorted({match["key"].replace("~", "/") for match in self._grid_pictures()}))
+
+    def picture_steps(self) -> set[int]:
+        """The steps at which there are pictures in MLflow's image grid."""
+        return {int(match["step"]) for match in self._grid_pictures()}
+
+    def _grid_pictures(self) -> list[re.Match[str]]:
+        files = MlflowClient().list_artifacts(self.id, "images")
+        return [match for file in files if (match := _KEY_IN_FILE.match(file.path))]
+
+    def load_model(self) -> nn.Module:
+        """The network on the CPU, in evaluation mode."""
+        with import_path_kept(), tempfile.TemporaryDirectory() as folder:
+            try:
+                loaded: nn.Module = mlflow.pytorch.load_model(f"runs:/{self.id}/{MODEL}", folder, map_location="cpu")
+            except (OSError, MlflowException) as error:
+                raise TrackingError(
+                    f"run {self.id} ({self.name}) has no model that loads: {one_line(error)}"
+                ) from error
+        return loaded
+
+    @contextlib.contextmanager
+    def _fetched(self, path: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file = Path(MlflowClient().download_artifacts(self.id, path, folder))
+            except (OSError, MlflowException) as error:
+                raise TrackingError(f"run {self.id} ({self.name}) has no file {path!r}: {one_line(error)}") from error
+            yield file
+
+
+def completed_run(fingerprint: str, experiment_id: str | None = None) -> FinishedRun | None:
+    """The newest completed run with this fingerprint, or None, in one experiment: as given, else as `open_run` uses.
+
+    Raises:
+        ValueError: a fingerprint that is not letters, digits, dashes and underscores.
+    """
+    if not re.fullmatch(r"[\w-]+", fingerprint):
+        raise ValueError(f"{fingerprint!r} is no fingerprint: letters, digits, - and _ are allowed")
+    found = MlflowClient().search_runs(
+        [experiment_id or current_experiment()],
+        f"tags.`{FINGERPRINT}` = '{fingerprint}' AND tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return _finished(found[0]) if found else None
+
+
+def finished_run(run_id: str) -> FinishedRun:
+    """The completed run with this id.
+
+    Raises:
+        TrackingError: there is none, or it did not complete.
+    """
+    try:
+        run = MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise TrackingError(f"{mlflow.get_tracking_uri()} has no run {run_id!r}: {one_line(error)}") from error
+    return _completed(run)
+
+
+def finished_training(prefix: str) -> FinishedRun:
+    """The completed training whose run id begins with `prefix`, in whichever experiment.
+
+    Raises:
+        TrackingError: no run or several begin so, or it is no training, or it did not complete.
+        ValueError: a prefix that is not of the digits 0-9 and a-f.
+    """
+    if not re.fullmatch("[0-9a-f]+", prefix):
+        raise ValueError(f"{prefix!r} begins no run id: the digits 0-9 and a-f are allowed")
+    experiments = [experiment.experiment_id for experiment in MlflowClient().search_experiments()]
+    found = _search(experiments, f"attributes.run_id LIKE '{prefix}%'")
+    if not found:
+        raise TrackingError(f"no run begins with {prefix!r}{_near_run(prefix, experiments)}")
+    if len(found) > 1:
+        several = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found[:3])
+        raise TrackingError(f"{len(found)} runs begin with {prefix!r}, such as {several}: give more digits")
+    kind = found[0].data.tags.get(KIND)
+    if kind != TRAIN:
+        what = f"of kind {kind!r}" if kind else "of another program"
+        raise TrackingError(f"run {prefix} ({found[0].info.run_name}) is {what}: give the ids of trainings")
+    return _completed(found[0])
+
+
+def finished_trainings(matching: str) -> list[FinishedRun]:
+    """The completed trainings that MLflow's search finds with the filter `matching`, the oldest first.
+
+    In the experiment that `open_run` uses.
+
+    Raises:
+        TrackingError: MLflow cannot read the filter, or no completed training matches.
+    """
+    try:
+        found = _search([current_experiment()], matching)
+    except MlflowException as error:
+        raise TrackingError(f"MLflow does not take {matching!r} ({one_line(error)})") from error
+    finished = [_finished(run) for run in found if _is_completed(run) and run.data.tags.get(KIND) == TRAIN]
+    if not finished:
+        others = "".join(
+            f", only such as {run.info.run_id} ({run.info.run_name}, {run.info.status})" for run in found[:1]
+        )
+        raise TrackingError(f"{matching!r} matches no completed training{others}")
+    return finished
+
+
+def _search(experiment_ids: list[str], matching: str) -> list[mlflow.entities.Run]:
+    runs: list[mlflow.entities.Run] = []
+    token = None
+    while True:
+        order = ["attributes.start_time ASC"]
+        page = MlflowClient().search_runs(experiment_ids, matching, order_by=order, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _near_run(prefix: str, experiment_ids: list[str]) -> str:
+    """A suggestion such as `; did you mean 1a2b3c (baseline, seed 0)?`, empty where no training is near."""
+    trainings = _search(experiment_ids, f"tags.`{KIND}` = '{TRAIN}'")
+    names = {run.info.run_id[: len(prefix)]: run.info.run_name for run in trainings}
+    near = difflib.get_close_matches(prefix, names, n=1, cutoff=0.8)  # one digit of six
+    return f"; did you mean {near[0]} ({names[near[0]]})?" if near else ": MLflow's UI shows it on the run's page"
+
+
+def _is_completed(run: mlflow.entities.Run) -> bool:
+    return run.data.tags.get(STATUS) == "completed"
+
+
+def _completed(run: mlflow.entities.Run) -> FinishedRun:
+    if not _is_completed(run):
+        why = run.data.tags.get(ERROR, "no error recorded")
+        cure = "wait for its end" if run.info.status == "RUNNING" else "train it again"
+        raise TrackingError(f"run {run.info.run_id} did not complete (status {run.info.status}, {why}): {cure}")
+    return _finished(run)
+
+
+def _finished(run: mlflow.entities.Run) -> FinishedRun:
+    info, data = run.info, run.data
+    return FinishedRun(info.run_id, info.run_name, info.experiment_id, data.params, data.tags, data.metrics)

@@ -1,0 +1,133 @@
+"""MLflow's UI: saved views, addresses of what a person opens, and the server that shows them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import mlflow
+from mlflow import MlflowClient
+
+from . import views
+from .client import NOTE, set_tags
+from .locations import TrackingError
+from .signals import terminated_by_signal
+from .store import prepare_store
+from .writing import Run
+
+UI_PORT = 5000
+VIEWS_IN_NOTE = 50
+
+
+def save_view(experiment_id: str, view: views.View) -> str:
+    """The part of a link that opens the view: `ui_address` makes it whole. A view of the same name is replaced.
+
+    The experiment's note, shown above its runs, lists the links to all views of ours, the newest first; what a person
+    wrote into the note stays.
+
+    Raises:
+        ValueError: the view is too long for MLflow.
+    """
+    client = MlflowClient()
+    for index, run_id in enumerate(view.run_ids):
+        colour = {views.COLOUR: view.colours[index]} if index < len(view.colours) else {}
+        set_tags(run_id, {view.column_tag: views.column(index)} | colour)
+    client.set_experiment_tag(experiment_id, view.tag, views.pack(view, int(time.time() * 1000)))
+    tags = client.get_experiment(experiment_id).tags
+    client.set_experiment_tag(experiment_id, NOTE, _note(experiment_id, tags, newest=view.tag))
+    return views.fragment(experiment_id, view.key)
+
+
+def _note(experiment_id: str, tags: Mapping[str, str], newest: str) -> str:
+    links = [f"[{name}]({address})" for name, address in _view_links(experiment_id, tags, newest)]
+    mark = f"viewStateShareKey={views.KEY_PREFIX}"
+    others = [line for line in tags.get(NOTE, "").splitlines() if mark not in line]
+    # An empty line between links, or Markdown joins them.
+    return "\n\n".join([*links, "\n".join(others).strip()]).strip()
+
+
+def _view_links(experiment_id: str, tags: Mapping[str, str], newest: str = "") -> list[tuple[str, str]]:
+    ours = {
+        tag: json.loads(value) for tag, value in tags.items() if tag.startswith(views.TAG_PREFIX + views.KEY_PREFIX)
+    }
+    order = sorted(ours, key=lambda tag: (tag != newest, -ours[tag]["updatedAt"]))[:VIEWS_IN_NOTE]
+    return [(ours[tag]["name"], views.fragment(experiment_id, tag.removeprefix(views.TAG_PREFIX))) for tag in order]
+
+
+def ui_address(fragment: str = "") -> str:
+    """The address of the UI: the tracking server's if one is used, else CAMPARISON_UI, else where `make ui` serves."""
+    uri = mlflow.get_tracking_uri()
+    local = os.environ.get("CAMPARISON_UI") or f"http://127.0.0.1:{UI_PORT}"
+    return f"{(uri if uri.startswith('http') else local).rstrip('/')}/{fragment}"
+
+
+def ui_hint() -> str:
+    """What to do before the UI's address opens, in brackets; nothing where a server has it open."""
+    return "" if mlflow.get_tracking_uri().startswith("http") else " (start it with `make ui`)"
+
+
+def file_address(run: Run, path: str) -> str:
+    """Where a person opens a file of the run: its place on this machine, or its page in the server's UI."""
+    place = urlparse(run.artifact_uri)
+    if place.scheme in ("", "file"):
+        return str(Path(unquote(place.path)) / path)
+    return ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}/artifacts/{path}")
+
+
+def serve_ui(port: int, root: Path | None = None) -> int:
+    """Serves MLflow's UI of this project's store, on this machine only, until Ctrl-C; the server's exit code.
+
+    Raises:
+        TrackingError: the port is taken, or a server keeps the store and has its own UI.
+    """
+    uri = prepare_store(root)
+    if uri.startswith("http"):
+        raise TrackingError(f"MLFLOW_TRACKING_URI names a server, which has the UI: open {uri}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise TrackingError(
+                f"port {port} cannot be used ({error.strerror}): stop what uses it, or choose another with --port"
+            ) from error
+    os.environ["CAMPARISON_UI"] = f"http://127.0.0.1:{port}"
+    print(f"MLflow UI: {ui_address()} (ready in some seconds; Ctrl-C stops it)")
+    for experiment in MlflowClient().search_experiments():
+        for name, address in _view_links(experiment.experiment_id, experiment.tags):
+            print(f"{name}: {ui_address(address)}")
+    sys.stdout.flush()
+    unset = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job workers: a gigabyte and a half, used by nothing here
+        "PYTHONWARNINGS": "ignore",  # the server's own, of its own packages
+    }
+    # Files go where runs without a server put them, also in experiments that are created in the UI.
+    files = (root or Path.cwd()).resolve() / "mlruns"
+    where = ["--backend-store-uri", uri, "--default-artifact-root", str(files), "--host", "127.0.0.1"]
+    server = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1"]
+    return _until_interrupted(server, environment)
+
+
+def _until_interrupted(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit code of `command`; 0 where Ctrl-C ended it. It runs in a session of its own, which ends as a whole.
+
+    Given Ctrl-C itself, MLflow's server would answer with a traceback.
+    """
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        with terminated_by_signal():
+            return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()

@@ -1,0 +1,236 @@
+"""Saved views of MLflow's chart page: the Grad-CAM pictures of several runs side by side, curves and bars below.
+
+MLflow's UI opens a view that it finds in an experiment tag `mlflow.sharedViewState.<key>` when the address names the
+key. The format is that of the UI bundle of MLflow 3.17 and not a documented interface; a browser test guards it.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TAG_PREFIX = "mlflow.sharedViewState."
+KEY_PREFIX = "camparison-"
+MAX_CHARACTERS = 20_000  # what MLflow's stores accept as one experiment tag
+MAX_RUNS_IN_GRID = 10  # the UI draws no more columns
+COLUMN = "camparison.column."  # begins the tag of a run that says which column of a view it is
+COLOUR = "mlflow.runColor"  # left to the UI, two runs can have one colour
+Chart = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """A named state of the chart page. Views of one name and the same runs replace each other.
+
+    The page shows `run_ids` in the order of their tag `column_tag`, which whoever saves the view must set to
+    `column(i)`, and in the colours of their tag `COLOUR`, "#rrggbb", of which a run has one for all views.
+    """
+
+    name: str
+    state: dict[str, Any]
+    run_ids: tuple[str, ...] = field(default=(), compare=False)
+    colours: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def key(self) -> str:
+        """The name that addresses this view in a link: letters, digits and dashes."""
+        return key_of(self.name, self.run_ids)
+
+    @property
+    def column_tag(self) -> str:
+        """The tag of a run that says which column of this view it is."""
+        return COLUMN + self.key
+
+    @property
+    def tag(self) -> str:
+        """The experiment tag that holds this view."""
+        return TAG_PREFIX + self.key
+
+
+def comparison_view(
+    name: str,
+    run_ids: Sequence[str],
+    picture_keys: Sequence[str],
+    step: int,
+    curves: Sequence[str] = (),
+    bars: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    hidden_metrics: Sequence[str] = (),
+    hidden_keys: Sequence[str] = (),
+    colours: Sequence[str] = (),
+    parallel: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> View:
+    """A view with one row per picture key and one column per run, in the order of `run_ids`.
+
+    Below the pictures lie a line chart for each metric in `curves`, a bar chart of the last value of each in `bars`,
+    and parallel coordinates of the parameters and metrics in `parallel`.
+    `columns` are those of the runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`".
+    `step` is the one that the pictures were logged at. Of more than ten runs the UI shows ten. The UI adds a chart for
+    every metric and picture key of the runs that is not named here: the hidden ones get none.
+
+    Raises:
+        ValueError: no run, or no picture key, or a run id that is not letters and digits.
+    """
+    if not run_ids or not picture_keys:
+        raise ValueError(f"a view needs runs and picture keys, not {len(run_ids)} runs and {len(picture_keys)} keys")
+    for run_id in run_ids:
+        if not run_id.isalnum():
+            raise ValueError(f"{run_id!r} is not a run id: letters and digits are allowed, as MLflow gives them")
+    quoted = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    return View(
+        name,
+        {
+            "searchFilter": f"attributes.run_id IN ({quoted})",
+            # Ordered by start time, the UI would hide child runs behind their parent, pictures and all. The grid's
+            # columns run against the table's order.
+            "orderByKey": f"tags.`{COLUMN}{key_of(name, run_ids)}`",
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "selectedColumns": list(columns),
+            "compareRunCharts": [
+                *_shown(picture_keys, step, curves, bars, parallel),
+                *_hidden(
+                    dict.fromkeys([*picture_keys, *hidden_keys]), dict.fromkeys([*curves, *bars, *hidden_metrics])
+                ),
+            ],
+            "compareRunSections": _sections(len(picture_keys), bool(curves), bool(bars), any(parallel)),
+            "isAccordionReordered": True,
+            "hideEmptyCharts": True,
+        },
+        tuple(run_ids),
+        tuple(colours),
+    )
+
+
+def key_of(name: str, run_ids: Sequence[str]) -> str:
+    """What addresses the view of this name and these runs."""
+    identity = "\n".join((name, *run_ids))
+    return KEY_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def column(index: int) -> str:
+    """The value of the tag `View.column_tag` for the run that is to be the column of this index, 0 being leftmost."""
+    return f"{index:03d}"
+
+
+def pack(view: View, now_ms: int) -> str:
+    """The value of the view's experiment tag, written at `now_ms` (milliseconds since 1970).
+
+    Raises:
+        ValueError: longer than MLflow accepts; fewer pictures make it shorter.
+    """
+    packed = base64.b64encode(zlib.compress(json.dumps(view.state).encode(), 9)).decode()
+    value = json.dumps({"name": view.name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
+    if len(value) > MAX_CHARACTERS:
+        raise ValueError(
+            f"the view {view.name!r} takes {len(value):,} characters, and MLflow keeps {MAX_CHARACTERS:,}: "
+            "show fewer pictures"
+        )
+    return value
+
+
+def unpack(value: str) -> View:
+    """The view in the value of an experiment tag, the reverse of `pack`."""
+    envelope = json.loads(value)
+    packed = base64.b64decode(envelope["state"].removeprefix("deflate;"))
+    return View(envelope["name"], json.loads(zlib.decompress(packed)))
+
+
+def fragment(experiment_id: str, key: str) -> str:
+    """The part of a link that follows the server's address and opens the view with this key.
+
+    It carries no search or order: with any of these the UI would ignore the view.
+    """
+    return (
+        f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
+        "&compareRunsMode=CHART&workflowType=machine_learning"
+    )
+
+
+def _shown(
+    picture_keys: Sequence[str],
+    step: int,
+    curves: Sequence[str],
+    bars: Sequence[str],
+    parallel: tuple[Sequence[str], Sequence[str]],
+) -> list[Chart]:
+    params, metrics = map(list, parallel)
+    coordinates = _chart("PARALLEL", "parallel", "parallel", selectedParams=params, selectedMetrics=metrics)
+    return [
+        _image("grid", "pictures", picture_keys, step),
+        *(_line(f"curve-{metric}", "curves", metric) for metric in curves),
+        *(_chart("BAR", f"bar-{metric}", "bars", metricKey=metric, selectedMetricKeys=[metric]) for metric in bars),
+        *([coordinates | {"showAllRuns": False}] if params or metrics else []),
+    ]
+
+
+def _hidden(picture_keys: Iterable[str], metrics: Iterable[str]) -> list[Chart]:
+    """Deleted charts, one for each: where there is one, the UI adds none, and a grid of many keys counts for no key."""
+    charts = [_image(f"no-{key}", "pictures", [key], 0) for key in picture_keys]
+    charts += [_chart("LINE", f"no-{metric}", "curves", metricKey=metric) for metric in metrics]
+    return [chart | {"deleted": True, "isGenerated": True} for chart in charts]
+
+
+def _chart(kind: str, uuid: str, section: str, **fields: object) -> Chart:
+    return {
+        "type": kind,
+        "uuid": uuid,
+        "metricSectionId": section,
+        "runsCountToCompare": MAX_RUNS_IN_GRID,
+        "deleted": False,
+        "isGenerated": False,
+        **fields,
+    }
+
+
+def _image(uuid: str, section: str, keys: Sequence[str], step: int) -> Chart:
+    return _chart("IMAGE", uuid, section, imageKeys=list(keys), step=step, showRunParams=False)
+
+
+def _line(uuid: str, section: str, metric: str) -> Chart:
+    return _chart(
+        "LINE",
+        uuid,
+        section,
+        metricKey=metric,
+        selectedMetricKeys=[metric],
+        xAxisKey="step",
+        # Left out, the UI smooths: a curve that ends at 0.725 is drawn ending at 0.65.
+        lineSmoothness=0,
+        useGlobalLineSmoothing=True,
+        useGlobalXaxisKey=True,
+        selectedXAxisMetricKey="",
+        scaleType="linear",
+        xAxisScaleType="linear",
+        yAxisKey="metric",
+        yAxisExpressions=[],
+        range={},
+    )
+
+
+def _sections(pictures: int, curves: bool, bars: bool, parallel: bool) -> list[dict[str, Any]]:
+    sections = [_section("pictures", "Pictures side by side", columns=1, height=min(120 + 320 * pictures, 760))]
+    if curves:
+        sections.append(_section("curves", "Curves", columns=3, height=360))
+    if bars:
+        sections.append(_section("bars", "Results", columns=3, height=360))
+    if parallel:
+        sections.append(_section("parallel", "Settings and results", columns=1, height=400))
+    return sections
+
+
+def _section(uuid: str, name: str, columns: int, height: int) -> dict[str, Any]:
+    return {
+        "uuid": uuid,
+        "name": name,
+        "display": True,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+        "columns": columns,
+        "cardHeight": height,
+    }

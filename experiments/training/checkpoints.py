@@ -1,0 +1,156 @@
+"""The state of a training on disk, so that an interrupted one goes on to the same result, on a CPU bit for bit."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CannotStart
+
+AUTO_EVERY_S = 60.0
+"""An automatic checkpoint is written at most this often, so that short trainings never wait for the disk."""
+
+
+_KEYS = {"fingerprint", "settings", "history", "clock", "state"}
+
+
+class CheckpointError(CannotStart):
+    """A checkpoint that is missing, damaged or of another training; one line."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after some of its epochs.
+
+    Attributes:
+        fingerprint: of the training, as `variant.fingerprint` gives it.
+        settings: every option with its value, spelled as on the command line.
+        history: the metrics of each epoch so far, from epoch 1.
+        clock: seconds of each phase so far, wall and CPU.
+        state: of network, optimizer and random generators, as `training.EpochResult.state` gives it.
+    """
+
+    fingerprint: str
+    settings: Mapping[str, str]
+    history: Mapping[int, Mapping[str, float]]
+    clock: Mapping[str, Mapping[str, float]]
+    state: Mapping[str, Any]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done."""
+        return max(self.history)
+
+
+@dataclass
+class Keeper:
+    """Writes one file after each epoch, but at most every `every_s` seconds; `passing` ones are removed at the end."""
+
+    path: Path
+    every_s: float
+    passing: bool
+    _last: float = field(default_factory=time.monotonic)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Replaces the file as a whole, where it is time to.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        if time.monotonic() - self._last >= self.every_s:
+            write(self.path, checkpoint)
+            self._last = time.monotonic()
+
+    def finish(self) -> None:
+        """The training has ended: a passing checkpoint has done its work."""
+        if self.passing:
+            self.path.unlink(missing_ok=True)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes the file as a whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    with _written_beside(path) as partial:
+        with partial.open("wb") as file:
+            torch.save({key: getattr(checkpoint, key) for key in _KEYS}, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave an empty file under the new name
+        os.replace(partial, path)
+
+
+@contextmanager
+def _written_beside(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write into, gone at the end; what goes wrong there names `path`."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+        why = error.strerror if isinstance(error, OSError) else "disk full?"
+        cure = "name another FILE, or checkpoint=none"
+        raise CheckpointError(f"checkpoint={path}: cannot be written ({why}); {cure}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Returns where `write` could write the file, which stays as it is.
+
+    Raises:
+        CheckpointError: it cannot be written, is a folder, or holds something else that would be lost.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint={path}: is a folder; name a FILE in it, or checkpoint=none")
+    if path.exists():
+        try:
+            read(path)
+        except CheckpointError as error:
+            cure = "name another FILE, or checkpoint=none"
+            raise CheckpointError(f"checkpoint={path}: is there already and is no checkpoint; {cure}") from error
+    with _written_beside(path) as partial:
+        partial.touch()
+
+
+def read(path: Path) -> Checkpoint:
+    """The checkpoint in the file; tensors are on the CPU.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds no checkpoint of ours.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"resume={path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # torch raises what pickle and zipfile raise
+        raise CheckpointError(f"resume={path}: is no checkpoint, or damaged; resume=none starts over") from error
+    if not isinstance(content, dict) or set(content) != _KEYS:
+        raise CheckpointError(f"resume={path}: is no checkpoint of a training; resume=none starts over")
+    return Checkpoint(**content)
+
+
+def of_this_training(path: Path, fingerprint: str, settings: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint in the file, where it is one of the training with this fingerprint.
+
+    Raises:
+        CheckpointError: as `read`; or it is of another training, naming the options that differ.
+    """
+    checkpoint = read(path)
+    if checkpoint.fingerprint != fingerprint:
+        there = checkpoint.settings
+        differing = [
+            f"{name}={there.get(name)} there, {value} here"
+            for name, value in settings.items()
+            if there.get(name) != value and name not in ("checkpoint", "resume")
+        ]
+        why = "; ".join(differing) or "other data, another number format, other code or other libraries"
+        raise CheckpointError(f"resume={path}: is of another training ({why}); give its options, or resume=none")
+    return checkpoint

@@ -1,0 +1,272 @@
+"""The training loop: one record per epoch, and nothing of how it is logged."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from ..augmentation.declared import Augmentation
+from ..data.dataset import Dataset, Split
+from ..data.tensors import to_tensor
+from ..errors import Failed
+from ..settings.base import SettingsError
+from ..settings.parts import NETWORKS, load_part
+from ..settings.train import TrainSettings
+from . import distributed
+from .machine import Machine
+from .optimisers import Optimizers, optimizers
+from .predictions import predict
+from .schedule import momentum_shift, relative_rate
+
+CHECK_EVERY = 50  # steps between two looks at the loss
+SEEN_PIXELS = 5000 * 32 * 32  # of the training images that a network may look at before it is trained
+SMALLEST_SIDE = 8  # of an image that the networks take
+
+
+class TrainingDiverged(Failed):
+    """The loss stopped being a number."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one pass over the training images did.
+
+    Attributes:
+        epoch: counted from 1.
+        metrics: named as they are logged, accuracies in [0, 1].
+        state: gives what `fit` needs to go on from here, at the moment it is called.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    state: Callable[[], dict[str, Any]]
+
+
+def build_model(
+    settings: TrainSettings, classes: int, mean: Float32[np.ndarray, "3"], std: Float32[np.ndarray, "3"]
+) -> nn.Module:
+    """A freshly initialised network; the same for the same seed."""
+    torch.manual_seed(settings.seed)
+    model: nn.Module = load_part(NETWORKS, settings.model)(classes, mean.tolist(), std.tolist(), settings.dropout)
+    return model
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    augmentation: Augmentation,
+    settings: TrainSettings,
+    machine: Machine,
+    on_step: Callable[[], None] = lambda: None,
+    resumed: Mapping[str, Any] | None = None,
+) -> Iterator[EpochResult]:
+    """Trains `model` in place and yields after every epoch; `on_step` is called after every batch.
+
+    With the state of an earlier `EpochResult` as `resumed` it goes on from there, on a CPU to the same weights bit for
+    bit.
+    The curves of validation and test images are computed in the number format of the training, the last epoch, whose
+    numbers are reported, in float32. A last batch of less than a quarter of `batch_size` is left out: its step would
+    count as much as the others, and batch normalisation would remember it. Other images are left out in each epoch.
+
+    Processes that `parallel.started` has brought together train one network, with `batch_size` images in all of them
+    together. They go on from `resumed` of the first one.
+
+    Raises:
+        SettingsError: when a batch has fewer images than there are processes.
+        TrainingDiverged: when the loss is no longer finite, naming the step and the learning rate.
+    """
+    torch.set_num_threads(machine.threads)
+    torch.manual_seed(settings.seed)
+    _lay_out(model, dataset, machine)
+    network = torch.compile(model) if settings.compile else model
+    optimizer = optimizers(model, settings)
+    train = dataset.splits["train"]
+    check_shares(len(train), settings.batch_size, distributed.size())
+    if resumed := distributed.as_first(resumed):
+        start = _restore(resumed, model, optimizer)
+    else:
+        start = 0
+        _prepare(model, train, machine)
+    distributed.start_alike(model)
+    steps = steps_of(len(train), settings.batch_size)
+    tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
+    for epoch in range(start, settings.epochs):
+        started = time.perf_counter()
+        batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        _tell(model, "start_epoch", epoch / settings.epochs)
+        with distributed.seeing_whole_batches(model):
+            metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
+        metrics["train/epoch_s"] = time.perf_counter() - started
+        precision = "fp32" if epoch == settings.epochs - 1 else machine.precision
+        for name in tracked:
+            metrics |= evaluate(model, dataset.splits[name], name, machine.device, precision)
+        yield EpochResult(epoch + 1, metrics, partial(_state, epoch + 1, model, optimizer))
+
+
+def _lay_out(model: nn.Module, dataset: Dataset, machine: Machine) -> None:
+    """Brings the network to the device, in the memory format in which it computes fastest."""
+    model.to(machine.device).to(memory_format=machine.memory_format)
+    side = dataset.splits["train"].images.shape[1]
+    _tell(model, "lay_out", machine.device, side)
+
+
+def _tell(model: nn.Module, method: str, *arguments: object) -> None:
+    """Calls a method that a network may have: `models/__init__.py` lists them."""
+    if own := getattr(model, method, None):
+        own(*arguments)
+
+
+def _state(epochs: int, model: nn.Module, optimizer: Optimizers) -> dict[str, Any]:
+    random = {"cpu": torch.get_rng_state()}
+    device = next(model.parameters()).device.type
+    if device != "cpu":
+        random[device] = torch.get_device_module(device).get_rng_state()
+    return {"epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
+
+
+def _restore(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizers) -> int:
+    """Puts everything where it was; the epochs that were done."""
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"]["cpu"])
+    device = next(model.parameters()).device.type
+    if device in state["random"] and device != "cpu":
+        torch.get_device_module(device).set_rng_state(state["random"][device])
+    return int(state["epochs"])
+
+
+def evaluate(model: nn.Module, split: Split, name: str, device: str, precision: str = "fp32") -> dict[str, float]:
+    """Loss and accuracy of one split, named as they are logged."""
+    predictions = predict(model, split.images, split.labels, device, precision)
+    return {f"{name}/loss": predictions.loss, f"{name}/accuracy": predictions.accuracy}
+
+
+def _train_epoch(
+    network: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    optimizer: Optimizers,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    epoch: int,
+    steps: int,
+    settings: TrainSettings,
+    machine: Machine,
+    on_step: Callable[[], None],
+) -> dict[str, float]:
+    model.train()
+    loss_function = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    # Sums stay on the device: reading them at every step would make a GPU wait.
+    losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=machine.device), 0
+    for step, batch in enumerate(batches):
+        whole, own = len(batch[1]), distributed.share(len(batch[1]))
+        images = batch[0][own].to(machine.device, memory_format=machine.memory_format, non_blocking=True)
+        images = shrink(images, side_share(settings, epoch * steps + step, settings.epochs * steps))
+        labels = batch[1][own].to(machine.device, non_blocking=True)
+        rate = relative_rate(settings, epoch + step / steps)
+        with machine.autocast():
+            logits = network(images).float()
+        # Losses and gradients of the processes add up to those of the whole batch.
+        loss = loss_function(logits, labels) * (len(labels) / whole)
+        loss.backward()
+        distributed.add_gradients(model.parameters())
+        add_penalties(model, settings)
+        optimizer.step(rate, momentum_shift(settings, epoch + step / steps))
+        losses.append(loss.detach())
+        right += (logits.argmax(1) == labels).sum()
+        seen += whole
+        if step % CHECK_EVERY == CHECK_EVERY - 1 or step == steps - 1:
+            _check_finite(
+                distributed.total(torch.stack(losses[-CHECK_EVERY:])), model, epoch * steps + step, settings.lr * rate
+            )
+        on_step()
+    loss, right = distributed.total(torch.stack(losses)).mean(), distributed.total(right)
+    metrics = {"train/loss": float(loss), "train/accuracy": float(right) / seen}
+    return metrics | {"train/lr": settings.lr * rate}
+
+
+def _prepare(model: nn.Module, train: Split, machine: Machine) -> None:
+    """What a network takes from its training images before it is trained on them."""
+    if hasattr(model, "start_training"):
+        pixels = train.images.shape[1] * train.images.shape[2]
+        # Every so many of them: images may be ordered by class.
+        chosen = train.images[:: math.ceil(len(train) * pixels / SEEN_PIXELS)]
+        _tell(model, "start_training", to_tensor(chosen).to(machine.device))
+
+
+def steps_of(images: int, batch_size: int) -> int:
+    """Batches in an epoch: the whole ones, and the last one where it is at least a quarter of one or the only one."""
+    last = images % batch_size
+    return max(1, images // batch_size + (last >= batch_size / 4 and last > 1))
+
+
+def check_shares(images: int, batch_size: int, processes: int) -> None:
+    """Returns where every process has an image of every batch.
+
+    Raises:
+        SettingsError: some batch has fewer images than there are processes.
+    """
+    last = images % batch_size
+    smallest = last if steps_of(images, batch_size) > images // batch_size else batch_size
+    if smallest < processes:
+        raise SettingsError(
+            [
+                f"batch_size={batch_size}: the smallest batch of {images:,} images has {smallest}, "
+                f"fewer than the {processes} processes; give a larger one, or fewer processes"
+            ]
+        )
+
+
+def side_share(settings: TrainSettings, done: int, steps: int) -> float:
+    """The share of `side_shares` that holds after `done` of all `steps`, of which each has an equal part."""
+    shares = settings.side_shares
+    return shares[done * len(shares) // steps]
+
+
+def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
+    """The images at `share` of their side, each pixel the mean of what it covers, in the same memory format."""
+    side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
+    if side >= images.shape[-1]:
+        return images
+    smaller = nn.functional.interpolate(images, (side, side), mode="area")
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return smaller.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _check_finite(losses: Float[Tensor, "steps"], model: nn.Module, last_step: int, rate: float) -> None:
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step = last_step - len(losses) + 1 + int(bad[0])
+        raise TrainingDiverged(
+            f"loss became {float(losses[bad[0]])} at step {step} (learning rate {rate:.4g}); "
+            "give a smaller lr, a longer lr_warmup, or precision=fp32"
+        )
+    # The loss of the last step is finite, but its update may have overflowed.
+    if not torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all():
+        raise TrainingDiverged(
+            f"a weight is no longer finite at step {last_step} (learning rate {rate:.4g}); "
+            "give a smaller lr or precision=fp32"
+        )
+
+
+@torch.no_grad()
+def add_penalties(model: nn.Module, settings: TrainSettings) -> None:
+    """Adds to the gradients what `l1` times the sum of |w| and `l2_norm` times the 2-norm of all w in the loss would,
+    over all parameters w that are trained. In a loss they would cost a copy of every parameter.
+    """
+    trained = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
+    if settings.l1:
+        for weight, gradient in trained:
+            gradient.add_(weight.sign(), alpha=settings.l1)
+    if settings.l2_norm:
+        norm = nn.utils.get_total_norm([weight for weight, _ in trained])
+        # At 0 the norm has no gradient, and torch's own gives 0.
+        share = settings.l2_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        for weight, gradient in trained:
+            gradient.addcmul_(weight, share)

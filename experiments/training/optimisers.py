@@ -1,0 +1,129 @@
+"""What moves the weights: SGD, or Muon for the kernels of convolutions beside SGD for everything else."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import SGD, Muon, Optimizer
+
+from ..settings.parts import OPTIMISERS, load_part
+from ..settings.train import TrainSettings
+
+_REST_MOMENTUM, _NEWTON_SCHULZ_STEPS = 0.85, 3
+
+
+class Optimizers:
+    """Optimizers that step as one.
+
+    `kernels` are trained through `matrices`, parameters of one of the optimizers that share their memory.
+    """
+
+    def __init__(
+        self, parts: Sequence[Optimizer], kernels: Sequence[nn.Parameter] = (), matrices: Sequence[nn.Parameter] = ()
+    ) -> None:
+        self._parts, self._kernels, self._matrices = parts, kernels, matrices
+        for group in self._groups():
+            group["peak"] = group["lr"]
+            if "momentum" in group:  # Adam's kind has none
+                group["middle"] = group["momentum"]
+
+    def step(self, rate: float, momentum_shift: float = 0.0) -> None:
+        """One step of each, at `rate` of its peak learning rate; the gradients are gone afterwards.
+
+        `momentum_shift` is added to the momentum of each that has one.
+
+        Kernels are first scaled to rows of norm 1 on average, as in airbench94_muon.py: batch normalisation undoes any
+        scale, so that the learning rate alone says how far a step turns them.
+        """
+        for group in self._groups():
+            group["lr"] = group["peak"] * rate
+            if "momentum" in group:
+                group["momentum"] = group["middle"] + momentum_shift
+        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
+            assert kernel.grad is not None
+            matrix.grad = as_matrix(kernel.grad, kernel)
+            kernel.grad = None
+            with torch.no_grad():
+                matrix.mul_(math.sqrt(len(matrix)) / matrix.norm())
+        for part in self._parts:
+            part.step()
+            part.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` takes to go on from here."""
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from where `state` was taken; the parameters themselves are the model's."""
+        for part, of_part in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(of_part)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self._parts for group in part.param_groups]
+
+
+def optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
+    """What trains the parameters of `model` that are not frozen, as the settings say.
+
+    Make it when the model is on its device and in its memory format: Muon holds on to the kernels' memory.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    made: Optimizers = load_part(OPTIMISERS, settings.optimizer)(model, trained, settings)
+    return made
+
+
+def sgd(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:
+    """SGD for all parameters."""
+    group = {"params": trained, "lr": settings.lr, "weight_decay": settings.weight_decay}
+    return Optimizers([_sgd([group], settings.momentum, settings.nesterov)])
+
+
+def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:
+    """Muon (K. Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the kernels, SGD for the others.
+
+    `weight_decay` is the share that a step at the peak takes off the others; kernels are scaled anyway.
+    """
+    kernels = [parameter for parameter in trained if parameter.ndim == 4]
+    matrices = [nn.Parameter(as_matrix(kernel.detach(), kernel)) for kernel in kernels]
+    assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in zip(kernels, matrices, strict=True))
+    of_kernels = Muon(
+        matrices,
+        lr=settings.lr,
+        weight_decay=0.0,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        ns_steps=_NEWTON_SCHULZ_STEPS,
+    )
+    rest = (
+        [parameter for parameter in trained if parameter.ndim == 2],
+        [parameter for parameter in trained if parameter.ndim not in (2, 4)],
+    )
+    groups = [
+        {"params": parameters, "lr": lr, "weight_decay": settings.weight_decay / lr}
+        for parameters, lr in zip(rest, _rates_of_the_rest(model, settings), strict=True)
+    ]
+    return Optimizers([_sgd(groups, _REST_MOMENTUM, settings.nesterov), of_kernels], kernels, matrices)
+
+
+def _rates_of_the_rest(model: nn.Module, settings: TrainSettings) -> tuple[float, float]:
+    """The peak rates of the classifier and of biases and scales: the network's own, else Muon's for both."""
+    own: tuple[float, float] | None = getattr(model, "rates_beside_muon", None)
+    if own is None:
+        return settings.lr, settings.lr
+    unit = settings.lr * math.sqrt(settings.batch_size)
+    return own[0] * unit, own[1] * unit
+
+
+def _sgd(groups: Sequence[dict[str, Any]], momentum: float, nesterov: bool) -> SGD:
+    fused = groups[0]["params"][0].device.type != "mps"
+    return SGD(groups, momentum=momentum, nesterov=nesterov, fused=fused)
+
+
+def as_matrix(tensor: Float[Tensor, "d c h w"], kernel: Float[Tensor, "d c h w"]) -> Float[Tensor, "d chw"]:
+    """One row for each filter, in the order in which `kernel` lies in memory: of the kernel itself a view, no copy."""
+    if kernel.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.flatten(1)

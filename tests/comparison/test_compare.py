@@ -1,0 +1,219 @@
+"""A comparison trains what is missing, reuses what is done, and says only what the numbers allow."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from scipy import stats
+
+from experiments.comparison.compare import compare, compare_finished
+from experiments.comparison.findings import Findings
+from experiments.comparison.measures import HEADLINE_FOCUS, last_layer
+from experiments.comparison.pictures import verdicts_of
+from experiments.comparison.tables import table_rows
+from experiments.data.dataset import Dataset
+from experiments.runs.prepare import prepare
+from experiments.runs.train import train
+from experiments.settings.base import SettingsError
+from experiments.settings.compare import CompareSettings
+from experiments.settings.trainings import plan
+from experiments.system.progress import Reporter
+from experiments.tracking.store import prepare_store
+from experiments.training.predictions import Predictions, predict
+from tests.toys.networks import toy_dataset
+
+QUICK = {
+    "epochs": "1",
+    "batch_size": "16",
+    "lr": "0.05",
+    "threads": "1",
+    "device": "cpu",
+    "precision": "fp32",
+    "image_size": "16",
+    "cutout_size": "6",
+    "gallery_size": "3",
+}
+
+
+@pytest.fixture(autouse=True)
+def toys(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real thing on the toy data set: only where the images come from is changed."""
+
+    def load_toys(settings: CompareSettings, reporter: Reporter) -> Dataset:
+        return toy_dataset()
+
+    monkeypatch.setattr("experiments.comparison.compare.load_dataset", load_toys)
+    monkeypatch.setattr("experiments.comparison.selection.load_dataset", load_toys)
+    prepare_store(store)
+
+
+def run(**options: str) -> Findings:
+    given = QUICK | {"runs": "none", "filter": "none"} | options  # as MLflow passes what nobody gave
+    settings = CompareSettings.of(**given)
+    return compare(settings, plan(settings))
+
+
+def test_a_comparison_from_nothing_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(seeds="2")
+    assert [(m.variant, m.seed, m.reused) for m in first.members] == [
+        ("baseline", 0, False),
+        ("baseline", 1, False),
+        ("cutout", 0, False),
+        ("cutout", 1, False),
+    ]
+    said = capsys.readouterr().out
+    assert "4 of 4 runs to train" in said
+    assert "no statement about the method" in said
+    link = re.search(r"http://127\.0\.0\.1:5000/(#/experiments/0/runs\?viewStateShareKey=\S+)", said)
+    assert link
+    report = re.search(r"(/\S+report\.html)", said)
+    assert report
+    check_parent(first)
+    page = Path(report[1]).read_text()
+    check_report(page, first)
+    assert "python -m experiments.compare --epochs 1 " in unescape(page)
+    assert "Nothing was selected on the test images" in page
+
+    again = run(seeds="2")
+    assert all(member.reused for member in again.members)
+    assert [m.run.id for m in again.members] == [m.run.id for m in first.members]
+    pd.testing.assert_frame_equal(again.runs.drop(columns="reused"), first.runs.drop(columns="reused"))
+
+
+def check_parent(result: Findings) -> None:
+    """The children hang under the comparison's run, which holds tables and pictures."""
+    client = MlflowClient()
+    child = client.get_run(result.members[0].run.id)
+    parent = client.get_run(child.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["camparison.kind"] == "compare"
+    assert parent.data.tags["camparison.status"] == "completed"
+    folders = (None, "side_by_side", "changed", "charts", "tables")
+    files = {file.path for folder in folders for file in client.list_artifacts(parent.info.run_id, folder)}
+    assert files >= {
+        *("side_by_side.png", "over_seeds.png", "mean_maps.png", "report.html", "comparison.json"),
+        *(f"{name}.csv" for name in ("runs", "differences", "summary", "where", "look_differences", "classes")),
+        *(f"{name}.csv" for name in ("networks", "agreement")),
+        *("side_by_side/stem.png", "changed/cutout.png"),
+        *(f"charts/{name}.png" for name in ("forest", "seeds", "curves", "reliability", "classes", "agreement")),
+        *("tables/summary.json", "tables/differences.json"),
+    }
+    note = parent.data.tags["mlflow.note.content"]
+    assert all(answer.sentence in note for answer in result.answers)
+    assert "viewStateShareKey=" in note
+    difference = np.mean(result.differences.set_index("measure").loc["test/accuracy", "per_seed"])
+    assert parent.data.metrics["difference/test/accuracy/cutout"] == pytest.approx(difference)
+    accuracies = [member.run.metrics["test/accuracy"] for member in result.members if member.variant == "cutout"]
+    assert parent.data.metrics["test/accuracy/cutout"] == pytest.approx(np.mean(accuracies))
+
+
+def check_report(page: str, result: Findings) -> None:
+    """One file that needs nothing else and says what the findings say."""
+    assert not re.search(r"(src|href)=\"(?!data:|#|http://127\.0\.0\.1)", page)
+    for answer in result.answers:
+        assert answer.sentence in unescape(page)
+
+
+def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
+    result = run(seeds="2")
+    values = [m.run.metrics["test/accuracy"] for m in result.members if m.variant == "cutout"]
+    row = table_rows(result)[1]
+    assert row["variant"] == "cutout"
+    assert row["seeds"] == "2"
+    assert row["test accuracy"] == f"{np.mean(values):.2%} ± {np.std(values, ddof=1):.2%}"
+    assert "background gap" not in row  # the toy has no such splits
+    assert "focus index" in row  # but it has masks
+
+
+def test_differences_are_paired_by_seed_and_measured_against_the_first_variant() -> None:
+    result = run(variants="cutout, baseline", seeds="3")
+    table = result.differences.set_index("measure")
+    pairs = result.runs.pivot(index="seed", columns="variant", values="test/accuracy")
+    gains = pairs["baseline"] - pairs["cutout"]
+    row = table.loc["test/accuracy"]
+    assert (row["variant"], row["against"]) == ("baseline", "cutout")
+    assert row["mean"] == pytest.approx(gains.mean())
+    interval = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+    assert row["per_seed"] == pytest.approx(gains.tolist())
+
+
+def test_what_a_run_has_not_is_said_and_not_averaged() -> None:
+    measure = HEADLINE_FOCUS
+    assert measure.written(0.5, 0.1, 3, 3) == "0.500 ± 0.100"
+    assert measure.written(0.5, float("nan"), 1, 3) == "0.500 (n=1)"
+    assert measure.written(float("nan"), float("nan"), 0, 3) == "none"
+
+
+def test_a_run_trained_by_itself_is_reused() -> None:
+    given = QUICK | {"cutout": "true", "seed": "0"}
+    from experiments.settings.train import TrainSettings
+
+    alone = train(prepare(TrainSettings.of(**given), dataset=toy_dataset()), Reporter())
+    result = run()
+    assert [(m.variant, m.reused) for m in result.members] == [("baseline", False), ("cutout", True)]
+    assert result.members[1].run.id == alone.id
+
+
+def test_the_same_training_under_two_names_is_refused_before_anything_is_logged() -> None:
+    with pytest.raises(SettingsError, match="'baseline, seed 0' and 'same, seed 0' are the same training"):
+        run(variants="baseline; same: cutout=false")
+    assert not MlflowClient().search_runs(["0"])
+
+
+def test_variants_may_have_other_networks_and_lengths() -> None:
+    result = run(variants="baseline; longer: epochs=2; big: model=resnet18")
+    assert result.variants == ("baseline", "longer", "big")
+    assert [last_layer(m.run) for m in result.members] == ["layer3", "layer3", "layer4"]
+    # All pictures must stand at one step, or MLflow's grid would leave cells empty.
+    for member in result.members:
+        files = MlflowClient().list_artifacts(member.run.id, "images")
+        assert any("+step+2+" in file.path for file in files)
+
+
+def test_words_of_a_finished_run_are_those_of_its_predictions() -> None:
+    result = run()
+    member = result.members[0]
+    split = toy_dataset().splits["test"]
+    predictions: Predictions = predict(member.run.load_model(), split.images, split.labels, "cpu")
+    said = verdicts_of(result, member.run)
+    assert [verdict.verdict == "right" for verdict in said] == predictions.right[result.probes.indices].tolist()
+
+
+def test_finished_runs_are_compared_by_id_without_training(capsys: pytest.CaptureFixture[str]) -> None:
+    trained = run()
+    ids = {member.variant: member.run.id for member in trained.members}
+    before = len(MlflowClient().search_runs(["0"]))
+    given = {"runs": f"plain={ids['baseline']} holes={ids['cutout']}", "quiet": "true"}
+    capsys.readouterr()
+    settings = CompareSettings.of(**given)
+    found = compare_finished(settings)
+    assert found.variants == ("plain", "holes")
+    assert len(MlflowClient().search_runs(["0"])) == before + 1  # the comparison itself
+    path = Path(capsys.readouterr().out.strip())
+    told = json.loads(path.read_text())
+    assert "The runs were chosen by hand (runs=plain=" in unescape(path.with_name("report.html").read_text())
+    assert told["variants"] == ["plain", "holes"]
+    assert [run["run"] for run in told["runs"]] == [ids["baseline"], ids["cutout"]]
+    assert told["answers"][0]["sentence"] == found.answers[0].sentence
+
+
+def test_the_same_numbers_come_from_the_same_runs_again() -> None:
+    first = run(seeds="2")
+    again = run(seeds="2")
+    assert all(member.reused for member in again.members)
+    for table in ("differences", "where", "look_differences", "classes", "networks", "agreement"):
+        pd.testing.assert_frame_equal(getattr(again, table), getattr(first, table))
+    assert again.answers == first.answers
+
+
+def test_a_variant_under_two_names_differs_in_nothing() -> None:
+    result = run(variants="baseline; same: cutout=false", allow_same="true")
+    assert [member.run.id for member in result.members] == [result.members[0].run.id] * 2
+    assert result.differences["mean"].abs().max() == 0
+    assert result.look_differences["mean"].abs().max() == 0
+    assert "test accuracy +0.00 points with one seed" in result.answers[0].sentence

@@ -1,0 +1,250 @@
+"""What finished runs say: tables by hand, and what must hold whatever the numbers are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from experiments.comparison.findings import Findings, Member
+from experiments.comparison.images import BOTH_RIGHT
+from experiments.comparison.measures import LAST
+from experiments.data.dataset import Dataset, Split
+from experiments.evidence.differences import holm
+from experiments.tracking.reading import FinishedRun
+
+CLASSES = ("cat", "dog")
+IMAGES = 40
+LAYERS = ("stem", "layer1")
+
+
+@dataclass(frozen=True)
+class Logged(FinishedRun):
+    """A finished run whose files are here in memory."""
+
+    files: Mapping[str, object] = field(default_factory=dict)
+
+    def read_table(self, path: str) -> pd.DataFrame:
+        return self.files[path].copy()
+
+    def read_arrays(self, path: str) -> dict[str, np.ndarray]:
+        return dict(self.files[path])
+
+
+def logged(name: str, seed: int, *, cutout: bool = False, shift: float = 0.0, epochs: int = 6) -> Logged:
+    """A run with made-up but consistent files; `shift` moves everything that is measured."""
+    random = np.random.default_rng([seed, cutout])
+    labels = np.arange(IMAGES) % 2
+    right = random.random(IMAGES) < 0.7
+    said = np.where(right, labels, 1 - labels)
+    sure = np.where(said == 0, 0.8, 0.2)
+    predictions = pd.DataFrame({"index": range(IMAGES), "label": labels, "prediction": said})
+    predictions = predictions.assign(p_cat=sure, p_dog=1 - sure)
+    looks = [
+        pd.DataFrame({"focus": random.random(IMAGES) + shift, "coverage": random.random(IMAGES)}).assign(
+            index=range(IMAGES), layer=layer, right=right
+        )
+        for layer in LAYERS
+    ]
+    looks[0].loc[3, "focus"] = np.nan
+    maps = random.random((IMAGES, 4, 4)).astype(np.float16)
+    return Logged(
+        id=f"{name}{seed}",
+        name=f"{name}, seed {seed}",
+        experiment_id="0",
+        params={"resolved.layers": " ".join(LAYERS), "resolved.cutout": str(cutout).lower()}
+        | {"resolved.epochs": str(epochs)},
+        tags={},
+        metrics={"test/accuracy": float(right.mean()), "cam/layer1/focus": float(looks[1]["focus"].mean())},
+        files={
+            "predictions.parquet": predictions,
+            "cam_measures.parquet": pd.concat(looks, ignore_index=True),
+            "maps.npz": {"sample_indices": np.arange(IMAGES), "sample_maps": maps},
+        },
+    )
+
+
+def dataset() -> Dataset:
+    split = Split(np.zeros((IMAGES, 8, 8, 3), np.uint8), np.arange(IMAGES) % 2, np.ones((IMAGES, 8, 8), bool))
+    return Dataset("made", CLASSES, {"train": split, "val": split, "test": split}, "d" * 16, "made for tests")
+
+
+def findings(names: Mapping[str, list[Logged]]) -> Findings:
+    members = tuple(Member(name, seed, run, False) for name, runs in names.items() for seed, run in enumerate(runs))
+    return Findings(members, dataset())
+
+
+def two(seeds: int = 3, *, swapped: bool = False) -> Findings:
+    runs = {
+        "baseline": [logged("b", seed) for seed in range(seeds)],
+        "cutout": [logged("c", seed, cutout=True, shift=0.2) for seed in range(seeds)],
+    }
+    return findings(dict(reversed(runs.items())) if swapped else runs)
+
+
+def test_differences_are_those_of_the_seeds() -> None:
+    found = two(4)
+    values = {
+        name: [run.metrics["test/accuracy"] for run in (member.run for member in found.of(name))]
+        for name in found.variants
+    }
+    row = found.differences.set_index("measure").loc["test/accuracy"]
+    gains = np.subtract(values["cutout"], values["baseline"])
+    assert row["mean"] == pytest.approx(gains.mean())
+    assert (row["low"], row["high"]) == pytest.approx(tuple(stats.ttest_1samp(gains, 0).confidence_interval(0.95)))
+    assert row["larger_in"] == (gains > 0).sum()
+
+
+def test_where_it_looks_is_averaged_over_images_and_then_over_seeds() -> None:
+    found = two()
+    table = found.where.set_index(["variant", "layer", "subset", "measure"])
+    logs = [member.run.read_table("cam_measures.parquet") for member in found.of("baseline")]
+    at = [log[log["layer"] == "stem"] for log in logs]
+    for subset, kept in (("all", at), ("right", [t[t["right"]] for t in at]), ("wrong", [t[~t["right"]] for t in at])):
+        means = [one["focus"].mean() for one in kept]  # leaves out what is missing
+        row = table.loc[("baseline", "stem", subset, "focus")]
+        assert (row["mean"], row["std"], row["count"]) == pytest.approx((np.mean(means), np.std(means, ddof=1), 3))
+    pd.testing.assert_series_equal(
+        table.loc[("cutout", LAST, "all", "coverage")],
+        table.loc[("cutout", "layer1", "all", "coverage")],
+        check_names=False,
+    )
+
+
+def test_images_that_both_get_right_are_compared_image_by_image() -> None:
+    found = two()
+    rows = found.look_differences.set_index(["layer", "subset", "measure"])
+    row, last = rows.loc[("stem", BOTH_RIGHT, "focus")], rows.loc[(LAST, BOTH_RIGHT, "focus")]
+    gains = []
+    for one, other in zip(found.of("cutout"), found.of("baseline"), strict=True):
+        a, b = (m.run.read_table("cam_measures.parquet").query("layer == 'stem'") for m in (one, other))
+        both = (
+            a["right"].to_numpy()
+            & b["right"].to_numpy()
+            & a["focus"].notna().to_numpy()
+            & b["focus"].notna().to_numpy()
+        )
+        gains.append(a["focus"].to_numpy()[both].mean() - b["focus"].to_numpy()[both].mean())
+    assert row["per_seed"] == pytest.approx(gains)
+    assert last["boot_low"] < last["mean"] < last["boot_high"]
+
+
+def test_measures_of_maps_are_paired_by_image() -> None:
+    found = two()
+    row = found.differences.set_index("measure").loc["cam/last/focus"]
+    gains = []
+    for one, other in zip(found.of("cutout"), found.of("baseline"), strict=True):
+        a, b = (m.run.read_table("cam_measures.parquet").query("layer == 'layer1'")["focus"] for m in (one, other))
+        gains.append((a - b).mean())  # only where both have a value
+    assert row["per_seed"] == pytest.approx(gains)
+
+
+def test_maps_of_other_resolutions_are_compared_by_the_focus_index_alone() -> None:
+    def coarse(run: Logged) -> Logged:
+        arrays = run.read_arrays("maps.npz")
+        files = {**run.files, "maps.npz": arrays | {"sample_maps": arrays["sample_maps"][:, ::2, ::2]}}
+        return Logged(run.id, run.name, "0", run.params, {}, run.metrics, files)
+
+    found = findings({"a": [logged("a", s) for s in range(3)], "b": [coarse(logged("b", s)) for s in range(3)]})
+    assert found.grids == {"a": (4, 4), "b": (2, 2)}
+    last = found.look_differences.query("layer == @LAST")
+    assert set(last["measure"]) == {"focus"}
+    assert set(two().look_differences.query("layer == @LAST")["measure"]) == {"focus", "coverage"}
+    assert list(found.agreement["variant"]) == ["a", "b"]  # each with itself only
+
+
+def test_without_masks_nothing_is_said_of_the_object() -> None:
+    found = two()
+    bare = {name: replace(split, masks=None) for name, split in found.dataset.splits.items()}
+    answers = Findings(found.members, replace(found.dataset, splits=bare)).answers
+    (said,) = [
+        answer.sentence
+        for answer in answers
+        if answer.question == "Does it look at the object?" and "masks" in answer.sentence
+    ]
+    assert said == "cutout against baseline: no statement: made has no masks that say where the objects are."
+
+
+def test_swapping_the_variants_changes_the_sign_of_every_difference() -> None:
+    one, other = two(), two(swapped=True)
+    for table, keys in (("differences", ["measure"]), ("look_differences", ["layer", "subset", "measure"])):
+        here, there = (getattr(found, table).set_index(keys).sort_index() for found in (one, other))
+        assert here["mean"].to_numpy() == pytest.approx(-there["mean"].to_numpy())
+        assert here["low"].to_numpy() == pytest.approx(-there["high"].to_numpy())
+    classes = [found.classes.set_index("class")["difference"].to_numpy() for found in (one, other)]
+    assert classes[0] == pytest.approx(-classes[1])
+    assert one.networks["only_variant"].tolist() == other.networks["only_baseline"].tolist()
+
+
+def test_a_comparison_of_runs_with_themselves_finds_nothing_anywhere() -> None:
+    runs = [logged("b", seed) for seed in range(3)]
+    found = findings({"one": runs, "same": runs})
+    for table in (found.differences, found.look_differences):
+        assert table["mean"].abs().max() == 0
+        assert (table["low"] == 0).all()
+        assert (table["high"] == 0).all()
+    assert found.classes["difference"].abs().max() == 0
+    assert (found.networks["p"] == 1).all()
+    # Of two seeds of one and the same thing, that is: a variant agrees with its twin as it does with itself.
+    agreement = found.agreement.set_index(["variant", "against"])[["rank_correlation", "top_iou"]]
+    assert agreement.loc[("one", "same")].to_numpy() == pytest.approx(agreement.loc[("one", "one")].to_numpy())
+    assert "is the same in each of 3 seeds" in found.answers[0].sentence
+
+
+def test_agreement_between_variants_stands_beside_that_between_seeds() -> None:
+    table = two(3).agreement.set_index(["variant", "against"])
+    assert table["pairs"].to_dict() == {("baseline", "baseline"): 3, ("baseline", "cutout"): 6, ("cutout", "cutout"): 3}
+    assert table["rank_correlation"].abs().max() < 0.3  # the made-up maps have nothing in common
+
+
+def test_all_questions_asked_beforehand_share_one_correction() -> None:
+    runs = {
+        name: [logged(name, seed, shift=shift) for seed in range(3)]
+        for name, shift in (("a", 0), ("b", 0.3), ("c", 0.6))
+    }
+    found = findings(runs)
+    assert [(primary.pair.variant, primary.quantity.name[:5]) for primary in found.primary] == [
+        ("b", "test "),
+        ("b", "focus"),
+        ("c", "test "),
+        ("c", "focus"),
+    ]
+    raw = [np.nan if primary.difference.p is None else primary.difference.p for primary in found.primary]
+    adjusted = [np.nan if primary.p_holm is None else primary.p_holm for primary in found.primary]
+    assert adjusted == pytest.approx(holm(raw).tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize(("seeds", "question"), [(1, "Do these two networks differ?"), (2, None)])
+def test_below_three_seeds_nothing_is_said_of_the_method(seeds: int, question: str | None) -> None:
+    found = two(seeds)
+    asked = [answer.question for answer in found.answers]
+    assert (question in asked) == (question is not None)
+    assert all("no statement about the method" in a.sentence for a in found.answers if a.question.startswith("Is the"))
+    assert found.noise == {}
+    assert "How far does this reach?" in asked  # Cutout, six epochs
+
+
+def test_the_grid_shows_all_runs_seed_by_seed_or_one_of_each_variant() -> None:
+    found = two(3)
+    assert [(m.variant, m.seed) for m in found.shown_in_grid(6)] == [
+        *[("baseline", 0), ("cutout", 0), ("baseline", 1), ("cutout", 1), ("baseline", 2), ("cutout", 2)]
+    ]
+    chosen = found.shown_in_grid(5)
+    assert [member.variant for member in chosen] == ["baseline", "cutout"]
+    for member in chosen:
+        accuracies = [m.run.metrics["test/accuracy"] for m in found.of(member.variant)]
+        assert member.run.metrics["test/accuracy"] == np.median(accuracies)
+
+
+def test_layers_that_a_variant_does_not_have_are_left_out_but_for_the_last() -> None:
+    def renamed(run: Logged) -> Logged:
+        table = run.read_table("cam_measures.parquet").replace({"layer": {"layer1": "layer4"}})
+        params = {**run.params, "resolved.layers": "stem layer4"}
+        files = {**run.files, "cam_measures.parquet": table}
+        return Logged(run.id, run.name, "0", params, {}, run.metrics, files)
+
+    found = findings({"a": [logged("a", s) for s in range(3)], "b": [renamed(logged("b", s)) for s in range(3)]})
+    assert set(found.look_differences["layer"]) == {"stem", LAST}
+    assert found.last_layers == ("layer1", "layer4")

@@ -1,0 +1,389 @@
+"""Settings are typed and strict, and say every problem at once."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.settings.base import BY_RECIPE, SettingsError
+from experiments.settings.command_line import read
+from experiments.settings.compare import CompareSettings, parse_runs
+from experiments.settings.notation import hole_ranges
+from experiments.settings.recipes import RECIPES
+from experiments.settings.train import TrainSettings
+from experiments.settings.trainings import SHARED, plan
+from experiments.settings.variants import parse_variants
+
+HOLE_SIZES = (
+    "must be pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20, at least 1"
+)
+BY_RECIPE_NAMES = {name for name, field in TrainSettings.model_fields.items() if BY_RECIPE in field.metadata}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_decides_exactly_the_options_marked_so(recipe: str) -> None:
+    assert set(RECIPES[recipe].values) == BY_RECIPE_NAMES
+
+
+def test_recipes_give_values_of_the_declared_type() -> None:
+    for recipe in RECIPES:
+        settings = TrainSettings.of(recipe=recipe)
+        for name in BY_RECIPE_NAMES:
+            assert getattr(settings, name) == RECIPES[recipe].values[name]
+            assert type(getattr(settings, name)) is type(RECIPES[recipe].values[name]), name
+
+
+def test_a_value_by_hand_wins_over_the_recipe_and_auto_does_not() -> None:
+    settings = TrainSettings.of(recipe="resnet18", epochs="3", lr="auto")
+    assert settings.epochs == 3
+    assert settings.lr == RECIPES["resnet18"].values["lr"]
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "1", "yes"])
+def test_booleans_take_a_value_in_any_case(word: str) -> None:
+    assert TrainSettings.of(cutout=word).cutout is True
+    assert TrainSettings.of(cutout="False").cutout is False
+
+
+def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    bad = ["--epochs", "abc", "--cuttout", "true", "--model", "resnet19", "--cutout_size", "20-8", "--lr", "nan"]
+    with pytest.raises(SystemExit) as ended:
+        read(TrainSettings, bad)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    prefix = "python -m experiments.train: "
+    assert set(lines[:-1]) == {
+        prefix + "unknown option 'cuttout'; did you mean 'cutout'?",
+        prefix + "model=resnet19: must be one of fastnet, fastnet_wide, resnet18; did you mean 'resnet18'?",
+        prefix + "epochs=abc: must be a whole number, 1 or more, up to 10000",
+        prefix + "lr=nan: must be a number, above 0, up to 100",
+        prefix + f"cutout_size=20-8: {HOLE_SIZES}",
+    }
+    assert "nothing was started" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"epochs": "0"}, "epochs=0: must be a whole number, 1 or more, up to 10000"),
+        ({"epochs": "2.5"}, "epochs=2.5: must be a whole number"),
+        ({"cutout_p": "1.5"}, "cutout_p=1.5: must be a number, 0 or more, up to 1"),
+        ({"lr": "inf"}, "lr=inf: must be a number, above 0, up to 100"),
+        ({"dataset": "cifar"}, "must be auto, cifar10, scenes or folder:PATH; did you mean 'cifar10'"),
+        ({"dataset": "folder:"}, "must be auto, cifar10, scenes or folder:PATH"),
+        ({"recipe": "fst"}, f"recipe=fst: must be one of {', '.join(RECIPES)}, or a FILE.toml; did you mean 'fast'?"),
+        ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256 or auto"),
+        ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more or all"),
+        ({"lr_steps": "60,30"}, "lr_steps=60,30: must be none, or rising epochs such as 60,120,160"),
+        ({"lr_steps": "0,30"}, "lr_steps=0,30: must be none, or rising epochs such as 60,120,160"),
+        ({"cutout": "banana"}, "cutout=banana: must be true or false"),
+        ({"seed": "-1"}, "seed=-1: must be a whole number, 0 or more"),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TrainSettings.of(**given)
+    assert len(refused.value.problems) == 1
+    assert problem in refused.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"cutout": True, "cutout_size": "8-40"}, "cutout_size=8-40: must be at most the images' side of 32 pixels"),
+        ({"cutout": True, "cutout_size": "40x8"}, "cutout_size=40x8: must be at most the images' side of 32 pixels"),
+        ({"cutout": True, "cutout_size": "8x33"}, "cutout_size=8x33: must be at most the images' side of 32 pixels"),
+        (
+            {"cutout": True, "cutout_size": "4-33x8"},
+            "cutout_size=4-33x8: must be at most the images' side of 32 pixels",
+        ),
+        ({"cutout": True, "image_size": 16, "cutout_size": 20}, "must be at most the images' side of 16 pixels"),
+        (
+            {"schedule": "onecycle", "momentum_swing": 0.1, "momentum": 0.9},
+            "momentum_swing=0.1: takes momentum=0.9 out",
+        ),
+        ({"momentum": 0}, "momentum=0: nesterov needs a momentum; add nesterov=false"),
+        ({"schedule": "step"}, "schedule=step: needs lr_steps, such as lr_steps=60,120,160"),
+        (
+            {"schedule": "step", "lr_steps": "2,3", "epochs": 3},
+            "lr_steps=2,3: must all lie before the last epoch, epochs=3",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused(given: dict[str, object], problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TrainSettings.of(**given)
+    assert len(refused.value.problems) == 1
+    assert problem in refused.value.problems[0]
+    assert TrainSettings.of(cutout_size=40).cutout is False  # nothing is cut out
+
+
+def test_an_option_without_effect_is_refused_rather_than_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read(TrainSettings, ["--cutout_size", "8"])
+    assert "cutout_size=8: has no effect while cutout is false; add cutout=true" in capsys.readouterr().err
+    assert read(TrainSettings, ["--cutout_size", "8", "--cutout", "true"]).cutout_sizes == ((8, 8), (8, 8))
+
+
+def test_a_hole_larger_than_the_images_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        read(TrainSettings, ["--cutout", "true", "--cutout_size", "40x8"])
+    said, _ = capsys.readouterr().err.splitlines()
+    assert said == "python -m experiments.train: cutout_size=40x8: must be at most the images' side of 32 pixels"
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (["--schedule", "cosine", "--lr_warmup", "0.1"], "lr_warmup=0.1: has no effect while schedule is cosine"),
+        (["--lr_gamma", "0.5"], "lr_gamma=0.5: has no effect while schedule is linear"),
+        (
+            ["--dataset", "cifar10", "--background_bias", "0.9"],
+            "background_bias=0.9: has no effect while dataset is cifar10",
+        ),
+    ],
+)
+def test_every_idle_option_is_named(argv: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        read(TrainSettings, argv)
+    assert problem in capsys.readouterr().err
+
+
+def test_the_default_of_an_idle_option_is_no_slip() -> None:
+    # `mlflow run` passes every option, given or not.
+    assert read(TrainSettings, ["--dataset", "cifar10", "--background_bias", "0.5"]).dataset == "cifar10"
+
+
+def test_abbreviated_options_are_not_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read(TrainSettings, ["--epoch", "3"])
+    assert "unknown option 'epoch'; did you mean 'epochs'?" in capsys.readouterr().err
+
+
+def test_as_params_reads_back_to_the_same_settings() -> None:
+    settings = TrainSettings.of(cutout=True, cutout_size="8-20", lr=0.1, threads=2)
+    assert TrainSettings.of(**settings.as_params()) == settings
+
+
+def test_sizes_and_steps_are_numbers() -> None:
+    settings = TrainSettings.of(cutout_size="8-20", schedule="step", lr_steps="60,120", epochs=200)
+    assert settings.cutout_sizes == ((8, 20), (8, 20))
+    assert settings.lr_step_epochs == (60, 120)
+    assert TrainSettings.of().lr_step_epochs == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "square"),
+    [
+        ("16", ((16, 16), (16, 16)), True),
+        ("8-20", ((8, 20), (8, 20)), True),
+        ("12x20", ((12, 12), (20, 20)), False),
+        ("8-12x16-20", ((8, 12), (16, 20)), False),
+        ("12x16-20", ((12, 12), (16, 20)), False),
+        ("8-12x20", ((8, 12), (20, 20)), False),
+        ("1x32", ((1, 1), (32, 32)), False),
+    ],
+)
+def test_hole_sizes_are_one_range_or_height_x_width(text: str, sizes: object, square: bool) -> None:
+    settings = TrainSettings.of(cutout=True, cutout_size=text)
+    assert (settings.cutout_sizes, settings.cutout_square) == (sizes, square)
+    assert settings.as_params()["cutout_size"] == text  # what fingerprints are made of
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "12x", "x20", "12x20x4", "12 x 20", "12X20", "12*20", "20-8x4", "4x20-8", "0", "0x8", "8x0"),
+        *("0-4x8", "8-x4", "8--12", "8-12-16", "-8", "8x-4", "8.5x4", "12x20px", "²x4"),
+    ],
+)
+def test_other_hole_sizes_are_refused_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TrainSettings.of(cutout_size=text)
+    assert refused.value.problems == (f"cutout_size={text}: {HOLE_SIZES}",)
+
+
+RANGES = st.tuples(st.integers(1, 256), st.integers(1, 256)).map(lambda ends: (min(ends), max(ends)))
+
+
+@given(st.lists(RANGES, min_size=1, max_size=2))
+def test_any_hole_size_reads_back(ranges: list[tuple[int, int]]) -> None:
+    texts = [{f"{low}-{high}", *([str(low)] if low == high else [])} for low, high in ranges]
+    for text in map("x".join, itertools.product(*texts)):
+        assert hole_ranges(text) == ranges
+        settings = TrainSettings.of(cutout=True, cutout_size=text, image_size=256)
+        assert settings.cutout_sizes == (ranges[0], ranges[-1])
+        assert TrainSettings.of(**settings.as_params()) == settings
+
+
+@pytest.mark.parametrize("module", ["experiments.train", "experiments.compare"])
+def test_help_needs_none_of_the_packages_that_take_seconds_to_import(module: str) -> None:
+    code = f"""
+import sys
+from {module} import main
+try:
+    main(["--help"])
+except SystemExit as ended:
+    assert ended.code == 0
+heavy = {{"torch", "mlflow", "albumentations", "cv2", "matplotlib", "pandas"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_help_shows_units_ranges_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read(TrainSettings, ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name in TrainSettings.model_fields:
+        assert f"--{name} " in text
+    assert "passes over the training images; a whole number, 1 or more, up to 10000 (default: fast: 8; " in text
+    assert "side of a hole, pixels" in text
+    assert "of everything random in the training; a whole number, 0 or more, below 2147483648 (default: 0)" in text
+
+
+# Comparisons
+
+
+def test_variants_are_named_or_spelled_out() -> None:
+    variants = parse_variants("baseline; cutout; mixed: cutout=true cutout_size=8-12x20 lr=0.05")
+    assert [variant.name for variant in variants] == ["baseline", "cutout", "mixed"]
+    assert variants[2].options == {"cutout": "true", "cutout_size": "8-12x20", "lr": "0.05"}
+    assert [variant.name for variant in parse_variants("cutout, baseline")] == ["cutout", "baseline"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("baseline", "names 1; a comparison takes two to ten"),
+        ("baseline,cutot", "unknown variant 'cutot'; did you mean 'cutout'?"),
+        ("baseline,baseline", "'baseline' is named twice"),
+        ("baseline; big: cutout", "'cutout' of 'big' is not option=value"),
+        ("baseline; a/b: cutout=true", "'a/b' is no name"),
+        ("baseline; cutout+mix: cutout=true", "'cutout+mix' is no name"),
+        ("baseline; ..: cutout=true", "'..' is no name"),
+        (";".join(f"v{i}: seed={i}" for i in range(11)), "names 11; a comparison takes two to ten"),
+    ],
+)
+def test_bad_variants_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_variants(text)
+    assert problem in str(refused.value)
+
+
+def test_a_plan_has_every_variant_with_every_seed_and_shared_options() -> None:
+    given = {"epochs": "3", "seeds": "2", "seed": "5", "cutout_size": "8"}
+    trainings = plan(CompareSettings.of(**given))
+    assert [training.name for training in trainings] == [
+        "baseline, seed 5",
+        "baseline, seed 6",
+        "cutout, seed 5",
+        "cutout, seed 6",
+    ]
+    assert {training.settings.epochs for training in trainings} == {3}
+    baseline, cutout = trainings[0].settings, trainings[2].settings
+    assert (baseline.cutout, cutout.cutout) == (False, True)
+    differing = {name for name in TrainSettings.model_fields if getattr(baseline, name) != getattr(cutout, name)}
+    assert differing == {"cutout"}
+
+
+def test_a_plan_names_the_variant_whose_option_is_wrong() -> None:
+    given = {"variants": "baseline; odd: lr=-1; other: dataset=scenes cutout_hole=2"}
+    with pytest.raises(SettingsError) as refused:
+        plan(CompareSettings.of(**given))
+    assert set(refused.value.problems) == {
+        "variants: odd: lr=-1: must be a number, above 0, up to 100",
+        "variants: other: dataset must be the same in all variants",
+        "variants: other: unknown option 'cutout_hole'; did you mean 'cutout_holes'?",
+    }
+
+
+def test_shared_options_exist() -> None:
+    assert set(SHARED) <= set(TrainSettings.model_fields)
+
+
+# Finished runs
+
+RUN_IDS = st.lists(st.from_regex(r"[0-9a-f]{6,32}", fullmatch=True), min_size=1, max_size=4)
+BETWEEN = st.sampled_from([" ", ",", ", ", "  "])
+
+
+@given(RUN_IDS, BETWEEN)
+def test_run_ids_are_separated_by_spaces_or_commas(ids: list[str], between: str) -> None:
+    assert parse_runs(f" {between.join(ids)} ") == {None: tuple(ids)}
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,8}", fullmatch=True), RUN_IDS, min_size=1), BETWEEN)
+def test_runs_may_have_names_in_their_order(named: dict[str, list[str]], between: str) -> None:
+    text = between.join(f"{name}={'+'.join(ids)}" for name, ids in named.items())
+    assert list(parse_runs(text).items()) == [(name, tuple(ids)) for name, ids in named.items()]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "must be none, or run ids"),
+        (" , ", "must be none, or run ids"),
+        ("1a2b3", "'1a2b3' is no run id: 6 to 32 of 0-9 and a-f"),
+        ("1a2b3c " + "a" * 33, f"'{'a' * 33}' is no run id"),
+        ("1a2b3c+9f8e7d", "'1a2b3c+9f8e7d' is no run id"),
+        ("plain=1a2b3c+ cutout=77aa01", "'' is no run id"),
+        ("plain=baseline", "'baseline' is no run id"),
+        ("a/b=1a2b3c", "'a/b' is no name; use letters, digits, _ . -"),
+        ("=1a2b3c", "'' is no name"),
+        ("a=1a2b3c a=77aa01", "'a' is named twice; join its run ids with +"),
+        ("a=1a2b3c 77aa01", "'77aa01' has no name; give every run one (name=id+id), or none"),
+    ],
+)
+def test_bad_runs_are_refused_in_one_line(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        CompareSettings.of(runs=text)
+    assert len(refused.value.problems) == 1
+    assert refused.value.problems[0].startswith(f"runs={text}: ")
+    assert problem in refused.value.problems[0]
+    assert "\n" not in refused.value.problems[0]
+
+
+def test_without_runs_and_filter_variants_are_trained() -> None:
+    assert CompareSettings.of().finished_by == ""
+    assert parse_runs("none") == {}
+    assert CompareSettings.of(runs="1a2b3c 77aa01").finished_by == "runs"
+    assert CompareSettings.of(filter="tags.a = 'b'").finished_by == "filter"
+
+
+def test_runs_are_chosen_in_one_way() -> None:
+    with pytest.raises(SettingsError, match=r"^filter=tags.a = 'b': runs=1a2b3c chooses the runs already; leave one"):
+        CompareSettings.of(runs="1a2b3c", filter="tags.a = 'b'")
+
+
+@pytest.mark.parametrize("chooser", [["--runs", "1a2b3c 77aa01"], ["--filter", "tags.a = 'b'"]])
+def test_finished_runs_leave_nothing_to_the_options_of_a_training(
+    chooser: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        read(CompareSettings, [*chooser, "--variants", "baseline; cutout", "--seeds", "3", "--epochs", "2"])
+    said, option = capsys.readouterr().err, chooser[0].removeprefix("--")
+    for line in ("variants=baseline; cutout", "seeds=3", "epochs=2"):
+        name = line.split("=")[0]
+        assert f"{line}: has no effect on finished runs; leave out {name} or {option}\n" in said
+    # As `mlflow run` spells the defaults; and what does matter.
+    rest = ["--seeds", "1", "--compile", "False", "--lr", "auto", "--quiet", "True", "--data_dir", "elsewhere"]
+    settings = read(CompareSettings, [*chooser, *rest])
+    assert (settings.quiet, settings.data_dir) == (True, "elsewhere")
+
+
+def test_variants_by_recipe_must_share_the_data() -> None:
+    text = "a: recipe=fast; b: recipe=resnet18_steplr"
+    with pytest.raises(SettingsError, match="holdout must be the same in all variants, not true in a, false in b"):
+        plan(CompareSettings.of(variants=text))
+    assert len(plan(CompareSettings.of(variants=text, holdout=False))) == 2
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "resume"])
+def test_a_comparison_takes_no_checkpoint_file(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}=one.pt: a comparison trains several; take auto or none"):
+        CompareSettings.of(**{name: "one.pt"})
+    assert CompareSettings.of(**{name: "none"})

@@ -1,0 +1,159 @@
+"""Processes that train together do what one does, and end together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from experiments.settings.base import SettingsError
+from experiments.training.checkpoints import read
+from experiments.training.loop import check_shares
+
+TRAIN = (
+    *("-m", "experiments.train", "--device", "cpu", "--threads", "1", "--precision", "fp32", "--dataset", "scenes"),
+    *("--model", "fastnet", "--optimizer", "sgd", "--nesterov", "true", "--lr", "0.02", "--momentum", "0.9"),
+    *("--train_images", "190", "--batch_size", "51"),
+)
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+# Batches of 25 images, which two processes cannot share equally, and a last one of 16.
+FITS = """
+import sys
+
+import torch
+
+from experiments import parallel
+from tests.training.test_loop import ready
+
+COMMON = {"epochs": 2, "batch_size": 25, "lr": 0.02, "model": "fastnet", "optimizer": "sgd"}
+OPTIONS = {
+    "sgd": {"dropout": 0.3, "label_smoothing": 0.1, "l1": 1e-4, "l2_norm": 1e-2, "cutout": True, "cutout_size": 6},
+    "muon": {"optimizer": "muon"},
+    "resnet18": {"model": "resnet18", "epochs": 1, "lr": 1e-3},
+}
+
+with parallel.started():
+    kept = {}
+    for name, options in OPTIONS.items():
+        model, fit = ready(91, **COMMON | options)
+        kinds = [type(module) for module in model.modules()]
+        metrics = [result.metrics for result in fit()]
+        assert [type(module) for module in model.modules()] == kinds
+        kept[name] = metrics, model.state_dict(), torch.rand(3)
+    # The others have nothing to carry on from: they get it from the first process.
+    model, fit = ready(91, **COMMON)
+    state = next(fit()).state()
+    model, fit = ready(91, **COMMON)
+    kept["resumed"] = [r.metrics for r in fit(resumed=None if parallel.rank() else state)], model.state_dict(), None
+    torch.save(kept, f"{sys.argv[1]}.{parallel.rank()}")
+"""
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    """A Python program that has ended."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=240, env=environment, check=False
+    )
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The largest difference of two networks' numbers."""
+    return max(float((a.double() - b.double()).abs().max()) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+@pytest.mark.parametrize(("images", "batch_size", "smallest"), [(100, 10, 10), (103, 10, 3), (102, 10, 10), (5, 10, 5)])
+def test_no_process_is_without_an_image(images: int, batch_size: int, smallest: int) -> None:
+    check_shares(images, batch_size, processes=smallest)
+    with pytest.raises(SettingsError, match=f"has {smallest}, fewer than the {smallest + 1} processes"):
+        check_shares(images, batch_size, processes=smallest + 1)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    program = tmp_path / "fits.py"
+    program.write_text(FITS)
+    alone = run(str(program), "one")
+    assert alone.returncode == 0, alone.stderr
+    together = run(*TWO, str(program), "two")
+    assert together.returncode == 0, together.stderr
+    one, first, second = (torch.load(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
+    # Muon turns kernels in bfloat16: its rounding is that coarse.
+    for name, tolerance in {"sgd": 1e-4, "resnet18": 1e-3, "muon": 1e-2, "resumed": 1e-4}.items():
+        assert furthest(first[name][1], second[name][1]) == 0.0
+        assert furthest(one[name][1], first[name][1]) < tolerance, name
+        for alone_, together_ in zip(one[name][0], first[name][0], strict=True):
+            for metric in ("train/loss", "val/loss", "train/accuracy"):
+                assert together_[metric] == pytest.approx(alone_[metric], abs=tolerance), (name, metric)
+    for name in ("sgd", "muon", "resnet18"):  # nobody has drawn more random numbers than one process alone
+        assert torch.equal(one[name][2], first[name][2])
+        assert torch.equal(one[name][2], second[name][2])
+
+
+@pytest.mark.slow
+def test_one_run_and_one_voice_and_the_weights_of_one_process(store: Path) -> None:
+    together = run(*TWO, *TRAIN, "--epochs", "2", "--checkpoint", "two.pt")
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("data set scenes") == together.stdout.count("test accuracy") == 1
+    (found,) = MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"])
+    assert found.info.status == "FINISHED"
+    alone = run(*TRAIN, "--epochs", "2", "--checkpoint", "one.pt")
+    assert alone.returncode == 0, alone.stderr
+    one, two = read(store / "one.pt"), read(store / "two.pt")
+    assert one.fingerprint == two.fingerprint
+    assert furthest(one.state["model"], two.state["model"]) < 1e-4
+    assert found.data.metrics["val/loss"] == pytest.approx(one.history[2]["val/loss"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_lost_loss_ends_all_and_fails_the_run(store: Path) -> None:
+    ended = run(*TWO, *TRAIN, "--lr", "100", "--epochs", "30", "--weight_decay", "1")
+    assert ended.returncode != 0
+    assert ended.stderr.count("give a smaller lr") == 1, ended.stderr
+    assert "Traceback" not in ended.stderr.split("torch/distributed/elastic")[0]
+    (found,) = MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"])
+    assert found.info.status == "FAILED"
+    assert "TrainingDiverged" in found.data.tags["camparison.error"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_all_and_its_run(store: Path) -> None:
+    command = [sys.executable, *TWO, "--log-dir", "logs", "--redirects", "3", *TRAIN, "--epochs", "5000"]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as agent:
+        try:
+            client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+            deadline = time.monotonic() + 120
+            while not any("train/loss" in run_.data.metrics for run_ in client.search_runs(["0"])):
+                assert agent.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            workers = processes_of("RANK", agent.pid)
+            os.kill(workers[1], signal.SIGKILL)
+            agent.communicate(timeout=120)
+        finally:
+            if agent.poll() is None:
+                os.killpg(agent.pid, signal.SIGKILL)
+    assert agent.returncode != 0
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers.values())
+    (found,) = client.search_runs(["0"])
+    assert found.info.status == "FAILED"
+    assert "ProcessLost" in found.data.tags["camparison.error"]
+
+
+def processes_of(variable: str, parent: int) -> dict[int, int]:
+    """The children of a process by the number in this variable of their environment."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    found = {}
+    for child in children:
+        words = Path(f"/proc/{child}/environ").read_bytes().decode().split("\0")
+        found |= {
+            int(word.removeprefix(f"{variable}=")): int(child) for word in words if word.startswith(f"{variable}=")
+        }
+    return found
