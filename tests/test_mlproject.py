@@ -37,7 +37,9 @@ def test_every_entry_point_has_settings_and_the_other_way_round() -> None:
 def test_declared_parameters_are_options_with_the_defaults_of_the_settings(name: str) -> None:
     settings, differing = ENTRY_POINTS[name]
     declared = {key: spelled(value["default"]) for key, value in PROJECT["entry_points"][name]["parameters"].items()}
-    assert {"recipe", "seed", "dataset", "epochs", "cutout", *differing} <= declared.keys() <= settings.model_fields.keys()
+    assert (
+        {"recipe", "seed", "dataset", "epochs", "cutout", *differing} <= declared.keys() <= settings.model_fields.keys()
+    )
     assert declared == {key: settings.default_text(key) for key in declared} | differing
 
 

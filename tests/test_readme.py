@@ -1,10 +1,7 @@
 """What the README tells people to type works, from a fresh copy of the project, as they would type it."""
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from mlflow import MlflowClient
 from experiments.config import CompareSettings, TrainSettings, plan
 from experiments.data import load
 from experiments.tune_settings import TuneSettings
+from tests.conftest import copy_project, run_mlflow
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,13 +41,6 @@ def clone(store: Path) -> Path:
     """The project as a fresh clone has it, with a ready store."""
     copy_project(store)
     return store
-
-
-def copy_project(folder: Path) -> None:
-    for name in ("experiments", "cam_core"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("MLproject", "conda.yaml"):
-        shutil.copy(ROOT / name, folder)
 
 
 def options_of(command: str) -> tuple[str, dict[str, str]]:
@@ -126,10 +117,3 @@ def test_a_misspelt_option_fails_the_run_with_the_nearest_name(clone: Path) -> N
     assert done.returncode != 0
     assert "unknown option 'cuttout'; did you mean 'cutout'?" in done.stderr
     assert [run.info.status for run in MlflowClient(f"sqlite:///{clone}/mlflow.db").search_runs(["0"])] == ["FAILED"]
-
-
-def run_mlflow(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command as typed with the environment active: its Python first on the path, the project found by folder."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
