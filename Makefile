@@ -1,6 +1,6 @@
 # Every target sets up what it needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-fast check lock check-conda-yaml benchmark clean
+.PHONY: help setup demo ui test test-fast test-wild check lock check-conda-yaml benchmark clean moved
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -11,16 +11,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## the environment in .venv with exactly the locked versions (several GB), and MLflow's store
+setup: .venv/bin/conda ## install the locked versions into .venv (several GB), and make MLflow's store ready
 
-# An environment knows the folder that it was made in: in a project that was moved it is made anew.
-ifneq ($(wildcard .venv/ready),)
-ifneq ($(shell cat .venv/ready),$(CURDIR))
-$(shell rm -f .venv/ready .venv/ready-dev)
-endif
+# An environment works only in the folder where it was made. After a move the mark names another folder: build it anew.
+ifneq ($(shell cat .venv/ready 2>/dev/null),$(CURDIR))
+.venv/ready: moved
 endif
 
 .venv/ready: requirements.txt
@@ -36,38 +34,46 @@ endif
 	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps --requirement requirements-dev.txt
 	@touch $@
 
-demo: .venv/ready ## the main job: train baseline and Cutout on the built-in data, compare them, say where to look
+# `mlflow run .` looks for conda, also where none is installed.
+.venv/bin/conda: experiments/system/conda.sh .venv/ready
+	@install -m 755 $< $@
+
+# With --env-manager=local a real conda does not build a second environment.
+demo: setup ## train with and without Cutout on built-in images, compare both, and show where to look
 	$(BIN)/python -m mlflow run . --env-manager=local -e compare -P dataset=scenes
 
-ui: .venv/ready ## the MLflow UI on http://127.0.0.1:5000
+ui: setup ## start the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/python -m experiments.tracking ui
 
-test: check ## format, lint, types and all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: check ## check the code and run all tests but the wild ones (at most 12 minutes on two cores)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not wild" --budget 720
 
-test-fast: .venv/ready-dev ## the tests that start no server, no browser and no `mlflow run`
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+test-fast: .venv/ready-dev ## run the tests that start no server, no browser and no `mlflow run`
+	$(BIN)/python -m pytest -n 2 -m "not slow and not wild" --budget 90
 
-check: .venv/ready-dev ## format, lint and types
+test-wild: .venv/ready-dev ## run the long lists of tests: many networks, environments, chaos
+	$(BIN)/python -m pytest -n 2 -m wild
+
+check: .venv/ready-dev ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-lock: .venv/ready-dev ## choose versions anew: requirements.txt, requirements-dev.txt and conda.yaml
+lock: .venv/ready-dev ## choose new versions: requirements.txt, requirements-dev.txt and conda.yaml
 	$(UV) --output-file requirements.txt
 	$(UV) --extra dev --no-emit-package opencv-python --output-file requirements-dev.txt
 	@{ sed '/^# pip:/,$$d' conda.yaml; echo '# pip: written by `make lock` from requirements.txt'; \
 	  echo '  - pip:'; sed "s/^/      - \"/; s/$$/\"/" requirements.txt; } > conda.yaml.new && mv conda.yaml.new conda.yaml
 
-check-conda-yaml: .venv/ready-dev ## build the environment of conda.yaml afresh and train in it (downloads gigabytes)
+check-conda-yaml: .venv/ready-dev ## build a new environment from conda.yaml and train in it (downloads gigabytes)
 	rm -rf .cache/conda-yaml && mkdir -p .cache/conda-yaml
 	git archive HEAD | tar -x -C .cache/conda-yaml
 	cd .cache/conda-yaml && MLFLOW_ENV_ROOT=$(CURDIR)/.cache/conda-yaml/envs $(CURDIR)/$(BIN)/python -m mlflow run . --env-manager=uv \
 	  -P dataset=scenes -P train_images=500 -P epochs=1
 	rm -rf .cache/conda-yaml
 
-benchmark: .venv/ready ## seconds and CPU seconds of each phase of a run, and the share of tracking
+benchmark: setup ## measure the seconds and CPU seconds of each phase of a run
 	$(BIN)/python -m benchmarks.phases
 
-clean: ## remove the environment and caches; runs, pictures and data stay
+clean: ## remove the environment and caches; keep runs, pictures and data
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

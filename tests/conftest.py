@@ -28,6 +28,26 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+_STARTED = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--budget SECONDS`: the last lines report how much of this time the tests used."""
+    parser.addoption("--budget", type=float, metavar="SECONDS", help="report how much of this time the tests used")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remembers when the tests started."""
+    session.config.stash[_STARTED] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the used part of the budget. The result of the tests does not depend on it."""
+    if budget := config.getoption("budget"):
+        used = time.monotonic() - config.stash[_STARTED]
+        terminalreporter.write_line(f"tests took {used:.0f} s of the {budget:.0f} s budget ({used / budget:.0%})")
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The test's own folder is the current one, programs that it starts find the project, MLflow starts afresh."""
@@ -87,6 +107,21 @@ def clean_environment() -> dict[str, str]:
     """The environment for a program of ours: no MLflow settings, the project importable from every folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAMPARISON_"))}
     return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(REPOSITORY)}
+
+
+def copy_project(folder: Path) -> None:
+    """Puts into the folder what a fresh clone has for `mlflow run`."""
+    for name in ("experiments", "cam_core"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("MLproject", "conda.yaml"):
+        shutil.copy(REPOSITORY / name, folder)
+
+
+def run_mlflow(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command as typed with the environment active: its Python first on the path, the project found by folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

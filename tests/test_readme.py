@@ -1,10 +1,7 @@
 """What the README tells people to type works, from a fresh copy of the project, as they would type it."""
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,11 +9,10 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from experiments.data.load import load
-from experiments.settings.compare import CompareSettings
-from experiments.settings.train import TrainSettings
-from experiments.settings.trainings import plan
-from experiments.study.settings import TuneSettings
+from experiments.config import CompareSettings, TrainSettings, plan
+from experiments.data import load
+from experiments.tune_settings import TuneSettings
+from tests.conftest import copy_project, run_mlflow
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,13 +43,6 @@ def clone(store: Path) -> Path:
     return store
 
 
-def copy_project(folder: Path) -> None:
-    for name in ("experiments", "cam_core"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("MLproject", "conda.yaml"):
-        shutil.copy(ROOT / name, folder)
-
-
 def options_of(command: str) -> tuple[str, dict[str, str]]:
     """The entry point of an `mlflow run` command and its -P options."""
     words = shlex.split(command)[3:]
@@ -79,7 +68,7 @@ def test_the_readme_shows_every_entry_point() -> None:
 def test_the_options_of_every_command_are_accepted(command: str) -> None:
     entry, options = options_of(command)
     if entry == "compare":
-        assert plan(CompareSettings.of(**options))
+        assert plan(CompareSettings.of(**options), options)
     elif entry == "tune":
         assert TuneSettings.of(**options).baseline_options()
     else:
@@ -109,7 +98,7 @@ def test_every_command_runs_from_a_fresh_clone(command: str, clone: Path, scenes
     assert {run.data.tags["camparison.status"] for run in runs} == {"completed"}
     kinds = [run.data.tags["camparison.kind"] for run in runs]
     if entry == "compare":
-        expected = len(plan(CompareSettings.of(**options)))
+        expected = len(plan(CompareSettings.of(**options), options))
         assert sorted(kinds) == ["compare"] + ["train"] * expected
         assert "viewStateShareKey" in done.stdout
         assert Path(re.search(r"/\S+report\.html", done.stdout)[0]).exists()  # type: ignore[index]
@@ -128,10 +117,3 @@ def test_a_misspelt_option_fails_the_run_with_the_nearest_name(clone: Path) -> N
     assert done.returncode != 0
     assert "unknown option 'cuttout'; did you mean 'cutout'?" in done.stderr
     assert [run.info.status for run in MlflowClient(f"sqlite:///{clone}/mlflow.db").search_runs(["0"])] == ["FAILED"]
-
-
-def run_mlflow(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command as typed with the environment active: its Python first on the path, the project found by folder."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
