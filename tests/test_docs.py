@@ -30,7 +30,7 @@ SETTINGS: dict[str, type[Settings]] = {"train": TrainSettings, "compare": Compar
 
 QUICK = {"dataset": "scenes", "train_images": "100", "epochs": "1", "gallery_size": "2", "threads": "1"}
 QUICK |= {"model": "fastnet"}  # of every recipe
-QUICK_STUDY = {"trials": "3", "confirm": "false", "workers": "1"}
+QUICKER = {"tune": {"trials": "3", "confirm": "false", "workers": "1"}, "compare": {"seeds": "1"}}
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -264,7 +264,7 @@ RUN = (
 def test_one_command_of_each_kind_runs_from_a_fresh_clone(command: str, clone: Path, scenes: Path) -> None:
     assert command in found(MLFLOW)
     entry, options = options_of(command)
-    options |= QUICK | {"data_dir": str(scenes)} | (QUICK_STUDY if entry == "tune" else {})
+    options |= QUICK | {"data_dir": str(scenes)} | QUICKER.get(entry, {})
     given = [f"-P{name}={value}" for name, value in options.items()]
     # The copy has no environment of its own, so MLflow is told to take the one of the tests.
     typed = [str(Path(sys.executable).with_name("mlflow")), "run", ".", "-e", entry, "--env-manager=local", *given]
