@@ -1,6 +1,6 @@
 # Every target sets up what it needs. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-fast test-wild check lock check-conda-yaml benchmark clean moved
+.PHONY: help setup demo ui test test-fast test-wild docs check lock check-conda-yaml benchmark clean moved
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -53,6 +53,9 @@ test-fast: .venv/ready-dev ## run the tests that start no server, no browser and
 
 test-wild: .venv/ready-dev ## run the long lists of tests: many networks, environments, chaos
 	$(BIN)/python -m pytest -n 2 -m wild
+
+docs: .venv/ready-dev ## write docs/options.md and the tree in docs/layout.md from the code
+	$(BIN)/python -m benchmarks.documents
 
 check: .venv/ready-dev ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -1,13 +1,11 @@
 """Imports run one way, one room alone knows each of the heavy outside worlds, and functions stay short."""
 
 import statistics
-from pathlib import Path
 
 import pytest
 
 from benchmarks.imports import arrows, bodies, circle, classes, imported, lines, modules, room, room_arrows
 
-ROOT = Path(__file__).parents[1]
 MODULES = modules()
 SUITE = {name: path for name, path in MODULES.items() if name.startswith("experiments.")}
 # Lowest first. A room imports from itself and from rooms above it in this list.
@@ -99,10 +97,3 @@ def test_no_class_is_longer_than_200_lines_and_no_file_longer_than_400() -> None
     lengths = {name: length for path in MODULES.values() for name, length in classes(path)}
     assert {name for name, length in lengths.items() if length > 200} <= DECLARATIVE
     assert {name: lines(path) for name, path in MODULES.items() if lines(path) > 400} == {}
-
-
-def test_the_map_of_the_house_has_a_line_for_every_file() -> None:
-    layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
-    for path in MODULES.values():
-        if path.name != "__init__.py":
-            assert f"`{path.name}`" in layout, f"docs/layout.md does not say what {path} is for"

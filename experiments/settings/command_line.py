@@ -10,8 +10,6 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from pydantic.fields import FieldInfo
-
 from .base import BY_RECIPE, S, Settings, SettingsError, spelled
 from .option_texts import allowed_text
 from .recipes import RECIPES
@@ -44,7 +42,9 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
         word = rest.popleft()
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
-            problems.append(_stray(word, known))
+            # After an option with a wrong dash comes its value.
+            follows = word[:1] in _DASHES and not equals and rest and rest[0][:1] not in _DASHES
+            problems.append(_stray(f"{word} {rest.popleft()}" if follows else word, known))
         elif equals:
             options[name] = value
         elif not rest or (rest[0].startswith("--") and rest[0][2:].partition("=")[0] in known):
@@ -56,10 +56,10 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
 
 def _stray(word: str, known: Collection[str]) -> str:
     """What is wrong with a word that no option takes, with the spelling that was probably meant."""
-    name, equals, value = word.lstrip(_DASHES).partition("=")
+    name, separator, value = word.lstrip(_DASHES).replace(" ", "=", 1).partition("=")
     near = name if name in known else next(iter(get_close_matches(name, known, n=1)), "")
     meant = f"--{near} {value}".rstrip() if near else ""
-    if equals or word[:1] in _DASHES:
+    if separator or word[:1] in _DASHES:
         cure = f"did you mean {meant}?" if meant else "options are written --name value"
     else:
         cure = "options are written --name value, and a value with spaces in quotes"
@@ -105,15 +105,21 @@ def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=_width()),
         epilog="auto, where a recipe is named in brackets: as the recipe says.\n\nrecipes:\n" + _recipes_help(),
     )
-    group: argparse._ArgumentGroup = parser.add_argument_group("what to run")
-    for name, field in sorted(
-        cls.model_fields.items(),
-        key=lambda item: item[0] not in cls.model_fields.keys() - TrainSettings.model_fields.keys(),
-    ):
-        if name in _GROUPS:
-            group = parser.add_argument_group(_GROUPS[name])
-        group.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar="", help=_help(cls, name, field))
+    for title, names in groups(cls).items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            group.add_argument(f"--{name}", metavar="", help=_help(cls, name).replace("%", "%%"))
     return parser
+
+
+def groups(cls: type[Settings]) -> dict[str, list[str]]:
+    """The options under the headings of the help text; those that are not of a training come first."""
+    own = [name for name in cls.model_fields if name not in TrainSettings.model_fields]
+    found: dict[str, list[str]] = {(title := "what to run"): []}
+    for name in [*own, *TrainSettings.model_fields]:
+        title = _GROUPS.get(name, title)
+        found.setdefault(title, []).append(name)
+    return found
 
 
 def _width() -> int:
@@ -135,10 +141,14 @@ def _recipes_help() -> str:
     return "\n".join(lines)
 
 
-def _help(cls: type[Settings], name: str, field: FieldInfo) -> str:
-    allowed = allowed_text(field)
-    text = f"{field.description}{f'; {allowed}' if allowed else ''} (default: {_default_help(cls, name)})"
-    return text.replace("%", "%%")
+def _help(cls: type[Settings], name: str) -> str:
+    return f"{meaning(cls, name)} (default: {_default_help(cls, name)})"
+
+
+def meaning(cls: type[Settings], name: str) -> str:
+    """What an option is and what it allows."""
+    field = cls.model_fields[name]
+    return "; ".join(filter(None, [field.description, allowed_text(field)]))
 
 
 def _default_help(cls: type[Settings], name: str) -> str:

@@ -26,7 +26,7 @@ def test_every_row_differs_from_the_recipe_in_what_it_names(name: str) -> None:
 
 def test_an_ordinary_stem_learns_and_a_whitening_one_does_not() -> None:
     settings = TrainSettings.of(**TINY)
-    prepared = prepare(settings, {}, dataset=toy_dataset())
+    prepared = prepare(settings, dataset=toy_dataset())
     for change, learns in ((ablations.PARTS[THE_RECIPE].change, False), (ablations.ordinary_stem, True)):
         model = loop.build_model(settings, 3, *prepared.dataset.statistics)
         assert isinstance(model, FastNet)
@@ -37,7 +37,7 @@ def test_an_ordinary_stem_learns_and_a_whitening_one_does_not() -> None:
 
 
 def test_an_outcome_is_that_of_the_last_epoch() -> None:
-    prepared = prepare(TrainSettings.of(**TINY), {}, dataset=toy_dataset())
+    prepared = prepare(TrainSettings.of(**TINY), dataset=toy_dataset())
     found = ablations.outcome(prepared, lambda model: None)
     model = loop.build_model(prepared.settings, 3, *prepared.dataset.statistics)
     *_, last = loop.fit(model, prepared.dataset, prepared.augmentation, prepared.settings, prepared.machine)

@@ -209,7 +209,7 @@ def test_every_run_and_every_aim_has_a_row_with_finite_numbers() -> None:
 def test_a_target_is_reached_in_the_first_epoch_that_has_it_and_evaluation_is_not_counted() -> None:
     options = {"recipe": "fast", "epochs": 3, "image_size": 16, "track_test": True, "test_flip": True}
     quick = case(images=96, **options, **TINY).settings  # type: ignore[arg-type]
-    prepared = prepare(quick, {}, dataset=toy_dataset())
+    prepared = prepare(quick, dataset=toy_dataset())
     *rows, _, plain, mirrored = list(benchmark.progress(prepared, 0.0))[2:]
     assert [row.split("|")[1].strip() for row in rows] == ["1", "2", "3"]
     seconds = [float(row.split("|")[2]) for row in rows]

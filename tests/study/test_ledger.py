@@ -20,13 +20,15 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from experiments.settings.variants import OWN
 from experiments.study.addresses import StudyError, without_password
 from experiments.study.agenda import Agenda, Idle
 from experiments.study.ledger import ATTEMPTS, Ledger, worker_name
 from experiments.study.race import Budget
-from experiments.study.settings import OWN, Sampler
+from experiments.study.settings import Sampler, TuneSettings
 from experiments.study.space import Options, label
 from experiments.study.storage import CONNECT_S, open_storage, telling_of_loss
+from experiments.study.tune import commission
 from experiments.study.worker import Attempt
 from experiments.system.processes import here, is_alive, started
 from tests.conftest import free_port
@@ -519,11 +521,8 @@ def test_an_address_is_shown_without_its_password(given: str, shown: str) -> Non
 
 
 def test_no_password_is_written_into_the_study(tmp_path: Path) -> None:
-    settings = settings_of(sqlite(tmp_path))
-    from experiments.study.tune import commission
-
-    ledger = opened(settings)
-    commission(ledger, settings, {"storage": f"postgresql://me:{PASSWORD}@host/db", "trials": "24"})
+    ledger = opened(settings_of(sqlite(tmp_path)))
+    commission(ledger, TuneSettings.of(storage=f"postgresql://me:{PASSWORD}@host/db", trials=24))
     assert ledger.search.user_attrs["given"] == {"trials": "24"}
 
 

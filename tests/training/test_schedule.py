@@ -76,7 +76,8 @@ def test_onecycle_stays_between_its_end_and_its_peak(progress: float, warmup: fl
 
 def test_step_multiplies_at_each_milestone() -> None:
     rates = [
-        schedule.step(settings(schedule="step", epochs=6, lr_steps="2,4", lr_gamma=0.1), float(epoch)) for epoch in range(6)
+        schedule.step(settings(schedule="step", epochs=6, lr_steps="2,4", lr_gamma=0.1), float(epoch))
+        for epoch in range(6)
     ]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
