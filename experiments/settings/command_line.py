@@ -56,7 +56,7 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
 
 def _stray(word: str, known: Collection[str]) -> str:
     """What is wrong with a word that no option takes, with the spelling that was probably meant."""
-    name, separator, value = word.lstrip(_DASHES).replace(" ", "=", 1).partition("=")
+    name, separator, value = word.removeprefix("-P ").lstrip(_DASHES).replace(" ", "=", 1).partition("=")
     near = name if name in known else next(iter(get_close_matches(name, known, n=1)), "")
     meant = f"--{near} {value}".rstrip() if near else ""
     if separator or word[:1] in _DASHES:
