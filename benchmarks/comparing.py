@@ -21,6 +21,7 @@ from experiments.comparison.findings import Findings, Member
 from experiments.data import load as loading
 from experiments.data.dataset import Dataset
 from experiments.explaining import measuring
+from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.explaining.probes import SPLIT, probes
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.reading import finished_run
@@ -106,7 +107,7 @@ def looked(random: np.random.Generator, predictions: Predictions) -> pd.DataFram
     """Measures of every test image at every layer."""
     count = len(predictions.labels)
     tables = [
-        pd.DataFrame(random.random((count, len(measuring.MEASURES))), columns=list(measuring.MEASURES)).assign(
+        pd.DataFrame(random.random((count, len(MAP_MEASURES))), columns=list(MAP_MEASURES)).assign(
             index=np.arange(count), layer=layer, right=predictions.right
         )
         for layer in LAYERS

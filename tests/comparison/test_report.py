@@ -17,7 +17,7 @@ from PIL import Image
 
 from cam_core import overlay, relative_to_mean
 from experiments.comparison.findings import Findings, Member
-from experiments.comparison.measures import LAST, MEASURES
+from experiments.comparison.measures import LAST
 from experiments.comparison.report import page as report
 from experiments.comparison.report.figures import blinks, changes_text, data_uri, looks_text
 from experiments.comparison.report.tables import (
@@ -453,10 +453,3 @@ def test_what_is_not_known_is_a_dash() -> None:
     assert interval(None, None, share=True) == interval(math.nan, math.nan, share=True) == DASH
     assert interval(-0.01, 0.02, share=True) == "-1.00 to +2.00"
     assert [p_cell(p) for p in (None, math.nan, 0.0004, 0.0238)] == [DASH, DASH, "< 0.001", "0.024"]
-
-
-def test_every_measure_of_maps_has_words() -> None:
-    assert set(LOOKS) == set(measuring.MEASURES)
-    shared = {measure.metric.rpartition("/")[2]: measure for measure in MEASURES if measure.metric.startswith("cam/")}
-    for name, measure in shared.items():
-        assert (LOOKS[name].format, LOOKS[name].better) == (measure.format, measure.better), name

@@ -11,33 +11,17 @@ import pandas as pd
 from ...evidence.differences import Difference, Quantity
 from ...evidence.sentences import noise_sentence, p_text, wins_text
 from ...explaining import measuring
+from ...explaining.map_measures import MAP_MEASURES
 from ...explaining.probes import SPLIT
 from ..findings import Findings, Pair
 from ..images import BOTH_RIGHT
-from ..measures import LAST, MEASURES, Measure, last_layer
+from ..measures import LAST, MEASURES, Measure, last_layer, of_maps
 
 DASH = "–"
 SUBSETS = ("all", "right", "wrong")
 REFERENCES = {"uniform": "uniform map", "random": "random map", "centre": "centred blob"}
-LOOKS = {
-    name: Measure(name, heading, form, meaning, "neither")
-    for name, heading, form, meaning in (
-        ("focus", "focus index", "{:z.3f}", "0 = as a uniform map, 1 = as the object itself at that resolution"),
-        ("energy", "map on object", "{:z.1%}", "share of the map inside the object’s mask"),
-        ("lift", "lift", "{:z.2f}", "that share over the object’s share of the image; 1 = as a uniform map"),
-        ("pointing", "peak on object", "{:z.1%}", "share of the images where the map’s maximum is on the object"),
-        ("auc", "pixel AUC", "{:z.3f}", "chance that the map is higher on a pixel of the object than on another"),
-        ("iou", "IoU", "{:z.1%}", "overlap of object and the area at or above half of the map’s maximum"),
-        ("recall", "object covered", "{:z.1%}", "share of the object in that area; tells only beside the precision"),
-        ("precision", "precision", "{:z.1%}", "share of that area which is object"),
-        ("coverage", "area", "{:z.1%}", "share of the image in that area; a size, not a quality"),
-        ("spread", "spread", "{:z.3f}", "standard deviation of the map around its centre, in image sides; a size"),
-        ("entropy", "entropy", "{:z.3f}", "1 = uniform map, 0 = one pixel; a size"),
-        ("border", "at the border", "{:z.1%}", "share of the map on the outer eighth of the image"),
-        ("dead", "dead maps", "{:z.1%}", "share of the images where nothing at the layer raised the score; no map"),
-    )
-}
-"""What is measured of maps, by the names of `focus.MEASURES`, as tables write it. Where a network looks is no merit."""
+LOOKS = {name: of_maps(row, name) for name, row in MAP_MEASURES.items()}
+"""What is measured of maps, by name, in the order of tables."""
 
 
 @dataclass(frozen=True)
