@@ -16,7 +16,7 @@ from ..training.predictions import Predictions
 from .findings import Findings, Pair
 
 
-def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
+def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
     """Path and picture: maps side by side at every layer that all variants have, what changed, means, and charts."""
     yield from iter_sheets(findings)
     for pair in findings.pairs:
@@ -25,7 +25,7 @@ def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
     yield from iter_charts(findings)
 
 
-def iter_sheets(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
+def iter_sheets(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
     """The maps of each variant's first seed beside each other, at the last layer and at each that all variants have."""
     runs = findings.first_seed
     arrays = {name: run.read_arrays("maps.npz") for name, run in runs.items()}
@@ -42,7 +42,7 @@ def iter_sheets(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
 
 def _sheet(
     findings: Findings, maps: Mapping[str, np.ndarray], said: Mapping[str, list[sheets.Verdict]], where: str
-) -> style.Picture:
+) -> style.Pixels:
     chosen = findings.probes
     drawn = {name: _relative(values) for name, values in maps.items()}
     title = f"Maps at {where}, {findings.seeds_shown}"
@@ -58,7 +58,7 @@ def verdicts_of(findings: Findings, run: FinishedRun) -> list[sheets.Verdict]:
     return sheets.verdicts(findings.predictions(run), findings.probes.indices, findings.dataset.classes)
 
 
-def _changed(findings: Findings, pair: Pair) -> style.Picture:
+def _changed(findings: Findings, pair: Pair) -> style.Pixels:
     """The page of what changed between the pair's first seeds."""
     networks, split = {}, findings.dataset.splits[SPLIT]
     for name in (pair.against, pair.variant):
@@ -66,13 +66,13 @@ def _changed(findings: Findings, pair: Pair) -> style.Picture:
         arrays, said = run.read_arrays("maps.npz"), findings.predictions(run)
         indices = arrays["sample_indices"]
         predictions = Predictions(said.logits[indices], said.labels[indices])
-        networks[name] = changes.Network(predictions, arrays["sample_maps"].astype(np.float32))
+        networks[name] = changes.NetworkOutputs(predictions, arrays["sample_maps"].astype(np.float32))
     masks = None if split.masks is None else split.masks[indices]
     title = f"{pair.variant} against {pair.against}, {findings.seeds_shown}: what changed"
     return changes.changed(split.images[indices], networks, masks, findings.dataset.classes, title)
 
 
-def iter_means(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
+def iter_means(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
     """What the maps of all seeds have in common: on the images that every run explains, and class by class."""
     chosen, split = findings.probes, findings.dataset.splits[SPLIT]
     arrays = {name: [member.run.read_arrays("maps.npz") for member in findings.of(name)] for name in findings.variants}
@@ -88,7 +88,7 @@ def iter_means(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
     yield "mean_maps.png", changes.mean_maps(images, labels, maps_of, findings.dataset.classes, title)
 
 
-def iter_charts(findings: Findings) -> Iterator[tuple[str, style.Picture]]:
+def iter_charts(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
     """Differences with their intervals, every run, curves, reliability, classes, and how alike maps are."""
     quantities = {measure.metric: measure.quantity for measure in findings.measures}
     if len(findings.differences):

@@ -87,7 +87,7 @@ def _sheet(
     title: str,
     footer: str = sheets.EXPLAINED,
     tiles: sheets.Tiles = map_tiles,
-) -> style.Picture:
+) -> style.Pixels:
     """The maps beside their images, drawn by `tiles`."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     said, drawn = sheets.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()

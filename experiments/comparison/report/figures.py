@@ -12,7 +12,7 @@ from PIL import Image
 from cam_core import overlay, relative_to_mean
 
 from ...pictures.sheets import notes, verdicts
-from ...pictures.style import Picture
+from ...pictures.style import Pixels
 from ..findings import Findings, Member
 from ..measures import LAST, MEASURES, last_layer
 from .tables import difference_of, interval_text, named, records, signed, value_text, whose
@@ -49,7 +49,7 @@ class Words:
     name: str = ""
 
 
-def figure_groups(findings: Findings, pictures: Mapping[str, Picture]) -> dict[str, list[Figure]]:
+def figure_groups(findings: Findings, pictures: Mapping[str, Pixels]) -> dict[str, list[Figure]]:
     """The pictures that there are, by the place on the page where they stand."""
     alone = [path for path in pictures if path.startswith("side_by_side/")]
     deepest = {last_layer(member.run) for member in findings.members}
@@ -70,7 +70,7 @@ def figure_groups(findings: Findings, pictures: Mapping[str, Picture]) -> dict[s
     }
 
 
-def _figure(findings: Findings, path: str, picture: Picture) -> Figure:
+def _figure(findings: Findings, path: str, picture: Pixels) -> Figure:
     found = words(findings, path)
     alt = f"{found.seen} {found.numbers(findings)}".strip()
     return Figure(data_uri(picture), alt, found.caption, picture.shape[1], picture.shape[0], found.name)
@@ -212,7 +212,7 @@ def _no_numbers(findings: Findings) -> str:
     return ""
 
 
-def data_uri(picture: Picture) -> str:
+def data_uri(picture: Pixels) -> str:
     """The picture as a PNG that can stand in the page itself."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")  # optimised it is a fiftieth smaller and takes ten times as long

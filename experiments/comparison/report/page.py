@@ -10,7 +10,7 @@ from cam_core import SCALE_MAX
 
 from ...explaining import measuring
 from ...explaining.probes import SPLIT
-from ...pictures.style import Picture, method_name
+from ...pictures.style import Pixels, method_name
 from ...tracking.ui import ui_address
 from ..findings import Answer, Findings, Member
 from ..measures import MEASURES
@@ -25,7 +25,7 @@ def html(
     name: str,
     findings: Findings,
     rows: Sequence[Mapping[str, str]],
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, Pixels],
     address: str,
     hint: str,
     *,
