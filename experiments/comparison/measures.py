@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..evidence.differences import Better, Quantity
 from ..explaining.map_measures import MAP_MEASURES, MapMeasure
+from ..runs.contents import config
 from ..tracking.reading import FinishedRun
 
 LAST = "last"
@@ -55,8 +56,11 @@ def _at_last_layer(name: str) -> Measure:
 HEADLINE_FOCUS = _at_last_layer("focus")
 
 
+TEST_ACCURACY = Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly")
+
+
 MEASURES = (
-    Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly"),
+    TEST_ACCURACY,
     Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
     Measure(
         "shift/background_gap",
@@ -105,7 +109,7 @@ WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the ma
 
 def last_layer(run: FinishedRun) -> str:
     """The deepest layer that the run explained."""
-    return run.params["resolved.layers"].split()[-1]
+    return config(run).layers[-1]
 
 
 FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)

@@ -9,7 +9,7 @@ from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
 from ..explaining.map_measures import MAP_MEASURES
-from ..runs.contents import option_records
+from ..runs.describe import option_records
 from ..runs.prepare import load_dataset, prepare
 from ..settings.base import SettingsError
 from ..settings.train import TrainSettings

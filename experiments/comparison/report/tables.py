@@ -13,9 +13,12 @@ from ...evidence.sentences import noise_sentence, p_text, wins_text
 from ...explaining import measuring
 from ...explaining.map_measures import MAP_MEASURES
 from ...explaining.probes import SPLIT
-from ..findings import Findings, Pair
+from ...runs import contents
+from ..answers import primary
+from ..findings import Findings
 from ..images import BOTH_RIGHT
-from ..measures import LAST, MEASURES, Measure, last_layer, of_maps
+from ..measures import LAST, TEST_ACCURACY, Measure, last_layer, of_maps
+from ..members import Pair
 
 DASH = "–"
 SUBSETS = ("all", "right", "wrong")
@@ -83,9 +86,9 @@ def grid_text(grid: Sequence[int]) -> str:
 
 def difference_table(findings: Findings, pair: Pair) -> TextTable:
     """Every measure's difference; those asked beforehand first."""
-    asked = [primary for primary in findings.primary if primary.pair == pair]
-    rows = [[*_difference_cells(primary.difference, primary.quantity), p_cell(primary.p_holm)] for primary in asked]
-    names = {primary.quantity.name for primary in asked}
+    asked = [one for one in primary(findings) if one.pair == pair]
+    rows = [[*_difference_cells(one.difference, one.quantity), p_cell(one.p_holm)] for one in asked]
+    names = {one.quantity.name for one in asked}
     measures = {measure.metric: measure for measure in findings.measures}
     for row in records(findings.differences):
         measure = measures[row["measure"]]
@@ -141,7 +144,7 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
     masks = findings.dataset.splits[SPLIT].masks
     if masks is None:
         return []
-    own = masks[findings.members[0].run.read_arrays("maps.npz")["sample_indices"]]
+    own = masks[contents.maps(findings.members[0].run).sample_indices]
     grids = dict.fromkeys(findings.grids.values())
     rows = []
     for height, width in grids:
@@ -179,8 +182,8 @@ def class_table(findings: Findings, pair: Pair) -> TextTable:
         [
             str(row["class"]),
             f"{row['images']:,}",
-            value_text(MEASURES[0], row["baseline"]),
-            value_text(MEASURES[0], row["variant"]),
+            value_text(TEST_ACCURACY, row["baseline"]),
+            value_text(TEST_ACCURACY, row["variant"]),
             signed(row["difference"], share=True),
             interval(row["low"], row["high"], share=True),
             p_cell(row["p_holm"]),
