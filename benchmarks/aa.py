@@ -28,6 +28,7 @@ from experiments.data.dataset import Dataset, Split
 from experiments.data.load import load
 from experiments.evidence.differences import CONFIDENCE, paired_difference
 from experiments.explaining import measuring
+from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.models.layers import conv_bn_relu
 from experiments.settings.train import TrainSettings
 from experiments.training.loop import fit
@@ -37,7 +38,7 @@ from experiments.training.predictions import predict
 LAYER = "features"
 TRAIN = 4000
 IMAGES = 500  # of each split that is measured
-MEASURES = ("accuracy", *measuring.MEASURES)
+MEASURES = ("accuracy", *MAP_MEASURES)
 BOTH = "focus, on images both get right"
 PLANTED = ("accuracy, other background", "energy")
 SIZES = (3, 5)  # seeds a side

@@ -17,10 +17,12 @@ import pandas as pd
 import torch
 
 from experiments.comparison.compare import conclude
-from experiments.comparison.findings import Findings, Member
+from experiments.comparison.findings import Findings
+from experiments.comparison.members import Member
 from experiments.data import load as loading
 from experiments.data.dataset import Dataset
 from experiments.explaining import measuring
+from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.explaining.probes import SPLIT, probes
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.reading import finished_run
@@ -106,7 +108,7 @@ def looked(random: np.random.Generator, predictions: Predictions) -> pd.DataFram
     """Measures of every test image at every layer."""
     count = len(predictions.labels)
     tables = [
-        pd.DataFrame(random.random((count, len(measuring.MEASURES))), columns=list(measuring.MEASURES)).assign(
+        pd.DataFrame(random.random((count, len(MAP_MEASURES))), columns=list(MAP_MEASURES)).assign(
             index=np.arange(count), layer=layer, right=predictions.right
         )
         for layer in LAYERS

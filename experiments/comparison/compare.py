@@ -10,7 +10,7 @@ from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
 from ..explaining.probes import SPLIT
-from ..runs.contents import option_records
+from ..runs.describe import option_records
 from ..runs.prepare import Prepared, load_dataset, prepare
 from ..runs.train import train, work
 from ..settings.compare import CHOOSING, FOR_FINISHED, CompareSettings
@@ -23,7 +23,9 @@ from ..tracking.records import Metrics, Picture, Record, Tag, Text
 from ..tracking.ui import file_address, ui_address, ui_hint
 from ..tracking.writing import Run
 from . import selection
-from .findings import Findings, Member
+from .answers import answers
+from .findings import Findings
+from .members import Member
 from .pictures import iter_pictures
 from .report import page
 from .tables import iter_tables, summary_for_machines, table_rows
@@ -116,7 +118,7 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
     for path, picture in pictures.items():
         yield Picture(path, picture)
     address, hint = ui_address(link), ui_hint()
-    sentences = [f"**{answer.question}** {answer.sentence}" for answer in findings.answers[:NOTED]]
+    sentences = [f"**{answer.question}** {answer.sentence}" for answer in answers(findings)[:NOTED]]
     yield Tag(NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
     yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
     words = [word for option, value in given.items() for word in (f"--{option}", value)]
@@ -146,7 +148,7 @@ def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:
     )
     for start in range(0, len(rows), COLUMNS):
         console.print(_columns(rows[start : start + COLUMNS]))
-    for answer in findings.answers:
+    for answer in answers(findings):
         console.print(f"{answer.question} {answer.sentence}", highlight=False)
     console.print(f"\nside by side in MLflow{ui_hint()}:\n  {ui_address(link)}", highlight=False)
     console.print(f"report:\n  {file_address(run, 'report.html')}", highlight=False)

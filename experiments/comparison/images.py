@@ -1,4 +1,4 @@
-"""Values of single images: means per seed, differences, agreement of maps."""
+"""Values of single images: means per seed, and differences between variants."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from cam_core.agreement import rank_correlation, top_iou
-
 from ..evidence.differences import FEWEST, Difference, paired_difference
 from ..evidence.networks import two_way_bootstrap
+from ..runs import contents
 from ..tracking.reading import FinishedRun
 from .measures import LAST, last_layer
 
@@ -25,7 +24,11 @@ BOTH_RIGHT = "both right"
 """The images that two paired networks both classify correctly: where they may be compared without selecting."""
 
 
-def looks_of(runs: Sequence[FinishedRun]) -> dict[str, dict[str, np.ndarray]]:
+Looks = Mapping[str, dict[str, Float64[np.ndarray, "seeds images"]]]
+"""Of one variant by layer and measure (and `right`): the value of each seed and measured image, NaN = none."""
+
+
+def looks_of(runs: Sequence[FinishedRun]) -> Looks:
     """By layer and measure the values `(seeds, images)`; only layers that all these runs explained, and the last."""
     tables = [_with_last(run) for run in runs]
     shared = [layer for layer in tables[0] if all(layer in table for table in tables)]
@@ -40,16 +43,39 @@ def looks_of(runs: Sequence[FinishedRun]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _with_last(run: FinishedRun) -> dict[str, pd.DataFrame]:
-    layers = {str(layer): table for layer, table in run.read_table("cam_measures.parquet").groupby("layer", sort=False)}
+    layers = {str(layer): table for layer, table in contents.map_measures(run).groupby("layer", sort=False)}
     return layers | {LAST: layers[last_layer(run)]}
 
 
-def shared_layers(
-    one: Mapping[str, dict[str, np.ndarray]], other: Mapping[str, dict[str, np.ndarray]]
-) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    for layer in one:
-        if layer in other:
-            yield layer, one[layer], other[layer]
+def iter_where(layers: Looks) -> Iterator[dict[str, object]]:
+    """A row per layer, measure and subset of the images (all, right, wrong): mean over images, then over seeds."""
+    for layer, table in layers.items():
+        for name, values in table.items():
+            if name == "right":
+                continue
+            for subset, kept in _by_outcome(table["right"]).items():
+                yield {"layer": layer, "subset": subset, "measure": name} | seed_summary(values, kept)
+
+
+def _by_outcome(right: np.ndarray) -> dict[str, np.ndarray]:
+    return {"all": right >= 0, "right": right > 0, "wrong": right == 0}
+
+
+def iter_differences(after: Looks, before: Looks, *, one_grid: bool) -> Iterator[dict[str, object]]:
+    """A row per layer that both have, measure, and subset of the images (all, both right): the paired difference.
+
+    At the last layer, where its resolution is not the same in both, only of the focus index.
+    """
+    for layer in (layer for layer in after if layer in before):
+        one, other = after[layer], before[layer]
+        names = [name for name in one if name != "right" and name in other]
+        if layer == LAST and not one_grid:
+            names = [name for name in names if name == "focus"]
+        for name in names:
+            for subset, kept in image_subsets(one["right"], other["right"]).items():
+                row = difference_of_images(one[name], other[name], kept, resampled=layer == LAST)
+                if row is not None:
+                    yield {"layer": layer, "subset": subset, "measure": name} | row
 
 
 def image_subsets(one: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,7 +101,7 @@ def _in_both(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> np.ndar
     return kept & ~np.isnan(after) & ~np.isnan(before)
 
 
-def seed_summary(values: np.ndarray, kept: np.ndarray) -> dict[str, float]:
+def seed_summary(values: np.ndarray, kept: np.ndarray) -> dict[str, object]:
     means = pd.Series(_means(values, kept))
     return {"mean": means.mean(), "std": means.std(), "count": int(means.count())}
 
@@ -103,12 +129,4 @@ def difference_row(difference: Difference) -> dict[str, object]:
 
 def sampled_maps(run: FinishedRun) -> Float32[Tensor, "images h w"]:
     """The last layer's maps of the sampled test images at the layer's own resolution."""
-    return torch.from_numpy(run.read_arrays("maps.npz")["sample_maps"].astype(np.float32))
-
-
-def alike(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    measures = {"rank_correlation": rank_correlation, "top_iou": top_iou}
-    return {
-        name: float(torch.stack([measure(one, other).nanmean() for one, other in pairs]).nanmean())
-        for name, measure in measures.items()
-    }
+    return torch.from_numpy(contents.maps(run).sample_maps)

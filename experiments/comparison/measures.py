@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 
 from ..evidence.differences import Better, Quantity
+from ..explaining.map_measures import MAP_MEASURES, MapMeasure
+from ..runs.contents import config
 from ..tracking.reading import FinishedRun
 
 LAST = "last"
@@ -42,17 +44,23 @@ class Measure:
         return text if count == seeds else f"{text} (n={count})"
 
 
-HEADLINE_FOCUS = Measure(
-    f"cam/{LAST}/focus",
-    "focus index",
-    "{:z.3f}",
-    "where the last layer's map lies: 0 = as a uniform map, 1 = as the object itself at that resolution",
-    "neither",
-)
+def of_maps(row: MapMeasure, metric: str) -> Measure:
+    """The measure of maps, logged as `metric`. Where a network looks is no merit: neither direction is better."""
+    return Measure(metric, row.heading, row.format, row.meaning, "neither")
+
+
+def _at_last_layer(name: str) -> Measure:
+    return of_maps(MAP_MEASURES[name], f"cam/{LAST}/{name}")
+
+
+HEADLINE_FOCUS = _at_last_layer("focus")
+
+
+TEST_ACCURACY = Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly")
 
 
 MEASURES = (
-    Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly"),
+    TEST_ACCURACY,
     Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
     Measure(
         "shift/background_gap",
@@ -76,34 +84,7 @@ MEASURES = (
         "lower",
     ),
     HEADLINE_FOCUS,
-    Measure(
-        f"cam/{LAST}/energy",
-        "map on object",
-        "{:z.1%}",
-        "share of the last layer's map inside the object's mask",
-        "neither",
-    ),
-    Measure(
-        f"cam/{LAST}/recall",
-        "object covered",
-        "{:z.1%}",
-        "share of the object where the map reaches half of its maximum; says something only beside the precision",
-        "neither",
-    ),
-    Measure(
-        f"cam/{LAST}/precision",
-        "precision of map",
-        "{:z.1%}",
-        "share of the area at or above half of the map's maximum that is object",
-        "neither",
-    ),
-    Measure(
-        f"cam/{LAST}/coverage",
-        "map area",
-        "{:z.1%}",
-        "share of the image where the last layer's map reaches half of its maximum; a size, not a quality",
-        "neither",
-    ),
+    *map(_at_last_layer, ("energy", "recall", "precision", "coverage")),
     Measure(
         "faith/deletion_margin",
         "deletion margin",
@@ -128,7 +109,7 @@ WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the ma
 
 def last_layer(run: FinishedRun) -> str:
     """The deepest layer that the run explained."""
-    return run.params["resolved.layers"].split()[-1]
+    return config(run).layers[-1]
 
 
 FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)

@@ -19,7 +19,7 @@ from ..tracking.client import FINGERPRINT
 from ..tracking.lifetime import confirms
 from ..tracking.locations import TrackingError
 from ..tracking.reading import FinishedRun, finished_training, finished_trainings
-from .findings import Member
+from .members import Member
 from .trained import Trained, comparable, joined, listed_runs, mixed_settings, trained_of
 
 LONGEST_NAME = 40
@@ -143,11 +143,12 @@ def shared_dataset(members: Sequence[Member], settings: CompareSettings, reporte
     """
     trained = trained_of("runs", members[0].run)
     dataset = load_dataset(data_settings(trained, settings.data_dir), reporter)
-    if dataset.digest != trained.config["dataset"]["digest"]:
+    digest = trained.config.dataset.digest
+    if dataset.digest != digest:
         raise SettingsError(
             [
                 f"data set {dataset.name} ({dataset.source}) has digest {dataset.digest}, but the runs were trained on "
-                f"{trained.config['dataset']['digest']}: bring that data back, or say where it is with data_dir="
+                f"{digest}: bring that data back, or say where it is with data_dir="
             ]
         )
     return dataset
@@ -157,7 +158,7 @@ def data_settings(trained: Trained, data_dir: str = "data") -> TrainSettings:
     """Settings that load what the run was trained on; from `data_dir`, if that is not the default."""
     changes = {}
     if trained.settings.dataset == "auto":
-        changes["dataset"] = trained.config["dataset"]["name"]
+        changes["dataset"] = trained.config.dataset.name
     if data_dir != TrainSettings.model_fields["data_dir"].default:
         changes["data_dir"] = data_dir
     return trained.settings.model_copy(update=changes)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..tracking.records import Table
+from .answers import answers, primary
 from .findings import Findings
 from .measures import Measure
 
@@ -45,10 +46,10 @@ def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, 
         "summary": _records(flat(findings.summary)),
         "differences": _records(findings.differences),
         "primary": [
-            {"variant": primary.pair.variant, "against": primary.pair.against, "quantity": primary.quantity.name}
-            | asdict(primary.difference)
-            | {"p_holm": primary.p_holm}
-            for primary in findings.primary
+            {"variant": one.pair.variant, "against": one.pair.against, "quantity": one.quantity.name}
+            | asdict(one.difference)
+            | {"p_holm": one.p_holm}
+            for one in primary(findings)
         ],
         "look_differences": _records(findings.look_differences),
         "classes": _records(findings.classes),
@@ -58,7 +59,7 @@ def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, 
             name: [{"ece": found.ece, "brier": found.brier} for found in several]
             for name, several in findings.calibrations.items()
         },
-        "answers": [{"question": answer.question, "sentence": answer.sentence} for answer in findings.answers],
+        "answers": [{"question": answer.question, "sentence": answer.sentence} for answer in answers(findings)],
     }
 
 

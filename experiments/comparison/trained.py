@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import shorten
-from typing import Any
 
+from ..runs.contents import RunConfig, config, maps
 from ..settings.base import SettingsError
-from ..settings.recipes import PLAIN, RECIPES
+from ..settings.recipes import RECIPES
 from ..settings.train import TrainSettings
 from ..settings.trainings import SHARED
 from ..tracking.locations import TrackingError
@@ -25,22 +26,27 @@ NO_VARIANT = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training and what its `config.json` says of it."""
+    """A finished training and what it was trained with."""
 
     run: FinishedRun
-    config: Mapping[str, Any]
-    settings: TrainSettings
+    config: RunConfig
 
     @property
     def label(self) -> str:
         """How messages call it."""
         return f"{self.run.id[:8]} ({self.run.name})"
 
+    @property
+    def settings(self) -> TrainSettings:
+        """Its options."""
+        return self.config.settings
+
     @cached_property
     def options(self) -> dict[str, str]:
         """What makes it this variant: every option with an effect on the network, but for the data and the seed."""
         left_out = self.settings.idle().keys() | NO_VARIANT
-        return {name: value for name, value in self.settings.as_params().items() if name not in left_out}
+        texts = self.settings.as_params() | {"precision": self.config.machine.precision}
+        return {name: text for name, text in texts.items() if name not in left_out}
 
     @property
     def identity(self) -> Hashable:
@@ -50,21 +56,22 @@ class Trained:
     @property
     def unusual(self) -> tuple[bool, int]:
         """Sorts the run without Cutout, nearest to its recipe, to the front."""
-        usual = TrainSettings.of(recipe=self.settings.recipe).as_params()  # a recipe file may have gone: see _trained
+        recipe = self.settings.recipe if self.settings.recipe in RECIPES else "fast"  # a recipe file may have gone
+        usual = TrainSettings.of(recipe=recipe).as_params()
         changed = sum(value != usual[name] for name, value in self.options.items())
         return self.settings.cutout, changed
 
     @property
     def data(self) -> str:
         """The data it was trained on, in words."""
-        used = self.config["dataset"]
-        named = ["image_size", "train_images"] + ["background_bias"] * (used["name"] == "scenes")
+        used = self.config.dataset
+        named = ["image_size", "train_images"] + ["background_bias"] * (used.name == "scenes")
         options = ", ".join(f"{name}={getattr(self.settings, name)}" for name in named)
-        return f"{used['name']} {used['digest'][:8]} ({options})"
+        return f"{used.name} {used.digest[:8]} ({options})"
 
     def command(self, seed: int) -> str:
         """What trains the same with another seed."""
-        options = self.config["given"] | {"seed": seed}
+        options = {**self.config.given, "seed": str(seed)}
         options = {name: value for name, value in options.items() if name not in ("checkpoint", "resume")}
         return shlex.join(["python", "-m", "experiments.train", *_words(options)])
 
@@ -78,12 +85,12 @@ def comparable(option: str, runs: Sequence[FinishedRun]) -> list[Trained]:
     """The runs, which were trained on the same data and explained the same images in the same way."""
     trained = [trained_of(option, run) for run in runs]
     words: dict[str, str] = {}  # one for each digest: the same data may be asked for in several ways
-    data = [(one, words.setdefault(one.config["dataset"]["digest"], one.data)) for one in trained]
+    data = [(one, words.setdefault(one.config.dataset.digest, one.data)) for one in trained]
     _refuse_mixed(option, "were trained on different data", data, "compare runs on the same data")
-    methods = [(one, one.run.params["resolved.cam_method"]) for one in trained]
+    methods = [(one, one.config.method) for one in trained]
     _refuse_mixed(option, "were explained by different methods", methods, "compare runs of one cam_method")
     for model in dict.fromkeys(one.settings.model for one in trained):
-        layers = [(one, one.run.params["resolved.layers"]) for one in trained if one.settings.model == model]
+        layers = [(one, " ".join(one.config.layers)) for one in trained if one.settings.model == model]
         _refuse_mixed(option, f"explain different layers of {model}", layers, "compare runs with the same cam_layers")
     arrays = [_explained(option, one) for one in trained]
     for name, what in (("indices", "different probe images"), ("sample_indices", "different samples of test images")):
@@ -93,35 +100,30 @@ def comparable(option: str, runs: Sequence[FinishedRun]) -> list[Trained]:
 
 
 def trained_of(option: str, run: FinishedRun) -> Trained:
-    """The run with its settings as they were resolved; options that came later are off.
+    """The run with its settings.
 
-    Every option is known, so the recipe decides nothing any more: one of a file stands as `fast`.
+    Raises:
+        SettingsError: it was logged by another version in a way that this one cannot read.
     """
-    try:
-        config = run.read_json("config.json")
-        known = {name: value for name, value in config["settings"].items() if name in TrainSettings.model_fields}
-        recipe = known.get("recipe") if known.get("recipe") in RECIPES else "fast"
-        resolved = {"recipe": recipe, "precision": config["machine"]["precision"]}
-        settings = TrainSettings.of(**{**PLAIN, **known, **resolved})
-    except (TrackingError, SettingsError, KeyError) as error:
-        raise _outdated(option, run, f"config.json: {' '.join(str(error).split())}") from error
-    return Trained(run, config, settings)
+    with _refused_as(option):
+        return Trained(run, config(run))
 
 
 def _explained(option: str, trained: Trained) -> dict[str, str]:
     """Which test images the run's maps are of, in words."""
+    with _refused_as(option):
+        found = maps(trained.run)
+    chosen = {"indices": found.indices.tolist(), "sample_indices": found.sample_indices.tolist()}
+    return {name: f"{len(indices)} images {joined(indices)}" for name, indices in chosen.items()}
+
+
+@contextmanager
+def _refused_as(option: str) -> Iterator[None]:
+    """Puts what a run does not have down to the option that chose the run."""
     try:
-        arrays = trained.run.read_arrays("maps.npz")
-        found = {name: arrays[name].tolist() for name in ("indices", "sample_indices")}
-    except (TrackingError, KeyError) as error:
-        raise _outdated(option, trained.run, f"maps.npz: {error}") from error
-    return {name: f"{len(indices)} images {joined(indices)}" for name, indices in found.items()}
-
-
-def _outdated(option: str, run: FinishedRun, why: str) -> SettingsError:
-    return SettingsError(
-        [f"{option}: run {run.id[:8]} ({run.name}) was not logged as this version does it ({why}): train it again"]
-    )
+        yield
+    except TrackingError as error:
+        raise SettingsError([f"{option}: {error}"]) from error
 
 
 def _refuse_mixed(option: str, trouble: str, values: Sequence[tuple[Trained, str]], cure: str) -> None:

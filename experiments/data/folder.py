@@ -34,7 +34,7 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Photo:
     """One image as it was read, with the SHA-256 of its file."""
 
     sha256: str
@@ -54,7 +54,7 @@ def load_folder(request: Request) -> Dataset:
         raise DataError(f"folder {root} does not exist: dataset=folder:PATH wants one with a folder per class")
     parts = _parts(root)
     classes = _classes(root, parts)
-    pictures: dict[str, list[_Picture]] = {}
+    pictures: dict[str, list[_Photo]] = {}
     skipped = 0
     for name, part in parts.items():
         files, others = _image_files(root, part, classes)
@@ -124,7 +124,7 @@ def _image_endings() -> set[str]:
     return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
-def _read_picture(file: _File, size: int) -> _Picture:
+def _read_picture(file: _File, size: int) -> _Photo:
     from PIL import Image, ImageOps
 
     with _naming(file.path):
@@ -134,7 +134,7 @@ def _read_picture(file: _File, size: int) -> _Picture:
         image.draft(None, (2 * size, 2 * size))  # a large JPEG need not be decoded in full
         pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
     mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
-    return _Picture(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
+    return _Photo(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
 
 
 @contextmanager
@@ -186,13 +186,13 @@ def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) 
 
 
 def _with_missing_parts(
-    pictures: dict[str, list[_Picture]], classes: tuple[str, ...], root: Path
-) -> dict[str, list[_Picture]]:
+    pictures: dict[str, list[_Photo]], classes: tuple[str, ...], root: Path
+) -> dict[str, list[_Photo]]:
     """Splits test and val off train where they are missing; copies of one file stay together."""
     wanted = {name: share for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)) if name not in pictures}
     if not wanted:
         return pictures
-    parts: dict[str, list[_Picture]] = {**pictures, "train": [], **{name: [] for name in wanted}}
+    parts: dict[str, list[_Photo]] = {**pictures, "train": [], **{name: [] for name in wanted}}
     for label, name in enumerate(classes):
         of_class = [picture for picture in pictures["train"] if picture.label == label]
         part_of = _parts_by_hash(sorted({picture.sha256 for picture in of_class}), wanted)
@@ -214,7 +214,7 @@ def _parts_by_hash(hashes: list[str], wanted: Mapping[str, float]) -> dict[str, 
     return dict(zip(hashes, parts, strict=False))
 
 
-def _stacked(pictures: list[_Picture]) -> Split:
+def _stacked(pictures: list[_Photo]) -> Split:
     """In an order that no file name decides: by class, then by the hash of the file."""
     ordered = sorted(pictures, key=lambda picture: (picture.label, picture.sha256))
     masks = [picture.mask for picture in ordered if picture.mask is not None]

@@ -32,7 +32,8 @@ STEPS = 5
 """Of deletion; more of them moved the mean over images by less than a fifth of its standard error."""
 
 
-CHUNK = 250  # images whose maps at all layers are held at a time
+CHUNK = 250  # images whose maps at all layers are in memory at a time
+
 _ON_OBJECT: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {
         "energy": quality.energy_inside,
@@ -44,6 +45,7 @@ _ON_OBJECT: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
         "precision": quality.object_precision,
     }
 )
+"""What is measured of a map and the object's mask, by the names of `map_measures`; the focus index asks for more."""
 
 
 _OF_SHAPE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -55,21 +57,14 @@ _OF_SHAPE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "dead": quality.dead_rate,
     }
 )
-
-
-ON_OBJECT = ("focus", *_ON_OBJECT)
-"""What is measured of a map against the object's mask, where the data set has masks."""
-
-
-MEASURES = (*ON_OBJECT, *_OF_SHAPE)
-"""What is measured of a map, by the names of columns and metrics; `cam_core.quality` says what they mean."""
+"""What is measured of a map alone."""
 
 
 @dataclass(frozen=True)
 class Looks:
     """Where a network looks on the images `indices` of a split; its maps explain the true class.
 
-    `table` has a row per layer and image: `index`, `layer`, `right` (classified correctly) and those of `MEASURES` that
+    `table` has a row per layer and image: `index`, `layer`, `right` (classified correctly) and the `map_measures` that
     the data set allows, NaN where one is undefined. `maps` are the last layer's, at its own resolution and relative to
     their mean; a dead map is zero.
     """
@@ -127,7 +122,8 @@ def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, int]) -> pd.Da
     """What maps that know nothing of the images score against these masks, the mean over images.
 
     Rows: `uniform`, `random` (a map of noise of that `grid`, rows and columns, for each image; always the same ones)
-    and `centre` (a blob in the middle of each). Columns: `ON_OBJECT`. Images whose mask is empty are left out.
+    and `centre` (a blob in the middle of each). Columns: the measures on the object. Images with an empty mask are left
+    out.
     """
     generator = torch.Generator().manual_seed(0)
     parts = [_of_blind_maps(some, grid, generator) for some in torch.split(torch.from_numpy(masks), CHUNK)]

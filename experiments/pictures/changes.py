@@ -18,7 +18,7 @@ from cam_core.sheets import EXPLAINED, NO_EVIDENCE, difference_column, sheet
 from ..explaining.probes import in_turn
 from ..training.predictions import Predictions
 from .sheets import notes, verdicts
-from .style import Images, Picture
+from .style import Images, Pixels
 
 CHUNK = 256  # maps at a time at the size of the images
 SHOWN = 3  # images of each group: what is read, not skimmed
@@ -34,7 +34,7 @@ SPREAD = "Spread: the standard deviation of the map over seeds, on the same scal
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkOutputs:
     """What one network said of some images, `(n, classes)`, and its maps at the layer's own resolution.
 
     The maps are of the true class, zero or above, on any scale; a dead one is zero everywhere.
@@ -56,11 +56,11 @@ def groups(baseline: Bool[np.ndarray, "n"], variant: Bool[np.ndarray, "n"]) -> d
 
 def changed(
     images: Images,
-    networks: Mapping[str, Network],
+    networks: Mapping[str, NetworkOutputs],
     masks: Bool[np.ndarray, "n h w"] | None,
     classes: Sequence[str],
     title: str,
-) -> Picture:
+) -> Pixels:
     """Images that the second network of two fixes or breaks, and that both get wrong and right, a few of each.
 
     Rows are images; columns the original, the map of either network with its prediction, and the second map less the
@@ -128,7 +128,7 @@ def over_seeds(
     masks: Bool[np.ndarray, "n h w"] | None,
     row_labels: Sequence[str],
     title: str,
-) -> Picture:
+) -> Pixels:
     """Rows are images; columns the original, and per variant the mean of its seeds' maps and their spread.
 
     The spread is the standard deviation over seeds, from two seeds on. Of two variants there is also the difference of
@@ -188,7 +188,7 @@ def mean_maps(
     maps: Mapping[str, Sequence[Float[np.ndarray, "n gh gw"]]],
     classes: Sequence[str],
     title: str,
-) -> Picture:
+) -> Pixels:
     """Rows are all images and those of each class: their mean, each variant's mean map, its difference to the first's.
 
     What all maps of a class have in common shows here, such as a preference for the middle. `maps` has of each variant

@@ -20,7 +20,7 @@ from cam_core.text import font, wrap
 
 from ..evidence.calibration import Calibration
 from ..evidence.differences import Better, Quantity
-from .style import COLOURS, Picture, drawn
+from .style import COLOURS, Pixels, drawn
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 INK, FAINT = "#202124", "#9aa0a6"
@@ -42,7 +42,7 @@ SPLIT_NAMES = {"train": "training, on augmented images", "val": "validation", "t
 AGREEMENTS = {"rank_correlation": "rank correlation", "top_iou": "overlap of the top fifth"}
 
 
-def forest(differences: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Picture:
+def forest(differences: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pixels:
     """A panel per measure, in it a row per variant: its difference to the baseline, each seed a dot, zero a line.
 
     `differences` is the table of that name of `Findings`; `quantities` are the measures to show, by their name in its
@@ -98,7 +98,7 @@ def _forest_row(axes: Axes, row: pd.Series, turn: int, place: float, scale: int)
     return [*seeds, *(bound for bound in (low, high) if not math.isnan(bound))]
 
 
-def seeds(runs: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Picture:
+def seeds(runs: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pixels:
     """A panel per measure, in it a row per variant: each run a dot, the mean a bar, paired seeds joined by a line.
 
     `runs` is the table of that name of `Findings`; `quantities` are the measures to show, by their column in it. Seeds
@@ -136,7 +136,7 @@ def _seeds_panel(axes: Axes, values: Float[np.ndarray, "seeds variants"], places
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Picture:
+def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Pixels:
     """Loss and accuracy per epoch: a line for the mean of each variant's seeds, a band from the lowest to the highest.
 
     Each history is indexed by epoch; its columns are `train/loss`, `val/accuracy` and so on, as far as there are any.
@@ -176,7 +176,7 @@ def _split_key(split: str) -> Line2D:
     return Line2D([], [], color=INK, marker="o", markersize=5, label=SPLIT_NAMES[split], **SPLITS[split])
 
 
-def reliability(calibrations: Mapping[str, Sequence[Calibration]]) -> Picture:
+def reliability(calibrations: Mapping[str, Sequence[Calibration]]) -> Pixels:
     """Accuracy against confidence, all seeds of a variant in one line; below, how many images have that confidence.
 
     The legend has the expected calibration error and the Brier score, mean and standard deviation over seeds.
@@ -220,7 +220,7 @@ def _calibration_text(some: Sequence[Calibration]) -> str:
     return f"{', '.join(texts)} ({len(some)} seed{'' if len(some) == 1 else 's'})"
 
 
-def per_class(classes: pd.DataFrame) -> Picture:
+def per_class(classes: pd.DataFrame) -> Pixels:
     """A panel per variant, a row per class: the difference of its accuracy to the baseline's, with the 95 % interval.
 
     `classes` is the table of that name of `Findings` (see `statistics.by_class`). Classes are sorted by their mean
@@ -285,7 +285,7 @@ def _class_keys() -> list[Line2D]:
     ]
 
 
-def agreement(table: pd.DataFrame) -> Picture:
+def agreement(table: pd.DataFrame) -> Pixels:
     """How alike the maps of each variant and the first are, and how alike those of two seeds of one variant are.
 
     `table` is `Findings.agreement`. A grey bar reaches from the one variant's agreement between its seeds, the noise

@@ -8,12 +8,12 @@ from jaxtyping import Int64
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .style import COLOURS, Picture, drawn
+from .style import COLOURS, Pixels, drawn
 
 MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
 
 
-def curves(history: pd.DataFrame, title: str) -> Picture:
+def curves(history: pd.DataFrame, title: str) -> Pixels:
     """Loss and accuracy per epoch; `history` is indexed by epoch, its columns are metric names such as `val/loss`."""
     styles = {"train": ":", "val": "-", "test": "--"}
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -34,7 +34,7 @@ def curves(history: pd.DataFrame, title: str) -> Picture:
     return drawn(figure)
 
 
-def confusion(matrix: Int64[np.ndarray, "k k"], classes: Sequence[str]) -> Picture:
+def confusion(matrix: Int64[np.ndarray, "k k"], classes: Sequence[str]) -> Pixels:
     """Counts per true (row) and predicted (column) class, coloured by the share of the row."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(3.2 + 0.55 * len(classes), 24)

@@ -13,7 +13,7 @@ from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
 from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 
 from ..training.predictions import Predictions
-from .style import Images, Picture
+from .style import Images, Pixels
 
 Tiles = Callable[[Images, Float32[np.ndarray, "n h w"]], list[Tile]]
 CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels: so the words stay legible
@@ -58,7 +58,7 @@ def notes(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"] |
     return [f"{share:.0%} on object" if live else NO_EVIDENCE for live, share in zip(alive, shares, strict=True)]
 
 
-def augmented(images: Images) -> Picture:
+def augmented(images: Images) -> Pixels:
     """Training images as the network sees them."""
     tiles = [Tile(image) for image in images]
     return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title="Augmented training images", tile_size=TILE)
@@ -66,7 +66,7 @@ def augmented(images: Images) -> Picture:
 
 def gallery(
     images: Images, chosen: Int64[np.ndarray, "m"], predictions: Predictions, classes: Sequence[str], title: str
-) -> Picture:
+) -> Pixels:
     """The chosen images with true class, predicted class and probability, five in a row."""
     tiles = [
         said.tile(images[i], f"true: {classes[predictions.labels[i]]}")
@@ -90,7 +90,7 @@ def layer_sheet(
     title: str,
     footer: str = EXPLAINED,
     tiles: Tiles = map_tiles,
-) -> Picture:
+) -> Pixels:
     """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean.
 
     `tiles` draws the maps of a layer: `map_tiles` over their images, `heat_tiles` alone.
@@ -108,7 +108,7 @@ def side_by_side(
     masks: Bool[np.ndarray, "n h w"] | None,
     row_labels: Sequence[str],
     title: str,
-) -> Picture:
+) -> Pixels:
     """Rows are the same images, columns the original and each variant's map; of two variants also their difference.
 
     `variants` are relative to their mean.
@@ -129,7 +129,7 @@ def keyed(
     maps: Float32[np.ndarray, "n h w"],
     said: Sequence[Verdict],
     masks: Bool[np.ndarray, "n h w"] | None,
-) -> list[Picture]:
+) -> list[Pixels]:
     """Cells of MLflow's image grid: the map over the image, the prediction below; `maps` are relative to their mean."""
     return [
         grid([[verdict.tile(overlay(image, map_), note)]], tile_size=CELL)

@@ -5,7 +5,7 @@ from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-Picture = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
@@ -31,7 +31,7 @@ def method_name(method: str) -> str:
     return ", ".join([METHOD_NAMES[base], *smoothings])
 
 
-def drawn(figure: Figure) -> Picture:
+def drawn(figure: Figure) -> Pixels:
     """The figure's pixels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]

@@ -1,67 +1,230 @@
-"""What a run records of its settings and data."""
+"""The files of a training's run: their names, the records that write them, and typed readers.
+
+Every reader raises TrackingError where the run does not have the file, or has it as another version wrote it.
+"""
 
 import json
-import platform
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
+import pandas as pd
+from jaxtyping import Float, Float32, Int64
 
-from ..explaining.probes import in_turn
-from ..pictures import sheets
-from ..settings.base import Settings
-from ..settings.recipes import as_toml
-from ..tracking.records import DatasetUse, Param, Picture, Record, Text
-from ..training import distributed
-from .prepare import Prepared
+from cam_core import spec_of
 
+from ..settings.base import SettingsError, spelled
+from ..settings.recipes import PLAIN, RECIPES, as_toml
+from ..settings.train import TrainSettings
+from ..tracking.locations import TrackingError
+from ..tracking.reading import FinishedRun
+from ..tracking.records import Arrays, Table, Text
+from ..training.machine import Machine
+from ..training.predictions import Predictions, prediction_table, predictions_of
 
-def iter_settings(prepared: Prepared) -> Iterator[Record]:
-    """What was given, what it became, and the data."""
-    settings, dataset = prepared.settings, prepared.dataset
-    resolved = settings.as_params() | {key: str(value).lower() for key, value in asdict(prepared.machine).items()}
-    resolved |= {"dataset": dataset.name, "image_size": str(settings.side), "augmentation": str(prepared.augmentation)}
-    resolved["augment"] = settings.augment_path
-    resolved["layers"] = " ".join(prepared.explaining.layers)
-    resolved["cam_method"] = prepared.explaining.method
-    resolved["cam_methods"] = " ".join(prepared.explaining.methods)
-    yield from _settings(resolved)
-    sizes = {name: len(split) for name, split in dataset.splits.items()}
-    yield DatasetUse(dataset.name, dataset.digest, dataset.source, sizes)
-    yield Text("config.json", json.dumps(_config(prepared, sizes), indent=2))
-    yield Text("recipe.toml", as_toml(f"as in the run {prepared.name}", settings.recipe_values))
-    train = dataset.splits["train"]
-    chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
-    examples = prepared.augmentation.examples(train.images[chosen])
-    yield Picture("augmented.png", sheets.augmented(examples))
+AUGMENTED = "augmented.png"
+CONFUSION = "confusion.png"
+CURVES = "curves.png"
+LAYERS = "gradcam/probes.png"
+METHODS = "gradcam/methods.png"
+PREDICTED_EXPLAINED = "gradcam/misclassified_predicted.png"
 
+_CONFIG = "config.json"
+_RECIPE = "recipe.toml"
+_PREDICTIONS = "predictions.parquet"
+_MAPS = "maps.npz"
+_MAP_MEASURES = "cam_measures.parquet"
+_FAITHFULNESS = "faithfulness.parquet"
 
-def option_records(settings: Settings, names: Collection[str] = ()) -> Iterator[Record]:
-    """What was given to a comparison or a study and what it became, of all options or of those in `names`."""
-    texts = {name: settings.shown(name, text) for name, text in settings.as_params().items()}
-    given = {name: settings.shown(name, text) for name, text in settings.given.items()}
-    chosen = {name: text for name, text in texts.items() if name in (names or texts)}
-    yield from _settings(chosen)
-    yield Text("config.json", json.dumps({"given": given, "settings": chosen}, indent=2))
+T = TypeVar("T")
 
 
-def _settings(texts: Mapping[str, str]) -> Iterator[Param]:
-    """Each setting once; under a name of its own, because MLflow's launcher logs what was typed under the plain one."""
-    for name, text in texts.items():
-        yield Param(f"resolved.{name}", text)
+def gallery(group: str) -> str:
+    """The picture of the test images of a group, `correct` or `misclassified`."""
+    return f"galleries/{group}.png"
 
 
-def _config(prepared: Prepared, sizes: Mapping[str, int]) -> dict[str, object]:
-    dataset = prepared.dataset
-    return {
-        "name": prepared.name,
-        "fingerprint": prepared.fingerprint,
-        "given": dict(prepared.settings.given),
-        "settings": prepared.settings.model_dump(),
-        "machine": asdict(prepared.machine) | {"processes": distributed.size()},
-        "layers": list(prepared.explaining.layers),
-        "dataset": {"name": dataset.name, "digest": dataset.digest, "source": dataset.source}
-        | {"classes": list(dataset.classes), "image_size": prepared.settings.side, "sizes": dict(sizes)},
-        "software": {"python": platform.python_version(), "torch": torch.__version__},
-    }
+def explained(group: str, *, alone: bool = False) -> str:
+    """The picture of their maps: over the images, or `alone`."""
+    return f"gradcam/{group}{'_heat' if alone else ''}.png"
+
+
+@dataclass(frozen=True)
+class UsedData:
+    """The data set of a run: its classes, the side of its images in pixels, and the size of each split."""
+
+    name: str
+    digest: str
+    source: str
+    classes: tuple[str, ...]
+    image_size: int
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was trained with; the one place where a finished run's settings are read.
+
+    Attributes:
+        given: the options given by hand.
+        settings: all options. Where `auto` was left to the machine, `machine` has what it became.
+        layers: those that the run explained, from shallow to deep.
+        methods: the CAM methods of the picture that compares several; empty for runs of version 0.1.
+        augmentation: its steps in words; empty for runs of version 0.1.
+    """
+
+    name: str
+    fingerprint: str
+    given: Mapping[str, str]
+    settings: TrainSettings
+    machine: Machine
+    processes: int
+    layers: tuple[str, ...]
+    dataset: UsedData
+    software: Mapping[str, str]
+    methods: tuple[str, ...] = ()
+    augmentation: str = ""
+
+    @property
+    def method(self) -> str:
+        """The CAM method of pictures and measures."""
+        return spec_of(self.settings.cam_method).name
+
+    @property
+    def resolved(self) -> dict[str, str]:
+        """Every setting with the value that was used, as text; MLflow has them as `resolved.NAME`."""
+        used = {
+            "dataset": self.dataset.name,
+            "image_size": str(self.dataset.image_size),
+            "augmentation": self.augmentation,
+            "augment": self.settings.augment_path,
+            "layers": " ".join(self.layers),
+            "cam_method": self.method,
+            "cam_methods": " ".join(self.methods),
+        }
+        machine = {name: spelled(value) for name, value in asdict(self.machine).items()}
+        return self.settings.as_params() | machine | {name: text for name, text in used.items() if text}
+
+
+@dataclass(frozen=True)
+class RunMaps:
+    """The maps of a run, which explain the true class; a dead map is zero.
+
+    Attributes:
+        layers: from shallow to deep.
+        maps: of the images that every run explains, in [0, 1] at the images' size.
+        strength: the maximum of each of these maps before it was scaled to [0, 1].
+        indices, labels: the place of these images in the test split, and their true classes.
+        sample_indices: the test images that are measured.
+        sample_maps: their maps at the last layer, at its own resolution and relative to their mean.
+    """
+
+    layers: tuple[str, ...]
+    maps: Float32[np.ndarray, "layers n h w"]
+    strength: Float32[np.ndarray, "layers n"]
+    indices: Int64[np.ndarray, "n"]
+    labels: Int64[np.ndarray, "n"]
+    sample_indices: Int64[np.ndarray, "images"]
+    sample_maps: Float[np.ndarray, "images rows columns"]
+
+
+def config_records(config: RunConfig) -> tuple[Text, Text]:
+    """The settings of a run, and a recipe that decides the same."""
+    plain = asdict(config) | {"settings": config.settings.model_dump()}
+    plain["machine"]["processes"] = plain.pop("processes")
+    recipe = as_toml(f"as in the run {config.name}", config.settings.recipe_values)
+    return Text(_CONFIG, json.dumps(plain, indent=2)), Text(_RECIPE, recipe)
+
+
+def options_record(given: Mapping[str, str], settings: Mapping[str, str]) -> Text:
+    """The options of a comparison or a study, which has no network of its own."""
+    return Text(_CONFIG, json.dumps({"given": dict(given), "settings": dict(settings)}, indent=2))
+
+
+def predictions_record(predictions: Predictions, classes: tuple[str, ...]) -> Table:
+    """What the network said of each test image."""
+    return Table(_PREDICTIONS, prediction_table(predictions, classes))
+
+
+def maps_record(maps: RunMaps) -> Arrays:
+    """The maps; those of the sample in half precision."""
+    arrays = {field.name: getattr(maps, field.name) for field in fields(maps)}
+    return Arrays(_MAPS, arrays | {"layers": np.array(maps.layers), "sample_maps": maps.sample_maps.astype(np.float16)})
+
+
+def map_measures_record(table: pd.DataFrame) -> Table:
+    """The measures of each map of the sample: `measuring.Looks.table`."""
+    return Table(_MAP_MEASURES, table)
+
+
+def faithfulness_record(table: pd.DataFrame) -> Table:
+    """What changed images tell of the maps: `measuring.faithfulness`."""
+    return Table(_FAITHFULNESS, table)
+
+
+def config(run: FinishedRun) -> RunConfig:
+    """The run's settings, read once. Options that came later than the run are off."""
+    if _CONFIG not in run.memo:
+        run.memo[_CONFIG] = _read(run, _CONFIG, lambda: _config_of(run.read_json(_CONFIG)))
+    found: RunConfig = run.memo[_CONFIG]
+    return found
+
+
+def _config_of(logged: Mapping[str, Any]) -> RunConfig:
+    machine, dataset = logged["machine"], logged["dataset"]
+    return RunConfig(
+        **{
+            **logged,
+            "settings": _settings_of(logged["settings"]),
+            "machine": Machine(**{field.name: machine[field.name] for field in fields(Machine)}),
+            "processes": machine["processes"],
+            "layers": tuple(logged["layers"]),
+            "dataset": UsedData(**{**dataset, "classes": tuple(dataset["classes"])}),
+            "methods": tuple(logged.get("methods", ())),
+        }
+    )
+
+
+def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
+    """Every option is there, so the recipe decides nothing any more: the file that it names may have gone."""
+    known = {name: value for name, value in logged.items() if name in TrainSettings.model_fields}
+    recipe = known.get("recipe", "fast")
+    settings = TrainSettings.of(**{**PLAIN, **known, "recipe": recipe if recipe in RECIPES else "fast"})
+    return settings.model_copy(update={"recipe": recipe})
+
+
+def predictions(run: FinishedRun, classes: tuple[str, ...]) -> Predictions:
+    """What the run's network said of each test image."""
+    return predictions_of(run.read_table(_PREDICTIONS), classes)
+
+
+def map_measures(run: FinishedRun) -> pd.DataFrame:
+    """A row per layer and measured test image: `measuring.Looks.table`."""
+    return run.read_table(_MAP_MEASURES)
+
+
+def faithfulness(run: FinishedRun) -> pd.DataFrame:
+    """A row per test image about whose changed versions the network was asked: `measuring.faithfulness`."""
+    return run.read_table(_FAITHFULNESS)
+
+
+def maps(run: FinishedRun) -> RunMaps:
+    """The run's maps."""
+    return _read(run, _MAPS, lambda: _maps_of(run.read_arrays(_MAPS)))
+
+
+def _maps_of(arrays: Mapping[str, np.ndarray]) -> RunMaps:
+    found: dict[str, Any] = {field.name: arrays[field.name] for field in fields(RunMaps)}
+    layers = tuple(map(str, arrays["layers"]))
+    return RunMaps(**{**found, "layers": layers, "sample_maps": arrays["sample_maps"].astype(np.float32)})
+
+
+def _read(run: FinishedRun, path: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (TrackingError, SettingsError, KeyError, TypeError) as error:
+        why = f"{path}: {' '.join(str(error).split())}"
+        raise TrackingError(
+            f"run {run.id[:8]} ({run.name}) was not logged as this version does it ({why}): train it again"
+        ) from error

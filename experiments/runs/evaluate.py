@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -14,14 +13,22 @@ from ..explaining import measuring
 from ..explaining.backgrounds import BACKGROUNDS, background_shift
 from ..explaining.probes import SPLIT, Probes, probes
 from ..pictures.curves import confusion, curves
-from ..tracking.records import Arrays, Metrics, Model, Picture, Record, Table
+from ..tracking.records import Metrics, Model, Picture, Record
 from ..training.predictions import (
     Predictions,
     confusion_matrix,
     predict,
     predict_with_mirrors,
-    prediction_table,
     with_mirrors,
+)
+from .contents import (
+    CONFUSION,
+    CURVES,
+    RunMaps,
+    faithfulness_record,
+    map_measures_record,
+    maps_record,
+    predictions_record,
 )
 from .illustrate import iter_galleries, iter_probe_records
 from .prepare import Prepared
@@ -53,7 +60,7 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
         pictures = [
             *iter_probe_records(prepared, chosen, maps, predictions, epoch),
             *iter_galleries(prepared, model, predictions),
-            Picture("curves.png", curves(history, curves_title(prepared, history))),
+            Picture(CURVES, curves(history, curves_title(prepared, history))),
         ]
     yield pictures
 
@@ -72,9 +79,9 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
     if prepared.settings.test_flip:
         yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
-    yield Table("predictions.parquet", prediction_table(predictions, dataset.classes))
+    yield predictions_record(predictions, dataset.classes)
     counts = confusion_matrix(predictions, len(dataset.classes))
-    yield Picture("confusion.png", confusion(counts, dataset.classes))
+    yield Picture(CONFUSION, confusion(counts, dataset.classes))
     found = {
         name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
         for name in BACKGROUNDS
@@ -129,10 +136,9 @@ def iter_looks(
     explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
     looks = measuring.measure(model, explaining.layers, split, predictions, explaining.method, prepared.machine.device)
     yield Metrics(measuring.summary(looks.table), epoch)
-    yield Table("cam_measures.parquet", looks.table)
-    arrays = {"maps": own.maps.cpu().numpy(), "strength": own.strength.cpu().numpy()}
-    arrays |= {"indices": chosen.indices, "labels": chosen.labels, "layers": np.array(own.layers)}
-    yield Arrays("maps.npz", arrays | {"sample_indices": looks.indices, "sample_maps": looks.maps})
+    yield map_measures_record(looks.table)
+    maps, strength = own.maps.cpu().numpy(), own.strength.cpu().numpy()
+    yield maps_record(RunMaps(own.layers, maps, strength, chosen.indices, chosen.labels, looks.indices, looks.maps))
 
 
 def iter_faithfulness(prepared: Prepared, model: nn.Module, epoch: int) -> Iterator[Record]:
@@ -141,4 +147,4 @@ def iter_faithfulness(prepared: Prepared, model: nn.Module, epoch: int) -> Itera
     last = explaining.layers[-1]
     table = measuring.faithfulness(model, last, split, explaining.method, prepared.machine.device)
     yield Metrics(measuring.faithfulness_summary(table, last), epoch)
-    yield Table("faithfulness.parquet", table)
+    yield faithfulness_record(table)

@@ -16,6 +16,7 @@ from ..pictures import sheets, style
 from ..pictures.style import method_name
 from ..tracking.records import KeyedPicture, Picture, Record
 from ..training.predictions import Predictions
+from . import contents
 from .prepare import Prepared
 
 
@@ -31,13 +32,13 @@ def iter_probe_records(
         yield KeyedPicture(key, picture, epoch)
     title = f"{prepared.name}: {method_name(method)} of the images that every run explains"
     yield Picture(
-        "gradcam/probes.png",
+        contents.LAYERS,
         sheets.layer_sheet(chosen.images, drawn, own.layers, chosen.labels, said, classes, title),
     )
     last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in methods])
     title = f"{prepared.name}: CAM methods at {own.layers[-1]}"
     yield Picture(
-        "gradcam/methods.png",
+        contents.METHODS,
         sheets.layer_sheet(
             chosen.images, last, [method_name(name) for name in methods], chosen.labels, said, classes, title
         ),
@@ -55,19 +56,19 @@ def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Prediction
         if not len(indices):
             continue
         title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
-        yield Picture(f"galleries/{name}.png", sheets.gallery(split.images, indices, predictions, classes, title))
+        yield Picture(contents.gallery(name), sheets.gallery(split.images, indices, predictions, classes, title))
         indices = indices[: explained[name]]
         title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
         labels = split.labels[indices]
         found = _maps(prepared, model, indices, labels)
-        yield Picture(f"gradcam/{name}.png", _sheet(prepared, predictions, indices, found, title))
+        yield Picture(contents.explained(name), _sheet(prepared, predictions, indices, found, title))
         heats = _sheet(prepared, predictions, indices, found, f"{title}, the maps alone", tiles=sheets.heat_tiles)
-        yield Picture(f"gradcam/{name}_heat.png", heats)
+        yield Picture(contents.explained(name, alone=True), heats)
         if name == "misclassified":
             found = _maps(prepared, model, indices, predictions.classes[indices])
             footer = sheets.PREDICTED_EXPLAINED
             sheet = _sheet(prepared, predictions, indices, found, title, footer)
-            yield Picture("gradcam/misclassified_predicted.png", sheet)
+            yield Picture(contents.PREDICTED_EXPLAINED, sheet)
 
 
 def _maps(
@@ -87,7 +88,7 @@ def _sheet(
     title: str,
     footer: str = sheets.EXPLAINED,
     tiles: sheets.Tiles = map_tiles,
-) -> style.Picture:
+) -> style.Pixels:
     """The maps beside their images, drawn by `tiles`."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     said, drawn = sheets.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()

@@ -17,7 +17,7 @@ from ..tracking.writing import Run
 from ..training.checkpoints import Checkpoint, CheckpointError
 from ..training.loop import build_model, fit, steps_of
 from .carry_on import keeper_of
-from .contents import iter_settings
+from .describe import iter_settings
 from .evaluate import iter_findings, model_record
 from .prepare import Prepared
 

@@ -26,7 +26,7 @@ from pandas.api.types import is_numeric_dtype
 
 from ..evidence.differences import Quantity
 from ..pictures.charts import DIRECTION, INK, MARKERS, PLAIN, SMALL, WIDTH, legend_below, titled_figure
-from ..pictures.style import COLOURS, Picture, drawn
+from ..pictures.style import COLOURS, Pixels, drawn
 from .chart_panels import (
     FEW_VALUES,
     PARAMETERS,
@@ -68,7 +68,7 @@ CONTOURS = (
 
 def iter_charts(
     study: optuna.Study, objectives: Sequence[str], baselines: Mapping[str, float]
-) -> Iterator[tuple[str, Picture]]:
+) -> Iterator[tuple[str, Pixels]]:
     """Each chart with the path where a run keeps it; one that has too few trials, or nothing that varies, is left out.
 
     `charts/history.png`, `charts/importance.png`, `charts/slice.png` and `charts/contour.png` show the first objective,

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..comparison import compare
-from ..comparison.findings import Findings, Member
+from ..comparison.findings import Findings
+from ..comparison.members import Member
 from ..data.dataset import Dataset
 from ..settings.recipes import as_toml
 from ..settings.train import TrainSettings

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from ..errors import did_you_mean
+from ..explaining.map_measures import MAP_MEASURES
 from ..settings.base import NONE
 
 SCORES: Mapping[str, str] = {
@@ -13,9 +14,9 @@ SCORES: Mapping[str, str] = {
 
 
 MEASURES: Mapping[str, str] = {
-    **dict.fromkeys(("focus", "energy", "lift", "pointing", "auc", "iou", "recall", "precision"), "maximize"),
-    **dict.fromkeys(("coverage", "spread"), "maximize"),
-    **dict.fromkeys(("entropy", "border", "dead"), "minimize"),
+    measure.name: "maximize" if measure.direction == "higher" else "minimize"
+    for measure in MAP_MEASURES.values()
+    if measure.direction != "neither"
 }
 """Measures of maps that can be an objective, with the direction that a study takes for better."""
 
@@ -27,7 +28,7 @@ def direction(objective: str) -> str:
     """`maximize` or `minimize`.
 
     Raises:
-        ValueError: the objective is unknown, or of the test images.
+        ValueError: the objective is unknown, of the test images, or no quality.
     """
     if objective in SCORES:
         return SCORES[objective]
@@ -36,6 +37,11 @@ def direction(objective: str) -> str:
     match = _CAM.fullmatch(objective)
     if match and match["measure"] in MEASURES:
         return MEASURES[match["measure"]]
+    if match and match["measure"] in MAP_MEASURES:
+        raise ValueError(
+            f"{objective!r} is no objective: {match['measure']} is a size and no quality, neither more nor less of it "
+            f"is better; take one of {', '.join(MEASURES)}"
+        )
     hint = did_you_mean(objective, list(SCORES))
     if match:
         hint = did_you_mean(match["measure"], list(MEASURES))

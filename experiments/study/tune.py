@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
-from ..explaining import measuring
-from ..runs.contents import option_records
+from ..explaining.map_measures import MAP_MEASURES
+from ..runs.describe import option_records
 from ..runs.prepare import load_dataset, prepare
 from ..settings.base import SettingsError
 from ..settings.train import TrainSettings
@@ -106,8 +106,8 @@ def check(settings: TuneSettings, dataset: Dataset) -> None:
         if rest and layer not in prepared.explaining.layers:
             there = ", ".join(prepared.explaining.layers)
             problems.append(f"objective {goal}: layer {layer!r} is not explained; there is: {there}")
-        if rest and measure in measuring.ON_OBJECT and not masks:
-            problems.append(f"objective {goal}: {dataset.name} has no masks of the objects; take coverage or entropy")
+        if rest and MAP_MEASURES[measure].on_object and not masks:
+            problems.append(f"objective {goal}: {dataset.name} has no masks of the objects; take border")
     refuse_short_grid(settings)
     if problems:
         raise SettingsError(problems)

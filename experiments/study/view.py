@@ -6,6 +6,7 @@ from itertools import islice
 from ..data.dataset import Dataset
 from ..explaining.probes import probes
 from ..pictures.style import COLOURS
+from ..runs.contents import config
 from ..settings.variants import OWN
 from ..tracking import views
 from ..tracking.lifetime import is_there
@@ -44,7 +45,7 @@ def write_view(run: Run, found: Results, dataset: Dataset) -> str:
         f"study {found.settings.study}: {dataset.name}",
         columns,
         list(probes(dataset).keys),
-        int(first.params["resolved.epochs"]),
+        config(first).settings.epochs,
         curves=curves,
         bars=bars,
         columns=[*(f"metrics.`{name}`" for name in bars), *(f"params.`{name}`" for name in settings)],

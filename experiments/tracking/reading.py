@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class FinishedRun:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What callers have read of the run and need again; the files of a completed run do not change."""
+        return {}
 
     def read_text(self, path: str) -> str:
         """The text file at `path`. Like all readers here, raises TrackingError where the run has no such file."""

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from scipy import stats
 
+from experiments.comparison.answers import answers
 from experiments.comparison.compare import compare, compare_finished
 from experiments.comparison.findings import Findings
 from experiments.comparison.measures import HEADLINE_FOCUS, last_layer
@@ -103,7 +104,7 @@ def check_parent(result: Findings) -> None:
         *("tables/summary.json", "tables/differences.json"),
     }
     note = parent.data.tags["mlflow.note.content"]
-    assert all(answer.sentence in note for answer in result.answers)
+    assert all(answer.sentence in note for answer in answers(result))
     assert "viewStateShareKey=" in note
     difference = np.mean(result.differences.set_index("measure").loc["test/accuracy", "per_seed"])
     assert parent.data.metrics["difference/test/accuracy/cutout"] == pytest.approx(difference)
@@ -114,7 +115,7 @@ def check_parent(result: Findings) -> None:
 def check_report(page: str, result: Findings) -> None:
     """One file that needs nothing else and says what the findings say."""
     assert not re.search(r"(src|href)=\"(?!data:|#|http://127\.0\.0\.1)", page)
-    for answer in result.answers:
+    for answer in answers(result):
         assert answer.sentence in unescape(page)
 
 
@@ -199,7 +200,7 @@ def test_finished_runs_are_compared_by_id_without_training(capsys: pytest.Captur
     assert "The runs were chosen by hand (runs=plain=" in unescape(path.with_name("report.html").read_text())
     assert told["variants"] == ["plain", "holes"]
     assert [run["run"] for run in told["runs"]] == [ids["baseline"], ids["cutout"]]
-    assert told["answers"][0]["sentence"] == found.answers[0].sentence
+    assert told["answers"][0]["sentence"] == answers(found)[0].sentence
 
 
 def test_the_same_numbers_come_from_the_same_runs_again() -> None:
@@ -208,7 +209,7 @@ def test_the_same_numbers_come_from_the_same_runs_again() -> None:
     assert all(member.reused for member in again.members)
     for table in ("differences", "where", "look_differences", "classes", "networks", "agreement"):
         pd.testing.assert_frame_equal(getattr(again, table), getattr(first, table))
-    assert again.answers == first.answers
+    assert answers(again) == answers(first)
 
 
 def test_a_variant_under_two_names_differs_in_nothing() -> None:
@@ -216,4 +217,4 @@ def test_a_variant_under_two_names_differs_in_nothing() -> None:
     assert [member.run.id for member in result.members] == [result.members[0].run.id] * 2
     assert result.differences["mean"].abs().max() == 0
     assert result.look_differences["mean"].abs().max() == 0
-    assert "test accuracy +0.00 points with one seed" in result.answers[0].sentence
+    assert "test accuracy +0.00 points with one seed" in answers(result)[0].sentence

@@ -1,39 +1,37 @@
 """What finished runs say: tables by hand, and what must hold whatever the numbers are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.comparison.findings import Findings, Member
+from experiments.comparison.answers import answers, primary
+from experiments.comparison.findings import Findings
 from experiments.comparison.images import BOTH_RIGHT
 from experiments.comparison.measures import LAST
+from experiments.comparison.members import Member
 from experiments.data.dataset import Dataset, Split
 from experiments.evidence.differences import holm
-from experiments.tracking.reading import FinishedRun
+from experiments.runs.contents import (
+    RunMaps,
+    config_records,
+    map_measures,
+    map_measures_record,
+    maps,
+    maps_record,
+)
+from experiments.tracking.records import Table
+from tests.toys.runs import ToyRun, by_path, toy_config
 
 CLASSES = ("cat", "dog")
 IMAGES = 40
 LAYERS = ("stem", "layer1")
 
 
-@dataclass(frozen=True)
-class Logged(FinishedRun):
-    """A finished run whose files are here in memory."""
-
-    files: Mapping[str, object] = field(default_factory=dict)
-
-    def read_table(self, path: str) -> pd.DataFrame:
-        return self.files[path].copy()
-
-    def read_arrays(self, path: str) -> dict[str, np.ndarray]:
-        return dict(self.files[path])
-
-
-def logged(name: str, seed: int, *, cutout: bool = False, shift: float = 0.0, epochs: int = 6) -> Logged:
+def logged(name: str, seed: int, *, cutout: bool = False, shift: float = 0.0, epochs: int = 6) -> ToyRun:
     """A run with made-up but consistent files; `shift` moves everything that is measured."""
     random = np.random.default_rng([seed, cutout])
     labels = np.arange(IMAGES) % 2
@@ -49,21 +47,27 @@ def logged(name: str, seed: int, *, cutout: bool = False, shift: float = 0.0, ep
         for layer in LAYERS
     ]
     looks[0].loc[3, "focus"] = np.nan
-    maps = random.random((IMAGES, 4, 4)).astype(np.float16)
-    return Logged(
+    return ToyRun(
         id=f"{name}{seed}",
         name=f"{name}, seed {seed}",
         experiment_id="0",
-        params={"resolved.layers": " ".join(LAYERS), "resolved.cutout": str(cutout).lower()}
-        | {"resolved.epochs": str(epochs)},
+        params={},
         tags={},
         metrics={"test/accuracy": float(right.mean()), "cam/layer1/focus": float(looks[1]["focus"].mean())},
-        files={
-            "predictions.parquet": predictions,
-            "cam_measures.parquet": pd.concat(looks, ignore_index=True),
-            "maps.npz": {"sample_indices": np.arange(IMAGES), "sample_maps": maps},
-        },
+        files=by_path(
+            *config_records(toy_config(dataset(), LAYERS, cutout=cutout, epochs=epochs)),
+            Table("predictions.parquet", predictions),
+            map_measures_record(pd.concat(looks, ignore_index=True)),
+            maps_record(explained(random.random((IMAGES, 4, 4)).astype(np.float16))),
+        ),
     )
+
+
+def explained(sample_maps: np.ndarray) -> RunMaps:
+    """Maps of which only those of the sample count."""
+    probes = np.arange(2)
+    maps, strength = np.zeros((2, 2, 8, 8), np.float32), np.zeros((2, 2), np.float32)
+    return RunMaps(LAYERS, maps, strength, probes, probes, np.arange(IMAGES), sample_maps)
 
 
 def dataset() -> Dataset:
@@ -71,7 +75,7 @@ def dataset() -> Dataset:
     return Dataset("made", CLASSES, {"train": split, "val": split, "test": split}, "d" * 16, "made for tests")
 
 
-def findings(names: Mapping[str, list[Logged]]) -> Findings:
+def findings(names: Mapping[str, list[ToyRun]]) -> Findings:
     members = tuple(Member(name, seed, run, False) for name, runs in names.items() for seed, run in enumerate(runs))
     return Findings(members, dataset())
 
@@ -100,7 +104,7 @@ def test_differences_are_those_of_the_seeds() -> None:
 def test_where_it_looks_is_averaged_over_images_and_then_over_seeds() -> None:
     found = two()
     table = found.where.set_index(["variant", "layer", "subset", "measure"])
-    logs = [member.run.read_table("cam_measures.parquet") for member in found.of("baseline")]
+    logs = [map_measures(member.run) for member in found.of("baseline")]
     at = [log[log["layer"] == "stem"] for log in logs]
     for subset, kept in (("all", at), ("right", [t[t["right"]] for t in at]), ("wrong", [t[~t["right"]] for t in at])):
         means = [one["focus"].mean() for one in kept]  # leaves out what is missing
@@ -119,7 +123,7 @@ def test_images_that_both_get_right_are_compared_image_by_image() -> None:
     row, last = rows.loc[("stem", BOTH_RIGHT, "focus")], rows.loc[(LAST, BOTH_RIGHT, "focus")]
     gains = []
     for one, other in zip(found.of("cutout"), found.of("baseline"), strict=True):
-        a, b = (m.run.read_table("cam_measures.parquet").query("layer == 'stem'") for m in (one, other))
+        a, b = (map_measures(m.run).query("layer == 'stem'") for m in (one, other))
         both = (
             a["right"].to_numpy()
             & b["right"].to_numpy()
@@ -136,16 +140,14 @@ def test_measures_of_maps_are_paired_by_image() -> None:
     row = found.differences.set_index("measure").loc["cam/last/focus"]
     gains = []
     for one, other in zip(found.of("cutout"), found.of("baseline"), strict=True):
-        a, b = (m.run.read_table("cam_measures.parquet").query("layer == 'layer1'")["focus"] for m in (one, other))
+        a, b = (map_measures(m.run).query("layer == 'layer1'")["focus"] for m in (one, other))
         gains.append((a - b).mean())  # only where both have a value
     assert row["per_seed"] == pytest.approx(gains)
 
 
 def test_maps_of_other_resolutions_are_compared_by_the_focus_index_alone() -> None:
-    def coarse(run: Logged) -> Logged:
-        arrays = run.read_arrays("maps.npz")
-        files = {**run.files, "maps.npz": arrays | {"sample_maps": arrays["sample_maps"][:, ::2, ::2]}}
-        return Logged(run.id, run.name, "0", run.params, {}, run.metrics, files)
+    def coarse(run: ToyRun) -> ToyRun:
+        return run.with_files(maps_record(explained(maps(run).sample_maps[:, ::2, ::2])))
 
     found = findings({"a": [logged("a", s) for s in range(3)], "b": [coarse(logged("b", s)) for s in range(3)]})
     assert found.grids == {"a": (4, 4), "b": (2, 2)}
@@ -158,10 +160,10 @@ def test_maps_of_other_resolutions_are_compared_by_the_focus_index_alone() -> No
 def test_without_masks_nothing_is_said_of_the_object() -> None:
     found = two()
     bare = {name: replace(split, masks=None) for name, split in found.dataset.splits.items()}
-    answers = Findings(found.members, replace(found.dataset, splits=bare)).answers
+    without = Findings(found.members, replace(found.dataset, splits=bare))
     (said,) = [
         answer.sentence
-        for answer in answers
+        for answer in answers(without)
         if answer.question == "Does it look at the object?" and "masks" in answer.sentence
     ]
     assert said == "cutout against baseline: no statement: made has no masks that say where the objects are."
@@ -190,7 +192,7 @@ def test_a_comparison_of_runs_with_themselves_finds_nothing_anywhere() -> None:
     # Of two seeds of one and the same thing, that is: a variant agrees with its twin as it does with itself.
     agreement = found.agreement.set_index(["variant", "against"])[["rank_correlation", "top_iou"]]
     assert agreement.loc[("one", "same")].to_numpy() == pytest.approx(agreement.loc[("one", "one")].to_numpy())
-    assert "is the same in each of 3 seeds" in found.answers[0].sentence
+    assert "is the same in each of 3 seeds" in answers(found)[0].sentence
 
 
 def test_agreement_between_variants_stands_beside_that_between_seeds() -> None:
@@ -205,23 +207,23 @@ def test_all_questions_asked_beforehand_share_one_correction() -> None:
         for name, shift in (("a", 0), ("b", 0.3), ("c", 0.6))
     }
     found = findings(runs)
-    assert [(primary.pair.variant, primary.quantity.name[:5]) for primary in found.primary] == [
+    assert [(one.pair.variant, one.quantity.name[:5]) for one in primary(found)] == [
         ("b", "test "),
         ("b", "focus"),
         ("c", "test "),
         ("c", "focus"),
     ]
-    raw = [np.nan if primary.difference.p is None else primary.difference.p for primary in found.primary]
-    adjusted = [np.nan if primary.p_holm is None else primary.p_holm for primary in found.primary]
+    raw = [np.nan if one.difference.p is None else one.difference.p for one in primary(found)]
+    adjusted = [np.nan if one.p_holm is None else one.p_holm for one in primary(found)]
     assert adjusted == pytest.approx(holm(raw).tolist(), nan_ok=True)
 
 
 @pytest.mark.parametrize(("seeds", "question"), [(1, "Do these two networks differ?"), (2, None)])
 def test_below_three_seeds_nothing_is_said_of_the_method(seeds: int, question: str | None) -> None:
     found = two(seeds)
-    asked = [answer.question for answer in found.answers]
+    asked = [answer.question for answer in answers(found)]
     assert (question in asked) == (question is not None)
-    assert all("no statement about the method" in a.sentence for a in found.answers if a.question.startswith("Is the"))
+    assert all("no statement about the method" in a.sentence for a in answers(found) if a.question.startswith("Is the"))
     assert found.noise == {}
     assert "How far does this reach?" in asked  # Cutout, six epochs
 
@@ -239,11 +241,10 @@ def test_the_grid_shows_all_runs_seed_by_seed_or_one_of_each_variant() -> None:
 
 
 def test_layers_that_a_variant_does_not_have_are_left_out_but_for_the_last() -> None:
-    def renamed(run: Logged) -> Logged:
-        table = run.read_table("cam_measures.parquet").replace({"layer": {"layer1": "layer4"}})
-        params = {**run.params, "resolved.layers": "stem layer4"}
-        files = {**run.files, "cam_measures.parquet": table}
-        return Logged(run.id, run.name, "0", params, {}, run.metrics, files)
+    def renamed(run: ToyRun) -> ToyRun:
+        table = map_measures(run).replace({"layer": {"layer1": "layer4"}})
+        own = config_records(toy_config(dataset(), ("stem", "layer4")))
+        return run.with_files(*own, map_measures_record(table))
 
     found = findings({"a": [logged("a", s) for s in range(3)], "b": [renamed(logged("b", s)) for s in range(3)]})
     assert set(found.look_differences["layer"]) == {"stem", LAST}

@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 
 from cam_core import overlay, relative_to_mean
-from experiments.comparison.findings import Findings, Member
-from experiments.comparison.measures import LAST, MEASURES
+from experiments.comparison.answers import answers
+from experiments.comparison.findings import Findings
+from experiments.comparison.measures import LAST
+from experiments.comparison.members import Member
 from experiments.comparison.report import page as report
 from experiments.comparison.report.figures import blinks, changes_text, data_uri, looks_text
 from experiments.comparison.report.tables import (
@@ -37,6 +39,7 @@ from experiments.data.dataset import Dataset
 from experiments.evidence.differences import paired_difference
 from experiments.evidence.networks import mcnemar
 from experiments.explaining import measuring
+from experiments.runs import contents
 from tests.toys.networks import toy_dataset
 from tests.toys.runs import toy_findings, toy_run
 
@@ -146,7 +149,7 @@ def test_the_page_needs_nothing_but_itself(findings: Findings) -> None:
 
 def test_the_answers_come_first_each_under_its_question(findings: Findings) -> None:
     text = page(findings)
-    primary = [answer for answer in findings.answers if not answer.question.startswith("Explored")]
+    primary = [answer for answer in answers(findings) if not answer.question.startswith("Explored")]
     at = [text.index(escape(part)) for answer in primary for part in (answer.question, answer.sentence)]
     assert at == sorted(at)
     assert at[-1] < text.index("<img")
@@ -154,10 +157,10 @@ def test_the_answers_come_first_each_under_its_question(findings: Findings) -> N
 
 def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings) -> None:
     text = page(findings)
-    explored = [answer for answer in findings.answers if answer.question.startswith("Explored: ")]
+    explored = [answer for answer in answers(findings) if answer.question.startswith("Explored: ")]
     assert explored
     apart = text.index("Explored, not asked beforehand and not corrected")
-    assert all((text.index(escape(a.sentence)) > apart) == (a in explored) for a in findings.answers)
+    assert all((text.index(escape(a.sentence)) > apart) == (a in explored) for a in answers(findings))
     headings = Elements(text).headings
     start = headings.index(("h3", "Explored, not asked beforehand and not corrected"))
     assert headings[start + 1] == ("h4", "Does the map cover the whole object?")
@@ -167,9 +170,9 @@ def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings)
 
 def test_a_question_stands_once_above_the_sentences_of_all_variants() -> None:
     three = toy_findings(("a", "b", "c"))
-    grouped = report.by_question(three.answers)
+    grouped = report.by_question(answers(three))
     assert [sentence[0] for sentence in grouped["Is the network better?"]] == ["b", "c"]
-    assert sum(map(len, grouped.values())) == len(three.answers)
+    assert sum(map(len, grouped.values())) == len(answers(three))
 
 
 def test_how_to_make_it_again_stands_with_how_it_was_measured(findings: Findings) -> None:
@@ -197,7 +200,7 @@ def test_nothing_was_selected_is_said_only_where_nobody_chose_runs(findings: Fin
 
 def test_it_says_on_how_many_images_everything_was_measured(findings: Findings) -> None:
     said = Elements(page(findings)).terms["Measured images"]
-    images = len(findings.members[0].run.read_table("faithfulness.parquet"))
+    images = len(contents.faithfulness(findings.members[0].run))
     assert [int(n) for n in re.findall(r"\d+", said)] == [20, 30, images, measuring.STEPS]
     plain = replace(
         findings,
@@ -218,7 +221,7 @@ def test_no_measure_of_maps_is_called_better_or_worse(findings: Findings) -> Non
     for name in ("focus index", "map on object"):
         assert "igher is better" not in terms[name]
         assert "ower is better" not in terms[name]
-    assert not [answer for answer in findings.answers if "focus" in answer.sentence and "better" in answer.sentence]
+    assert not [answer for answer in answers(findings) if "focus" in answer.sentence and "better" in answer.sentence]
 
 
 def test_every_table_of_the_page_has_its_rows_and_headings(findings: Findings) -> None:
@@ -363,7 +366,7 @@ def test_blind_maps_are_scored_at_each_resolution_that_there_is(uneven: Findings
     table = look_table(uneven, LAST)
     blind = ["uniform map", "random map", "centred blob"]
     assert [row[0] for row in table.rows[6:]] == [f"{name}, {n} × {n} cells" for n in (4, 8) for name in blind]
-    split, measured = uneven.dataset.splits["test"], uneven.members[0].run.read_arrays("maps.npz")["sample_indices"]
+    split, measured = uneven.dataset.splits["test"], contents.maps(uneven.members[0].run).sample_indices
     for side in (4, 8):
         expected = measuring.references(split.masks[measured], (side, side))
         assert column(table, "focus index")[f"random map, {side} × {side} cells"] == (
@@ -414,7 +417,7 @@ def test_text_alternatives_count_the_images(findings: Findings) -> None:
 def test_the_maps_laid_over_each_other_are_those_of_the_first_seeds(findings: Findings) -> None:
     shown = blinks(findings)
     assert [tile.label for tile in shown[:3]] == ["red", "green", "blue"]
-    maps = findings.of("cutout")[0].run.read_arrays("maps.npz")["maps"][-1]
+    maps = contents.maps(findings.of("cutout")[0].run).maps[-1]
     drawn = overlay(findings.probes.images[2], relative_to_mean(torch.from_numpy(maps[2:3]))[0].numpy())
     assert shown[2].after.source == data_uri(drawn)
     assert shown[2].before.alt.startswith("baseline: ")
@@ -453,10 +456,3 @@ def test_what_is_not_known_is_a_dash() -> None:
     assert interval(None, None, share=True) == interval(math.nan, math.nan, share=True) == DASH
     assert interval(-0.01, 0.02, share=True) == "-1.00 to +2.00"
     assert [p_cell(p) for p in (None, math.nan, 0.0004, 0.0238)] == [DASH, DASH, "< 0.001", "0.024"]
-
-
-def test_every_measure_of_maps_has_words() -> None:
-    assert set(LOOKS) == set(measuring.MEASURES)
-    shared = {measure.metric.rpartition("/")[2]: measure for measure in MEASURES if measure.metric.startswith("cam/")}
-    for name, measure in shared.items():
-        assert (LOOKS[name].format, LOOKS[name].better) == (measure.format, measure.better), name

@@ -4,17 +4,19 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 
-from experiments.comparison.findings import Member
+from experiments.comparison.members import Member
 from experiments.comparison.selection import members, members_of_runs, refuse_same, shared_dataset
 from experiments.comparison.trained import trained_of
 from experiments.data.dataset import Dataset
-from experiments.runs.contents import iter_settings
+from experiments.runs.contents import RunMaps, config_records, maps_record
+from experiments.runs.describe import iter_settings
 from experiments.runs.prepare import Prepared, prepare
 from experiments.settings.base import SettingsError
 from experiments.settings.command_line import typed
@@ -29,44 +31,47 @@ from experiments.tracking.reading import FinishedRun, finished_run, finished_tra
 from experiments.tracking.records import Arrays, Param, Picture, Text
 from experiments.tracking.store import prepare_store
 from tests.toys.networks import toy_dataset
+from tests.toys.runs import toy_config
 
+SCENES = {"name": "scenes", "digest": "0123456789abcdef"}
 OTHER = {"name": "cifar10", "digest": "fedcba9876543210"}
 PROBES, SAMPLE = np.arange(5), np.arange(0, 100, 2)
+
+
+def explained(probes: np.ndarray = PROBES, sample: np.ndarray = SAMPLE) -> RunMaps:
+    """Maps of which only the images count that they are of."""
+    n, layers = len(probes), ("stem", "layer3")
+    maps, strength = np.zeros((2, n, 2, 2), np.float32), np.zeros((2, n), np.float32)
+    return RunMaps(layers, maps, strength, probes, probes, sample, np.zeros((len(sample), 2, 2), np.float32))
 
 
 def finished(
     *,
     kind: str = "train",
     fingerprint: str = "",
-    data: Mapping[str, str] | None = None,
-    arrays: Mapping[str, np.ndarray] | None = None,
-    params: Mapping[str, str] | None = None,
+    data: Mapping[str, str] = SCENES,
+    maps: Arrays | None = None,
+    layers: tuple[str, ...] = ("stem", "layer3"),
     error: Exception | None = None,
     **given: str,
 ) -> str:
     """The id of a run that logged what a training with these options logs of itself; no network was trained."""
-    settings = TrainSettings.of(**{"dataset": "scenes"} | given)
-    config = {
-        "given": given,
-        "settings": settings.model_dump(),
-        "machine": {"precision": "fp32"},
-        "dataset": data or {"name": "scenes", "digest": "0123456789abcdef"},
-    }
-    explained = {f"resolved.{name}": value for name, value in settings.as_params().items() if name in ("epochs", "lr")}
-    explained |= {"resolved.cam_method": "gradcam", "resolved.layers": "stem layer3"} | dict(params or {})
-    name = f"{'cutout' if settings.cutout else 'baseline'}, seed {settings.seed}"
+    config = replace(toy_config(replace(toy_dataset(), **data), layers, **{"dataset": "scenes"} | given), given=given)
+    logged = {name: value for name, value in config.settings.as_params().items() if name in ("epochs", "lr")}
+    name = f"{'cutout' if config.settings.cutout else 'baseline'}, seed {config.settings.seed}"
     tags = {FINGERPRINT: fingerprint} if fingerprint else {}
     with open_run(kind=kind, name=name, tags=tags) as run:
-        run.log(
-            [
-                *(Param(key, value) for key, value in explained.items()),
-                Text("config.json", json.dumps(config)),
-                Arrays("maps.npz", {"indices": PROBES, "sample_indices": SAMPLE} if arrays is None else arrays),
-            ]
-        )
+        run.log([Param(f"resolved.{key}", value) for key, value in logged.items()])
+        run.log([*config_records(config), maps or maps_record(explained())])
         if error:
             raise error
     return run.id
+
+
+def without_sample() -> Arrays:
+    """The maps as a version logged them that had no sample."""
+    whole = maps_record(explained())
+    return Arrays(whole.path, {name: value for name, value in whole.arrays.items() if "sample" not in name})
 
 
 def failed() -> str:
@@ -86,13 +91,13 @@ def make_runs() -> dict[str, str]:
         "slow0": finished(lr="0.05", fingerprint="5104", gallery_size="3", threads="2"),
         "slow0_again": finished(lr="0.05", fingerprint="5104", device="cpu"),
         "slow_cut0": finished(lr="0.05", cutout="true"),
-        "old_cut0": finished(cutout="true", arrays={"indices": PROBES}),
-        "old_base0": finished(arrays={"indices": PROBES + 1, "sample_indices": SAMPLE}),
-        "few0": finished(arrays={"indices": PROBES, "sample_indices": SAMPLE[:20]}),
+        "old_cut0": finished(cutout="true", maps=without_sample()),
+        "old_base0": finished(maps=maps_record(explained(probes=PROBES + 1))),
+        "few0": finished(maps=maps_record(explained(sample=SAMPLE[:20]))),
         "cifar0": finished(data=OTHER, dataset="cifar10"),
-        "hires0": finished(params={"resolved.cam_method": "hirescam"}),
-        "layer2": finished(params={"resolved.layers": "layer2"}),
-        "resnet0": finished(recipe="resnet18", params={"resolved.layers": "layer4"}),
+        "hires0": finished(cam_method="HiResCAM"),
+        "layer2": finished(layers=("layer2",)),
+        "resnet0": finished(recipe="resnet18", layers=("layer4",)),
         "compare": finished(kind="compare"),
         "failed": failed(),
     }
@@ -400,8 +405,8 @@ def test_the_data_of_the_runs_is_loaded_again(store: Path, asked: list[TrainSett
         ready = prepare(TrainSettings.of(**given), dataset=toy_dataset())
         with open_run(kind="train", name=cutout, tags={FINGERPRINT: ready.fingerprint}) as run:
             run.log([record for record in iter_settings(ready) if not isinstance(record, Picture)])
-            run.log([Arrays("maps.npz", {"indices": PROBES, "sample_indices": SAMPLE})])
-    settings = CompareSettings.of(filter="params.train_images = '96'")
+            run.log([maps_record(explained())])
+    settings = CompareSettings.of(filter="params.`resolved.train_images` = '96'")
     chosen = members(settings)
     assert shape(chosen) == [("baseline", 0), ("cutout", 0)]
     assert shared_dataset(chosen, settings, Reporter()).digest == toy_dataset().digest

@@ -16,6 +16,7 @@ from cam_core.faithfulness import deletion_margin
 from experiments.data.dataset import Split
 from experiments.data.tensors import to_tensor
 from experiments.explaining import measuring
+from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.explaining.probes import spread
 from experiments.models.fastnet import FastNet
 from experiments.training.predictions import predict
@@ -64,7 +65,7 @@ def test_the_table_has_every_measure_of_every_sampled_image_at_every_layer(split
     net = network()
     predictions = predict(net, split.images, split.labels, "cpu")
     table = looks_of(net, split).table
-    assert set(table.columns) == {"index", "layer", "right", *measuring.MEASURES}
+    assert set(table.columns) == {"index", "layer", "right", *MAP_MEASURES}
     assert table["layer"].tolist() == [layer for layer in LAYERS for _ in range(20)]
     for _, rows in table.groupby("layer"):
         assert rows["index"].tolist() == spread(30, 20).tolist()
@@ -91,8 +92,9 @@ def test_the_values_are_those_of_the_maps_and_do_not_hang_on_chunks(split: Split
 
 def test_without_masks_only_the_shape_of_the_map_is_measured(split: Split) -> None:
     with_masks, without = (looks_of(network(), some).table for some in (split, replace(split, masks=None)))
-    columns = ["index", "layer", "right", "spread", "coverage", "entropy", "border", "dead"]
+    columns = ["index", "layer", "right", *(name for name, row in MAP_MEASURES.items() if not row.on_object)]
     assert set(without.columns) == set(columns)
+    assert {"coverage", "dead"} < set(columns)
     pd.testing.assert_frame_equal(without[columns], with_masks[columns])
 
 
@@ -108,7 +110,7 @@ def test_dead_maps_are_missing_and_not_zero(split: Split) -> None:
     rows = looks.table[looks.table["layer"] == LAST]
     alive = np.arange(30) % 3 == 0
     assert rows["dead"].tolist() == (~alive).astype(float).tolist()
-    for name in set(measuring.MEASURES) - {"dead"}:
+    for name in set(MAP_MEASURES) - {"dead"}:
         assert rows[name].isna().tolist() == (~alive).tolist(), name
     assert (looks.maps[~alive] == 0).all()
     assert measuring.summary(looks.table)[f"cam/{LAST}/energy"] == pytest.approx(rows["energy"][alive].mean())

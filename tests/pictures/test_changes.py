@@ -11,7 +11,7 @@ from cam_core import Tile, difference_overlay, enlarge, overlay
 from cam_core.sheets import NO_DIFFERENCE, NO_EVIDENCE, TILE
 from experiments.pictures import changes
 from experiments.pictures.changes import (
-    Network,
+    NetworkOutputs,
     at_size,
     changed,
     groups,
@@ -84,8 +84,8 @@ BEFORE = said([0, 0, 0, 0, 1, 1, 0], LABELS)
 AFTER = said([1, 1, 1, 2, 1, 0, 0], LABELS)
 
 
-def pair() -> dict[str, Network]:
-    return {"baseline": Network(BEFORE, grids(7)), "cutout": Network(AFTER, grids(7, seed=1))}
+def pair() -> dict[str, NetworkOutputs]:
+    return {"baseline": NetworkOutputs(BEFORE, grids(7)), "cutout": NetworkOutputs(AFTER, grids(7, seed=1))}
 
 
 def test_changed_shows_the_groups_class_by_class(last_sheet: Callable[[], dict]) -> None:
@@ -122,7 +122,7 @@ def test_changed_draws_the_maps_of_the_images_it_shows() -> None:
 
 def test_changed_shows_a_few_of_each_group(last_sheet: Callable[[], dict]) -> None:
     labels = [0, 1, 2] * 10
-    networks = {name: Network(said(labels, labels), grids(30)) for name in ("baseline", LONG)}
+    networks = {name: NetworkOutputs(said(labels, labels), grids(30)) for name in ("baseline", LONG)}
     changed(photos(30), networks, None, CLASSES, "What changes")
     assert len(last_sheet()["images"]) == changes.SHOWN
     assert last_sheet()["labels"][0] == "both right\n30 of 30\ncat"

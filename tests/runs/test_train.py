@@ -15,6 +15,7 @@ from mlflow.pytorch import load_model
 from cam_core import cams, normalise, resize
 from experiments.data.tensors import to_tensor
 from experiments.explaining.backgrounds import background_shift
+from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.runs.evaluate import curves_title, iter_evaluation
 from experiments.runs.prepare import Prepared, prepare
 from experiments.runs.train import headline, train, work
@@ -128,6 +129,12 @@ def test_its_numbers_agree_with_its_tables(finished: FinishedRun) -> None:
     assert finished.metrics["cam/layer3/flip_consistency"] == pytest.approx(again["flip_consistency"].mean(), rel=1e-6)
     assert [step for step, _ in finished.metric_history("val/accuracy")] == [1, 2]
     assert finished.read_json("config.json")["settings"]["epochs"] == 2
+
+
+def test_every_measure_of_maps_that_it_logs_is_in_the_table_and_the_other_way_round(finished: FinishedRun) -> None:
+    logged = {key.rpartition("/")[2] for key in finished.metrics if key.startswith("cam/")}
+    # Of whether a map is trusted, not of the map; the other such number, the deletion margin, is logged as faith/...
+    assert logged - {"flip_consistency"} == set(MAP_MEASURES)
 
 
 def test_times_of_all_phases_are_recorded(finished: FinishedRun) -> None:

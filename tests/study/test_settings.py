@@ -21,7 +21,7 @@ from experiments.study.tune import refuse_short_grid
 from experiments.training.predictions import Predictions
 from tests.conftest import clean_environment
 
-MEASURE_NAMES = "focus, energy, lift, pointing, auc, iou, recall, precision, coverage, spread, entropy, border, dead"
+MEASURE_NAMES = "focus, energy, lift, pointing, auc, iou, recall, precision, border, dead"
 OBJECTIVE = f"is no objective: val/accuracy, val/loss or cam/<layer>/<measure>, the measure one of {MEASURE_NAMES}"
 SHARES = "must be a range of shares such as 0.125-0.75, above 0 and up to 1"
 STORAGE = "must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"
@@ -217,6 +217,13 @@ def test_every_measure_that_can_be_an_objective_is_measured() -> None:
     split = Split(images, labels, masks)
     looks = measuring.measure(model, ["layer3"], split, predictions, "gradcam", "cpu")
     assert {f"cam/layer3/{measure}" for measure in MEASURES} <= measuring.summary(looks.table).keys()
+
+
+@pytest.mark.parametrize("size", ["coverage", "spread", "entropy"])
+def test_a_size_is_no_objective(size: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TuneSettings.of(objective=f"cam/layer3/{size}")
+    assert f"'cam/layer3/{size}' is no objective: {size} is a size and no quality" in str(refused.value)
 
 
 def test_directions_and_goals() -> None:

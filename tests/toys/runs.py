@@ -1,7 +1,7 @@
 """Finished runs made up without training: what their networks said and where they looked is drawn at random."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,26 @@ import torch
 
 from cam_core import quality
 from cam_core.maps import normalise, relative_to_mean, resize
-from experiments.comparison.findings import Findings, Member
+from experiments.comparison.findings import Findings
+from experiments.comparison.members import Member
 from experiments.data.dataset import Dataset
 from experiments.explaining import measuring
 from experiments.explaining.probes import probes, spread
+from experiments.runs.contents import (
+    RunConfig,
+    RunMaps,
+    UsedData,
+    config_records,
+    faithfulness_record,
+    map_measures_record,
+    maps_record,
+    predictions_record,
+)
+from experiments.settings.train import TrainSettings
 from experiments.tracking.reading import FinishedRun
-from experiments.training.predictions import Predictions, prediction_table
+from experiments.tracking.records import Arrays, Table, Text
+from experiments.training.machine import Machine
+from experiments.training.predictions import Predictions
 from tests.toys.networks import toy_dataset
 
 LAYERS = {"stem": 8, "layer3": 4}
@@ -23,16 +37,42 @@ LAYERS = {"stem": 8, "layer3": 4}
 
 @dataclass(frozen=True)
 class ToyRun(FinishedRun):
-    """A finished run whose files are in memory."""
+    """A finished run whose files are in memory, as the records that would write them."""
 
-    tables: Mapping[str, pd.DataFrame]
-    arrays: Mapping[str, dict[str, np.ndarray]]
+    files: Mapping[str, Text | Table | Arrays]
+
+    def read_text(self, path: str) -> str:
+        record = self.files[path]
+        assert isinstance(record, Text)
+        return record.text
 
     def read_table(self, path: str) -> pd.DataFrame:
-        return self.tables[path]
+        record = self.files[path]
+        assert isinstance(record, Table)
+        return record.frame.copy()
 
     def read_arrays(self, path: str) -> dict[str, np.ndarray]:
-        return self.arrays[path]
+        record = self.files[path]
+        assert isinstance(record, Arrays)
+        return dict(record.arrays)
+
+    def with_files(self, *changed: Text | Table | Arrays) -> "ToyRun":
+        """The same run with some files in the place of its own."""
+        return replace(self, files=by_path(*self.files.values(), *changed))
+
+
+def by_path(*records: Text | Table | Arrays) -> dict[str, Text | Table | Arrays]:
+    """The files by their names, the last of each name."""
+    return {record.path: record for record in records}
+
+
+def toy_config(dataset: Dataset, layers: Sequence[str], /, **options: object) -> RunConfig:
+    """What a training with these options would record of itself."""
+    settings = TrainSettings.of(**options)
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    used = UsedData(dataset.name, dataset.digest, dataset.source, tuple(dataset.classes), settings.side, sizes)
+    machine = Machine("cpu", "fp32", True, 1)
+    return RunConfig("toy", "0" * 20, settings.given, settings, machine, 1, tuple(layers), used, {}, ("gradcam",))
 
 
 def toy_findings(
@@ -66,37 +106,23 @@ def toy_run(name: str, place: int, seed: int, dataset: Dataset, layers: Mapping[
         for layer, side in layers.items()
     )
     last = list(layers)[-1]
-    arrays = {
-        "maps": np.stack([values[chosen].numpy() for values in maps.values()]),
-        "indices": chosen,
-        "labels": split.labels[chosen],
-        "layers": np.array(list(layers)),
-        "sample_indices": measured,
-        "sample_maps": _sampled(maps[last][measured], layers[last]),
-    }
+    explained = np.stack([values[chosen].numpy() for values in maps.values()])
+    strength = explained.max((2, 3))
+    sampled = _sampled(maps[last][measured], layers[last])
     means = table[table["layer"] == last].drop(columns=["index", "layer"]).mean()
     metrics = {f"cam/{last}/{measure}": float(value) for measure, value in means.items() if np.isfinite(value)}
     metrics |= {"test/accuracy": predictions.accuracy, "val/accuracy": predictions.accuracy - 0.01}
     faithfulness = _faithfulness(measured, random)
     metrics |= measuring.faithfulness_summary(faithfulness, last)
-    params = {
-        "resolved.layers": " ".join(layers),
-        "resolved.epochs": "20",
-        "resolved.model": "small",
-        "resolved.recipe": "quick",
-        "resolved.cutout": str(place > 0).lower(),
-        "resolved.cutout_size": "16",
-        "resolved.cam_method": "gradcam",
-        "resolved.seed": str(seed),
-    }
-    tables = {
-        "predictions.parquet": prediction_table(predictions, dataset.classes),
-        "cam_measures.parquet": table,
-        "faithfulness.parquet": faithfulness,
-    }
-    return ToyRun(
-        f"{place:016x}{seed:016x}", f"{name}, seed {seed}", "7", params, {}, metrics, tables, {"maps.npz": arrays}
+    config = toy_config(dataset, list(layers), epochs=20, cutout=place > 0, seed=seed, image_size=16)
+    files = by_path(
+        *config_records(config),
+        predictions_record(predictions, dataset.classes),
+        map_measures_record(table),
+        faithfulness_record(faithfulness),
+        maps_record(RunMaps(tuple(layers), explained, strength, chosen, split.labels[chosen], measured, sampled)),
     )
+    return ToyRun(f"{place:016x}{seed:016x}", f"{name}, seed {seed}", "7", {}, {}, metrics, files)
 
 
 def _predictions(labels: np.ndarray, classes: int, skill: float, random: np.random.Generator) -> Predictions:

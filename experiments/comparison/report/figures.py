@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 
-from cam_core import overlay, relative_to_mean
+from cam_core import overlay
 
-from ...pictures.sheets import notes, verdicts
-from ...pictures.style import Picture
-from ..findings import Findings, Member
-from ..measures import LAST, MEASURES, last_layer
+from ...pictures.sheets import notes
+from ...pictures.style import Pixels
+from ..findings import Findings
+from ..measures import LAST, TEST_ACCURACY, last_layer
+from ..members import Member
+from ..pictures import last_maps, verdicts_of
 from .tables import difference_of, interval_text, named, records, signed, value_text, whose
 
 
@@ -49,7 +50,7 @@ class Words:
     name: str = ""
 
 
-def figure_groups(findings: Findings, pictures: Mapping[str, Picture]) -> dict[str, list[Figure]]:
+def figure_groups(findings: Findings, pictures: Mapping[str, Pixels]) -> dict[str, list[Figure]]:
     """The pictures that there are, by the place on the page where they stand."""
     alone = [path for path in pictures if path.startswith("side_by_side/")]
     deepest = {last_layer(member.run) for member in findings.members}
@@ -70,7 +71,7 @@ def figure_groups(findings: Findings, pictures: Mapping[str, Picture]) -> dict[s
     }
 
 
-def _figure(findings: Findings, path: str, picture: Picture) -> Figure:
+def _figure(findings: Findings, path: str, picture: Pixels) -> Figure:
     found = words(findings, path)
     alt = f"{found.seen} {found.numbers(findings)}".strip()
     return Figure(data_uri(picture), alt, found.caption, picture.shape[1], picture.shape[0], found.name)
@@ -119,9 +120,8 @@ def differences_text(findings: Findings) -> str:
 
 def accuracies_text(findings: Findings) -> str:
     """The test accuracy of every run."""
-    accuracy = MEASURES[0]
     parts = (
-        f"{name} {', '.join(value_text(accuracy, accuracy.of(member.run)) for member in findings.of(name))}"
+        f"{name} {', '.join(value_text(TEST_ACCURACY, TEST_ACCURACY.of(member.run)) for member in findings.of(name))}"
         for name in findings.variants
     )
     return f"Test accuracy: {'; '.join(parts)}."
@@ -212,7 +212,7 @@ def _no_numbers(findings: Findings) -> str:
     return ""
 
 
-def data_uri(picture: Picture) -> str:
+def data_uri(picture: Pixels) -> str:
     """The picture as a PNG that can stand in the page itself."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")  # optimised it is a fiftieth smaller and takes ten times as long
@@ -229,9 +229,7 @@ def blinks(findings: Findings) -> list[Blink]:
 
 def _overlaid(findings: Findings, member: Member) -> Iterator[Figure]:
     """The network's map over each probe image, and what it said."""
-    chosen, classes = findings.probes, findings.dataset.classes
-    maps = relative_to_mean(torch.from_numpy(member.run.read_arrays("maps.npz")["maps"][-1])).numpy()
-    said = verdicts(findings.predictions(member.run), chosen.indices, classes)
+    chosen, maps, said = findings.probes, last_maps(member.run), verdicts_of(findings, member.run)
     for image, map_, verdict, note in zip(chosen.images, maps, said, notes(maps, chosen.masks), strict=True):
         words = ", ".join(filter(None, (f"{member.variant}: {verdict.caption}", verdict.verdict, note)))
         yield Figure(data_uri(overlay(image, map_)), words, words, image.shape[1], image.shape[0])

@@ -10,10 +10,13 @@ from cam_core import SCALE_MAX
 
 from ...explaining import measuring
 from ...explaining.probes import SPLIT
-from ...pictures.style import Picture, method_name
+from ...pictures.style import Pixels, method_name
+from ...runs import contents
 from ...tracking.ui import ui_address
-from ..findings import Answer, Findings, Member
-from ..measures import MEASURES
+from ..answers import Answer, answers
+from ..findings import Findings
+from ..measures import TEST_ACCURACY
+from ..members import Member
 from .figures import blinks, figure_groups
 from .tables import DASH, TextTable, grid_text, measured, tables, value_text
 
@@ -25,7 +28,7 @@ def html(
     name: str,
     findings: Findings,
     rows: Sequence[Mapping[str, str]],
-    pictures: Mapping[str, Picture],
+    pictures: Mapping[str, Pixels],
     address: str,
     hint: str,
     *,
@@ -44,14 +47,15 @@ def html(
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
         (folder / "page.html.j2").read_text(encoding="utf-8")
     )
+    found = answers(findings)
     return page.render(
         title=name,
         # Text of this project, not of a user.
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
         variants=findings.variants,
-        answers=by_question(answer for answer in findings.answers if not answer.question.startswith(EXPLORED)),
-        explored=by_question(answer for answer in findings.answers if answer.question.startswith(EXPLORED)),
+        answers=by_question(answer for answer in found if not answer.question.startswith(EXPLORED)),
+        explored=by_question(answer for answer in found if answer.question.startswith(EXPLORED)),
         scope=f"{scope(findings)} {selection(chosen)}",
         address=address,
         hint=hint,
@@ -95,14 +99,13 @@ def selection(chosen: str) -> str:
 
 def settings_table(findings: Findings) -> TextTable:
     """The settings, as they were resolved, in which the variants differ."""
-    params = {name: findings.of(name)[0].run.params for name in findings.variants}
-    every = sorted({key for own in params.values() for key in own if key.startswith("resolved.")} - {"resolved.seed"})
+    settings = {name: contents.config(run).resolved for name, run in findings.first_seed.items()}
     rows = [
-        [key.removeprefix("resolved."), *(own.get(key, DASH) for own in params.values())]
-        for key in every
-        if len({own.get(key) for own in params.values()}) > 1
+        [key, *(own.get(key, DASH) for own in settings.values())]
+        for key in sorted({key for own in settings.values() for key in own} - {"seed"})
+        if len({own.get(key) for own in settings.values()}) > 1
     ]
-    return TextTable("Settings in which the variants differ", ("setting", *params), rows)
+    return TextTable("Settings in which the variants differ", ("setting", *settings), rows)
 
 
 def facts(findings: Findings) -> dict[str, str]:
@@ -110,7 +113,7 @@ def facts(findings: Findings) -> dict[str, str]:
     dataset, probes = findings.dataset, findings.probes
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     masks = "the data set has object masks" if probes.masks is not None else "the data set has no object masks"
-    methods = dict.fromkeys(member.run.params.get("resolved.cam_method", "gradcam") for member in findings.members)
+    methods = dict.fromkeys(contents.config(member.run).method for member in findings.members)
     return {
         "Data set": f"{dataset.name} (digest {dataset.digest}; {dataset.source}): {sizes} images; {masks}.",
         "Trained": _shared(findings, ("recipe", "model", "epochs")),
@@ -132,7 +135,7 @@ def measured_images(findings: Findings) -> str:
     asked = [member.run for member in findings.members if "faith/deletion_margin" in member.run.metrics]
     if not asked:
         return every
-    few = len(asked[0].read_table("faithfulness.parquet"))
+    few = len(contents.faithfulness(asked[0]))
     return (
         f"{every} Deletion margin and flip consistency: {few:,} of those, evenly spread too, because the network is "
         f"asked anew about every changed image; pixels are deleted in {measuring.STEPS} steps."
@@ -154,7 +157,7 @@ def _shared(findings: Findings, settings: Iterable[str]) -> str:
     """The settings with the values that the runs have."""
     parts = []
     for setting in settings:
-        values = dict.fromkeys(member.run.params.get(f"resolved.{setting}", DASH) for member in findings.members)
+        values = dict.fromkeys(contents.config(member.run).resolved[setting] for member in findings.members)
         parts.append(f"{setting} {' or '.join(values)}")
     return ", ".join(parts)
 
@@ -165,7 +168,7 @@ def run_row(member: Member) -> dict[str, str]:
     return {
         "variant": member.variant,
         "seed": str(member.seed),
-        "accuracy": value_text(MEASURES[0], MEASURES[0].of(run)),
+        "accuracy": value_text(TEST_ACCURACY, TEST_ACCURACY.of(run)),
         "trained": "earlier, reused" if member.reused else "for this comparison",
         "id": run.id,
         "address": ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}"),

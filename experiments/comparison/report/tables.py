@@ -11,33 +11,20 @@ import pandas as pd
 from ...evidence.differences import Difference, Quantity
 from ...evidence.sentences import noise_sentence, p_text, wins_text
 from ...explaining import measuring
+from ...explaining.map_measures import MAP_MEASURES
 from ...explaining.probes import SPLIT
-from ..findings import Findings, Pair
+from ...runs import contents
+from ..answers import primary
+from ..findings import Findings
 from ..images import BOTH_RIGHT
-from ..measures import LAST, MEASURES, Measure, last_layer
+from ..measures import LAST, TEST_ACCURACY, Measure, last_layer, of_maps
+from ..members import Pair
 
 DASH = "–"
 SUBSETS = ("all", "right", "wrong")
 REFERENCES = {"uniform": "uniform map", "random": "random map", "centre": "centred blob"}
-LOOKS = {
-    name: Measure(name, heading, form, meaning, "neither")
-    for name, heading, form, meaning in (
-        ("focus", "focus index", "{:z.3f}", "0 = as a uniform map, 1 = as the object itself at that resolution"),
-        ("energy", "map on object", "{:z.1%}", "share of the map inside the object’s mask"),
-        ("lift", "lift", "{:z.2f}", "that share over the object’s share of the image; 1 = as a uniform map"),
-        ("pointing", "peak on object", "{:z.1%}", "share of the images where the map’s maximum is on the object"),
-        ("auc", "pixel AUC", "{:z.3f}", "chance that the map is higher on a pixel of the object than on another"),
-        ("iou", "IoU", "{:z.1%}", "overlap of object and the area at or above half of the map’s maximum"),
-        ("recall", "object covered", "{:z.1%}", "share of the object in that area; tells only beside the precision"),
-        ("precision", "precision", "{:z.1%}", "share of that area which is object"),
-        ("coverage", "area", "{:z.1%}", "share of the image in that area; a size, not a quality"),
-        ("spread", "spread", "{:z.3f}", "standard deviation of the map around its centre, in image sides; a size"),
-        ("entropy", "entropy", "{:z.3f}", "1 = uniform map, 0 = one pixel; a size"),
-        ("border", "at the border", "{:z.1%}", "share of the map on the outer eighth of the image"),
-        ("dead", "dead maps", "{:z.1%}", "share of the images where nothing at the layer raised the score; no map"),
-    )
-}
-"""What is measured of maps, by the names of `focus.MEASURES`, as tables write it. Where a network looks is no merit."""
+LOOKS = {name: of_maps(row, name) for name, row in MAP_MEASURES.items()}
+"""What is measured of maps, by name, in the order of tables."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +86,9 @@ def grid_text(grid: Sequence[int]) -> str:
 
 def difference_table(findings: Findings, pair: Pair) -> TextTable:
     """Every measure's difference; those asked beforehand first."""
-    asked = [primary for primary in findings.primary if primary.pair == pair]
-    rows = [[*_difference_cells(primary.difference, primary.quantity), p_cell(primary.p_holm)] for primary in asked]
-    names = {primary.quantity.name for primary in asked}
+    asked = [one for one in primary(findings) if one.pair == pair]
+    rows = [[*_difference_cells(one.difference, one.quantity), p_cell(one.p_holm)] for one in asked]
+    names = {one.quantity.name for one in asked}
     measures = {measure.metric: measure for measure in findings.measures}
     for row in records(findings.differences):
         measure = measures[row["measure"]]
@@ -157,7 +144,7 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
     masks = findings.dataset.splits[SPLIT].masks
     if masks is None:
         return []
-    own = masks[findings.members[0].run.read_arrays("maps.npz")["sample_indices"]]
+    own = masks[contents.maps(findings.members[0].run).sample_indices]
     grids = dict.fromkeys(findings.grids.values())
     rows = []
     for height, width in grids:
@@ -195,8 +182,8 @@ def class_table(findings: Findings, pair: Pair) -> TextTable:
         [
             str(row["class"]),
             f"{row['images']:,}",
-            value_text(MEASURES[0], row["baseline"]),
-            value_text(MEASURES[0], row["variant"]),
+            value_text(TEST_ACCURACY, row["baseline"]),
+            value_text(TEST_ACCURACY, row["variant"]),
             signed(row["difference"], share=True),
             interval(row["low"], row["high"], share=True),
             p_cell(row["p_holm"]),

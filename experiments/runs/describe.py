@@ -1,0 +1,61 @@
+"""What is recorded before the work begins: settings, data, and training images as the network sees them."""
+
+import platform
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+import torch
+
+from ..explaining.probes import in_turn
+from ..pictures import sheets
+from ..settings.base import Settings
+from ..tracking.records import DatasetUse, Param, Picture, Record
+from ..training import distributed
+from .contents import AUGMENTED, RunConfig, UsedData, config_records, options_record
+from .prepare import Prepared
+
+
+def iter_settings(prepared: Prepared) -> Iterator[Record]:
+    """What was given to a training, what it became, and the data."""
+    config, dataset = run_config(prepared), prepared.dataset
+    yield from _settings(config.resolved)
+    yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
+    yield from config_records(config)
+    train = dataset.splits["train"]
+    chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
+    yield Picture(AUGMENTED, sheets.augmented(prepared.augmentation.examples(train.images[chosen])))
+
+
+def run_config(prepared: Prepared) -> RunConfig:
+    """What the training will be done with, as its run records it."""
+    dataset, sizes = prepared.dataset, {name: len(split) for name, split in prepared.dataset.splits.items()}
+    return RunConfig(
+        name=prepared.name,
+        fingerprint=prepared.fingerprint,
+        given=prepared.settings.given,
+        settings=prepared.settings,
+        machine=prepared.machine,
+        processes=distributed.size(),
+        layers=prepared.explaining.layers,
+        dataset=UsedData(
+            dataset.name, dataset.digest, dataset.source, tuple(dataset.classes), prepared.settings.side, sizes
+        ),
+        software={"python": platform.python_version(), "torch": torch.__version__},
+        methods=prepared.explaining.methods,
+        augmentation=str(prepared.augmentation),
+    )
+
+
+def option_records(settings: Settings, names: Collection[str] = ()) -> Iterator[Record]:
+    """What was given to a comparison or a study and what it became, of all options or of those in `names`."""
+    texts = {name: settings.shown(name, text) for name, text in settings.as_params().items()}
+    given = {name: settings.shown(name, text) for name, text in settings.given.items()}
+    chosen = {name: text for name, text in texts.items() if name in (names or texts)}
+    yield from _settings(chosen)
+    yield options_record(given, chosen)
+
+
+def _settings(texts: Mapping[str, str]) -> Iterator[Param]:
+    """Each setting once; under a name of its own, because MLflow's launcher logs what was typed under the plain one."""
+    for name, text in texts.items():
+        yield Param(f"resolved.{name}", text)
