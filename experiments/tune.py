@@ -47,7 +47,7 @@ def work(words: Sequence[str]) -> None:
     given = _parsed(parser, words)
 
     from . import entry
-    from .study.workers import work_alone
+    from .study.tune_worker import work_alone
 
     machine = {name: getattr(given, name) for name in ("threads", "device", "data_dir")}
     if given.precision is not None:

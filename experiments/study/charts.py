@@ -1,7 +1,7 @@
-"""The charts of an Optuna study: how the search went, which parameters mattered, where the good values lie.
+"""The charts of a study: the course of the search, the importance of parameters, where the good values lie.
 
-Optuna's own matplotlib charts are not used: they draw through pyplot's global state, name parameters as in the code,
-and their contour plot keeps one trial of those at the same point, which with whole-numbered parameters are many.
+Optuna's own matplotlib charts are not used. They draw through the global state of pyplot, and they name parameters as
+in the code. Of several trials at one point their contour plot shows only one; whole numbers give many such trials.
 """
 
 import math
@@ -28,9 +28,7 @@ from ..evidence.differences import Quantity
 from ..pictures.charts import DIRECTION, INK, MARKERS, PLAIN, SMALL, WIDTH, legend_below, titled_figure
 from ..pictures.style import COLOURS, Picture, drawn
 from .chart_panels import (
-    FEW_VALUES,
     PARAMETERS,
-    REACH,
     Baselines,
     amount_text,
     axis_heading,
@@ -46,17 +44,19 @@ from .chart_panels import (
     trial_table,
     without_far,
 )
+from .notes import Notes
 from .race import undominated
 from .results import quantity
 
-FEWEST_TRIALS = 8  # below which importances and contours show nothing but chance
-ENOUGH_FOR_MEANS = 20  # trials from which a contour has a background
-FEW_TRIALS = 30  # below which an importance is a hint
-TOP = 0.25  # the share of the trials that PED-ANOVA calls good
+FEWEST_TRIALS = 8  # with fewer, importances and contours show only chance
+ENOUGH_FOR_MEANS = 20  # trials; with fewer, a contour has no background
+FEW_TRIALS = 30  # with fewer, an importance is only a hint
+TOP = 0.25  # the share of the trials that count as good for PED-ANOVA
+FEW_VALUES = 6  # up to so many values of a parameter, each gets its median
 MOST_CONTOURS = 3
+REACH = 0.15  # of an axis: the standard deviation of the weights around a trial in a contour
 
-
-# The most telling first.
+# The most informative first.
 CONTOURS = (
     ("cutout_width", "cutout_height"),
     ("cutout_size", "cutout_holes"),
@@ -69,19 +69,20 @@ CONTOURS = (
 def iter_charts(
     study: optuna.Study, objectives: Sequence[str], baselines: Mapping[str, float]
 ) -> Iterator[tuple[str, Picture]]:
-    """Each chart with the path where a run keeps it; one that has too few trials, or nothing that varies, is left out.
+    """Yields each chart with its path in a run.
 
-    `charts/history.png`, `charts/importance.png`, `charts/slice.png` and `charts/contour.png` show the first objective,
-    `charts/pareto.png` it against each other one. Only completed trials with finite values are drawn. Their user
-    attributes are `ticket`, their number, `label`, their name for people, and `baseline`, the name of a known setting.
+    A chart is left out if there are too few trials, or if nothing varies.
+    `charts/history.png`, `charts/importance.png`, `charts/slice.png` and `charts/contour.png` show the first objective.
+    `charts/pareto.png` shows it against each other objective. Only completed trials with finite values are drawn. Their
+    `Notes` give their numbers, labels and baselines.
 
     Args:
-        objectives: names of metrics, such as `val/accuracy`, in the order of the study's directions. Accuracies are
-            shares in [0, 1] and shown in per cent.
+        objectives: names such as `val/accuracy`, in the order of the directions of the study. Accuracies are shares in
+            [0, 1] and are shown in per cent.
         baselines: values of the first objective to compare with, by name.
 
     Raises:
-        ValueError: there are not as many objectives as the study has directions.
+        ValueError: the number of objectives differs from the number of directions.
     """
     directions = [direction.name.lower() for direction in study.directions]
     quantities = [quantity(*pair) for pair in zip(objectives, directions, strict=True)]
@@ -91,7 +92,7 @@ def iter_charts(
             for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if np.isfinite(trial.values).all()
         ),
-        key=lambda trial: trial.user_attrs["ticket"],
+        key=lambda trial: Notes.of(trial).ticket or 0,
     )
     for name, figure in _iter_figures(trials, quantities, baselines):
         if figure is not None:
@@ -133,14 +134,14 @@ def _history(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> F
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     set_values(axes, quantity)
-    end = f"best so far, in the end {winner['label']}: {amount_text(winner[quantity.name], quantity)}"
+    end = f"best so far; at the end {winner['label']}: {amount_text(winner[quantity.name], quantity)}"
     best_key = Line2D([], [], color=INK, linewidth=1.2, label=end)
     legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit), best_key])
     return figure
 
 
 def _importance(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figure | None:
-    """How much each parameter mattered, by two methods that ask different questions."""
+    """The importance of each parameter, by two methods that answer different questions."""
     alike, names = _alike(trials)
     if len(names) < 2 or not _has_best([trial.values[0] for trial in alike], quantity):
         return None
@@ -161,18 +162,18 @@ def _importance(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figure | N
 
 
 def _has_best(values: Sequence[float], quantity: Quantity) -> bool:
-    """Whether the best of the values, as many as `TOP` says, are better than the worst."""
+    """Whether the best share `TOP` of the values is better than the worst value."""
     ranked = sorted(values, reverse=quantity.better == "higher")
     return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]
 
 
 def _importance_title(trials: int, alike: int, quantity: Quantity) -> str:
     which = f"the {alike} of {trials} trials that have all of these parameters" if alike < trials else f"{alike} trials"
-    few = ": few trials, a hint at most" if alike < FEW_TRIALS else ""
+    few = "; with so few trials this is only a hint" if alike < FEW_TRIALS else ""
     return (
-        f"What mattered for the {quantity.name}\n{which}{few}\n"
-        "fANOVA: the share of the variance over the whole space that is a single parameter's\n"
-        "PED-ANOVA: what separates the best quarter of the trials from the rest"
+        f"Importance of the parameters for the {quantity.name}\n{which}{few}\n"
+        "fANOVA: the share of the variance over the whole space that one parameter explains\n"
+        "PED-ANOVA: how far one parameter separates the best quarter of the trials from the rest"
     )
 
 
@@ -180,7 +181,7 @@ def _importance_panel(axes: Axes, shares: Sequence[float], colour: str) -> None:
     axes.barh(range(len(shares)), shares, color=colour, height=0.6)
     for place, share in enumerate(shares):
         axes.text(share + 1, place, f"{share:.0f} %", va="center", fontsize=SMALL)
-    axes.set(xlabel="importance (%), all together 100", xlim=(0, 114), xticks=range(0, 101, 20))
+    axes.set(xlabel="importance (%), sum 100", xlim=(0, 114), xticks=range(0, 101, 20))
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -203,14 +204,9 @@ def _alike(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]
 
 
 def _part_study(trials: Sequence[FrozenTrial], names: Sequence[str], quantity: Quantity) -> optuna.Study:
-    """These trials with these parameters and the first objective alone, in a study of their own."""
+    """A study of these trials with only these parameters and the first objective."""
     distributions = {name: _covering(name, trials) for name in names}
-    told = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it says that it made a study
-    try:
-        part = optuna.create_study(direction="maximize" if quantity.better == "higher" else "minimize")
-    finally:
-        optuna.logging.set_verbosity(told)
+    part = optuna.create_study(direction="maximize" if quantity.better == "higher" else "minimize")
     part.add_trials(
         optuna.create_trial(
             params={name: trial.params[name] for name in names}, distributions=distributions, value=trial.values[0]
@@ -221,7 +217,7 @@ def _part_study(trials: Sequence[FrozenTrial], names: Sequence[str], quantity: Q
 
 
 def _covering(name: str, trials: Sequence[FrozenTrial]) -> BaseDistribution:
-    """One distribution for a parameter whose range was changed between trials, or that a trial set beyond it."""
+    """One distribution for all values of a parameter, also if its range differs between trials."""
     values = [trial.params[name] for trial in trials]
     ranges: list[Any] = [trial.distributions[name] for trial in trials]
     if isinstance(ranges[0], CategoricalDistribution):
@@ -231,13 +227,13 @@ def _covering(name: str, trials: Sequence[FrozenTrial]) -> BaseDistribution:
 
 
 def _slice(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
-    """A panel per parameter that varies: the objective of the trials against it."""
+    """One panel for each parameter that varies: the objective of the trials against it."""
     names = [name for name in PARAMETERS if table[name].nunique() > 1]
     if not names:
         return None
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
-    what = "A dot is a trial. A bar is the median of the trials with that value."
+    what = "Each dot is a trial. Each bar is the median of the trials with this value."
     figure = titled_figure(0.8 + 2.4 * rows, f"The {quantity.name} by parameter\n{what}")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     limit = far_limit(table[quantity.name], quantity)
@@ -273,16 +269,16 @@ def _slice_panel(
 
 
 def _contour(table: pd.DataFrame, quantity: Quantity) -> Figure | None:
-    """The objective over pairs of numeric parameters: each trial, and the mean of its neighbourhood."""
+    """The objective over pairs of numeric parameters: each trial, and the mean of nearby trials."""
     pairs = list(islice((pair for pair in CONTOURS if _has_contour(table, pair, quantity)), MOST_CONTOURS))
     if not pairs:
         return None
-    what = "A dot is a trial, the better on top."
+    what = "Each dot is a trial; better trials are drawn on top."
     if any(len(table.dropna(subset=list(pair))) >= ENOUGH_FOR_MEANS for pair in pairs):
-        what += " Background: mean of those nearby; white: none."
+        what += " Background: mean of nearby trials; white: no trial is near."
     width = WIDTH / max(len(pairs), 2) - 0.3
     figure = titled_figure(width + 1.1, f"The {quantity.name} by two parameters\n{what}")
-    # The worst quarter has one colour, so that the others' differ.
+    # The worst quarter has one colour, so that the colours of the others differ more.
     low, high = np.quantile(table[quantity.name], [0.25, 1] if quantity.better == "higher" else [0, 0.75])
     norm = Normalize(low, high)
     panels = figure.subplots(1, len(pairs), squeeze=False)[0]
@@ -305,13 +301,13 @@ def _has_contour(table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity)
 def _contour_panel(
     axes: Axes, table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity, norm: Normalize
 ) -> PathCollection:
-    """Draws one pair; the dots, which have the colours."""
+    """Draws one pair; returns the dots, from which the colour bar is made."""
     colours: dict[str, Any] = {"cmap": "cividis" if quantity.better == "higher" else "cividis_r", "norm": norm}
     if len(table) >= ENOUGH_FOR_MEANS:
         points = table[list(pair)].to_numpy(float)
         low, size = points.min(axis=0), np.ptp(points, axis=0)
         grid = np.linspace(low - 0.08 * size, low + 1.08 * size, 200)
-        # As the colours have it, so that one very bad trial does not outweigh its neighbours.
+        # Limited like the colours, so that one very bad trial does not outweigh its neighbours.
         values = table[quantity.name].clip(norm.vmin, norm.vmax).to_numpy(float)
         means = _nearby_mean((points - low) / size, values, (grid - low) / size)
         axes.pcolormesh(*grid.T, means, shading="nearest", alpha=0.6, **colours)
@@ -340,7 +336,7 @@ def _nearby_mean(
 
 
 def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Baselines) -> Figure | None:
-    """The first objective against each other one; the trials that none beats in all objectives have their number."""
+    """The first objective against each other objective; trials on the Pareto front are circled and numbered."""
     if len(table) < 2:
         return None
     first, *others = quantities
@@ -348,7 +344,8 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Base
     front = table[undominated(values.tolist(), [quantity.better == "higher" for quantity in quantities])]
     figure = titled_figure(
         4.6,
-        "Trade-off of the objectives\ncircled, with its number: no other trial is at least as good in every objective",
+        "Trade-off between the objectives\n"
+        "Circled and numbered: no other trial is as good in every objective and better in one.",
     )
     for axes, other in zip(figure.subplots(1, len(others), squeeze=False).flat, others, strict=True):
         axes.plot(front[first.name], front[other.name], "o", color="none", markeredgecolor=INK, markersize=12)
@@ -366,6 +363,6 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Base
         axes.set_title(DIRECTION[first.better], loc="right", fontsize=SMALL)
         set_values(axes, other)
     on_front = Line2D([], [], linestyle="", marker="o", color="none", markeredgecolor=INK, markersize=12)
-    on_front.set_label("on the front")
+    on_front.set_label("on the Pareto front")
     legend_below(figure, [*legend_keys(first, Baselines({}, baselines.styles)), on_front])
     return figure
