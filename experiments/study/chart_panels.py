@@ -14,6 +14,8 @@ from ..pictures.charts import INK, MARKERS, SMALL
 from ..pictures.style import COLOURS
 from .notes import Notes
 
+FEWEST_TRIALS = 8  # with fewer, importances and contours show only chance
+TOP = 0.25  # the share of the trials that count as the best
 UP: Mapping[str, str] = {"higher": "better ↑", "lower": "better ↓"}
 
 
@@ -44,6 +46,12 @@ class Baselines:
 
 def is_whole(values: pd.Series) -> bool:
     return bool((values % 1 == 0).all())
+
+
+def has_best(values: Sequence[float], quantity: Quantity) -> bool:
+    """Whether the best share `TOP` of the values is better than the worst value."""
+    ranked = sorted(values, reverse=quantity.better == "higher")
+    return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]
 
 
 def draw_trials(axes: Axes, table: pd.DataFrame, places: pd.Series, quantity: Quantity, baselines: Baselines) -> None:

@@ -19,15 +19,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from pandas.api.types import is_numeric_dtype
 
 from ..evidence.differences import Quantity
-from ..pictures.charts import DIRECTION, INK, MARKERS, PLAIN, SMALL, WIDTH, legend_below, titled_figure
+from ..pictures.charts import DIRECTION, INK, MARKERS, SMALL, WIDTH, legend_below, titled_figure
 from ..pictures.style import COLOURS, Picture, drawn
 from .chart_panels import (
+    FEWEST_TRIALS,
     PARAMETERS,
     Baselines,
     amount_text,
@@ -37,6 +36,7 @@ from .chart_panels import (
     draw_trials,
     far_keys,
     far_limit,
+    has_best,
     is_whole,
     legend_keys,
     parameter_of,
@@ -44,14 +44,12 @@ from .chart_panels import (
     trial_table,
     without_far,
 )
+from .importance_chart import importance_chart
 from .notes import Notes
 from .race import undominated
 from .results import quantity
 
-FEWEST_TRIALS = 8  # with fewer, importances and contours show only chance
 ENOUGH_FOR_MEANS = 20  # trials; with fewer, a contour has no background
-FEW_TRIALS = 30  # with fewer, an importance is only a hint
-TOP = 0.25  # the share of the trials that count as good for PED-ANOVA
 FEW_VALUES = 6  # up to so many values of a parameter, each gets its median
 MOST_CONTOURS = 3
 REACH = 0.15  # of an axis: the standard deviation of the weights around a trial in a contour
@@ -109,7 +107,7 @@ def _iter_figures(
     styles = {name: (COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]) for turn, name in enumerate(names, 1)}
     known = Baselines({name: value * axis_scale(first) for name, value in baselines.items()}, styles)
     yield "history", _history(table, first, known)
-    yield "importance", _importance(trials, first)
+    yield "importance", importance_chart(trials, first)
     yield "slice", _slice(table, first, known)
     yield "contour", _contour(table, first)
     if len(quantities) > 1:
@@ -138,92 +136,6 @@ def _history(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> F
     best_key = Line2D([], [], color=INK, linewidth=1.2, label=end)
     legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit), best_key])
     return figure
-
-
-def _importance(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figure | None:
-    """The importance of each parameter, by two methods that answer different questions."""
-    alike, names = _alike(trials)
-    if len(names) < 2 or not _has_best([trial.values[0] for trial in alike], quantity):
-        return None
-    part = _part_study(alike, names, quantity)
-    methods = {
-        "fANOVA, the whole space": FanovaImportanceEvaluator(seed=0),
-        "PED-ANOVA, the best trials": PedAnovaImportanceEvaluator(target_quantile=TOP),
-    }
-    shares = pd.DataFrame({name: get_param_importances(part, evaluator=own) for name, own in methods.items()}) * 100
-    shares = shares.iloc[np.argsort(-shares.mean(axis=1).to_numpy(), kind="stable")]
-    figure = titled_figure(2.1 + 0.36 * len(shares), _importance_title(len(trials), len(alike), quantity))
-    for axes, (method, own), colour in zip(figure.subplots(1, 2, sharey=True), shares.items(), COLOURS, strict=False):
-        _importance_panel(axes, own.tolist(), colour)
-        axes.set_title(method, loc="left", fontsize=PLAIN, fontweight="bold")
-        axes.set_yticks(range(len(shares)), [parameter_of(str(name)) for name in shares.index])
-        axes.set_ylim(len(shares) - 0.5, -0.5)
-    return figure
-
-
-def _has_best(values: Sequence[float], quantity: Quantity) -> bool:
-    """Whether the best share `TOP` of the values is better than the worst value."""
-    ranked = sorted(values, reverse=quantity.better == "higher")
-    return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]
-
-
-def _importance_title(trials: int, alike: int, quantity: Quantity) -> str:
-    which = f"the {alike} of {trials} trials that have all of these parameters" if alike < trials else f"{alike} trials"
-    few = "; with so few trials this is only a hint" if alike < FEW_TRIALS else ""
-    return (
-        f"Importance of the parameters for the {quantity.name}\n{which}{few}\n"
-        "fANOVA: the share of the variance over the whole space that one parameter explains\n"
-        "PED-ANOVA: how far one parameter separates the best quarter of the trials from the rest"
-    )
-
-
-def _importance_panel(axes: Axes, shares: Sequence[float], colour: str) -> None:
-    axes.barh(range(len(shares)), shares, color=colour, height=0.6)
-    for place, share in enumerate(shares):
-        axes.text(share + 1, place, f"{share:.0f} %", va="center", fontsize=SMALL)
-    axes.set(xlabel="importance (%), sum 100", xlim=(0, 114), xticks=range(0, 101, 20))
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _alike(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]:
-    """The trials that have the largest set of parameters that enough trials have, and those of them that vary.
-
-    A trial without holes has no size, so that no model of all parameters can take it.
-    """
-    having = {
-        names: [trial for trial in trials if names <= trial.params.keys()]
-        for names in {frozenset(trial.params) for trial in trials}
-    }
-    enough = {names: some for names, some in having.items() if len(some) >= FEWEST_TRIALS}
-    if not enough:
-        return [], []
-    shared = max(enough, key=lambda names: (len(names), len(enough[names]), sorted(names)))
-    alike = enough[shared]
-    return alike, [name for name in sorted(shared) if len({trial.params[name] for trial in alike}) > 1]
-
-
-def _part_study(trials: Sequence[FrozenTrial], names: Sequence[str], quantity: Quantity) -> optuna.Study:
-    """A study of these trials with only these parameters and the first objective."""
-    distributions = {name: _covering(name, trials) for name in names}
-    part = optuna.create_study(direction="maximize" if quantity.better == "higher" else "minimize")
-    part.add_trials(
-        optuna.create_trial(
-            params={name: trial.params[name] for name in names}, distributions=distributions, value=trial.values[0]
-        )
-        for trial in trials
-    )
-    return part
-
-
-def _covering(name: str, trials: Sequence[FrozenTrial]) -> BaseDistribution:
-    """One distribution for all values of a parameter, also if its range differs between trials."""
-    values = [trial.params[name] for trial in trials]
-    ranges: list[Any] = [trial.distributions[name] for trial in trials]
-    if isinstance(ranges[0], CategoricalDistribution):
-        return CategoricalDistribution(sorted({*values}))
-    low, high = min(*values, *(own.low for own in ranges)), max(*values, *(own.high for own in ranges))
-    return IntDistribution(low, high) if isinstance(ranges[0], IntDistribution) else FloatDistribution(low, high)
 
 
 def _slice(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
@@ -294,7 +206,7 @@ def _has_contour(table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity)
     return (
         len(own) >= FEWEST_TRIALS
         and all(own[name].nunique() > 1 for name in pair)
-        and _has_best(table[quantity.name].tolist(), quantity)
+        and has_best(table[quantity.name].tolist(), quantity)
     )
 
 

@@ -87,7 +87,7 @@ class TuneSettings(TrainSettings):
     workers: int = Field(1, ge=1, le=256, description="processes on this machine, which share its cores")
     storage: str = Field(
         "sqlite:///studies.db",
-        description="where the study is stored: sqlite:///FILE, or postgresql://USER@HOST/DATABASE for several machines "
+        description="where the study is stored: sqlite:///FILE, or postgresql://USER@HOST/DATABASE for many machines "
         "(put the password in PGPASSWORD or ~/.pgpass)",
     )
     confirm: bool = Field(
@@ -99,12 +99,12 @@ class TuneSettings(TrainSettings):
     )
     objectives: Annotated[str, AfterValidator(checked_objectives)] = Field(
         NONE,
-        description="two or three objectives instead of one, such as val/accuracy,cam/layer3/focus; gives a Pareto front",
+        description="two or three objectives instead, such as val/accuracy,cam/layer3/focus; they give a Pareto front",
     )
     sampler: Sampler = Field("tpe", description="the method that proposes settings")
     pruner: Pruner = Field(
         "none",
-        description="the method that stops bad trials early; this can spoil the result, because strong holes learn slowly",
+        description="the method that stops bad trials early; this can spoil the result: strong holes learn slowly",
     )
     baselines: str = Field(
         NONE, min_length=1, description="more settings to try first, such as 'small: cutout=true cutout_size=8; ...'"
@@ -130,7 +130,7 @@ class TuneSettings(TrainSettings):
         60.0,
         ge=1,
         le=3600,
-        description="seconds between two signs of life of a worker; a worker that is silent for five times as long counts as lost",
+        description="seconds between two signs of life of a worker; a worker counts as lost after five times as long",
     )
 
     @classmethod
@@ -243,7 +243,7 @@ class TuneSettings(TrainSettings):
         return {}
 
     def definition(self) -> dict[str, str]:
-        """The options that make two studies of one name the same: those that decide what a trial is and how it scores."""
+        """The options that make two studies of one name the same: those that decide the trials and their scores."""
         machine = {"device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"}
         own = {"study", "trials", "hours", "workers", "storage", "confirm", "trial_models", "heartbeat", "data_dir"}
         return {name: value for name, value in self.as_params().items() if name not in machine | own}

@@ -130,7 +130,7 @@ class Space:
 
 
 def label(options: Options) -> str:
-    """The holes in a few words, such as `2 holes of 12 px, p 0.5, noise, inside`, without values that are as published."""
+    """The holes in a few words, such as `2 holes of 12 px, p 0.5, noise, inside`; published values are left out."""
     if not options["cutout"]:
         return "no cutout"
     holes = int(options[HOLES])

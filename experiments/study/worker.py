@@ -184,7 +184,7 @@ class Attempt:
         return options, seed
 
     def values(self, trial: optuna.Trial, options: Options, seed: int) -> Sequence[float]:
-        """The values of the objectives after one training; read from a finished run of the same training if there is one.
+        """The values of the objectives after one training, or from a finished run of the same training.
 
         Raises:
             ValueError: an objective has no finite value.
