@@ -1,4 +1,4 @@
-"""Entry point: search the Cutout holes with Optuna, confirm the winner on fresh seeds; or work for a study that exists.
+"""Entry point: search the Cutout holes with Optuna and confirm the winner; or work for a study that has been started.
 
 python -m experiments.tune --trials 40
 python -m experiments.tune worker --study cutout --storage postgresql://user@host/studies
@@ -9,7 +9,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from .errors import did_you_mean
 from .settings.base import SettingsError
 from .settings.command_line import fail, read
 from .study.addresses import STORAGE, check_storage
@@ -17,7 +19,7 @@ from .study.settings import TuneSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; bad settings or data exit with 2 before anything is created."""
+    """Runs the command line; wrong settings or data exit with 2 before anything is created."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in HELPERS:
         HELPERS[words[0]](words[1:])
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except SettingsError as error:
         fail(TuneSettings.command, error.problems)
 
-    # Seconds of imports that --help and a refused option can do without.
+    # These imports take seconds, and --help or a wrong option do not need them.
     from . import entry
     from .study.tune import tune
 
@@ -38,35 +40,33 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def work(words: Sequence[str]) -> None:
-    """`worker`: trains what a study owes, on this machine, until nothing is left."""
-    parser = _parser("worker", "Work for a study that `tune` has started, on any machine, until nothing is left to do.")
-    for option in ("threads", "device"):
-        parser.add_argument(f"--{option}", default="auto", help="of this machine (default: auto)")
-    parser.add_argument("--precision", help="of this machine (default: the study's)")
-    parser.add_argument("--quiet", action="store_true", help="print nothing, and end with the process that started it")
-    given = _parsed(parser, words)
+    """`worker`: trains for a study on this machine until nothing is left to do."""
+    parser = _Parser("worker", "Work on this machine for a study that `tune` has started, until nothing is left to do.")
+    parser.option("threads", "auto", "CPU threads of a training on this machine")
+    parser.option("device", "auto", "device on this machine: auto, cpu, cuda, cuda:1 ...")
+    parser.option("precision", None, "number format on this machine (default: that of the study)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing, and end when the parent process is gone")
+    given = parser.read(words)
 
     from . import entry
-    from .study.workers import work_alone
+    from .study.tune_worker import work_alone
 
-    machine = {name: getattr(given, name) for name in ("threads", "device", "data_dir")}
-    if given.precision is not None:
-        machine["precision"] = given.precision
+    machine = {name: getattr(given, name) for name in ("threads", "device", "precision", "data_dir")}
     with entry.at_work(parser.prog):
-        work_alone(given.study, given.storage, machine, quiet=given.quiet)
+        work_alone(given.study, given.storage, {k: v for k, v in machine.items() if v is not None}, quiet=given.quiet)
 
 
 def place_on_ray(words: Sequence[str]) -> None:
-    """`ray`: keeps workers running on a Ray cluster until the study owes nothing more."""
-    parser = _parser("ray", "Work on a Ray cluster for a study that `tune` has started.")
-    parser.add_argument("--workers", type=int, default=1, help="how many (default: %(default)s)")
-    parser.add_argument("--cpus", type=float, default=1.0, help="cores of each worker (default: %(default)s)")
-    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each, such as 0.5 (default: none)")
-    parser.add_argument("--address", help="of the cluster, or auto for that of this machine (default: a new one here)")
-    given = _parsed(parser, words)
+    """`ray`: keeps workers running on a Ray cluster until nothing is left to do."""
+    parser = _Parser("ray", "Work on a Ray cluster for a study that `tune` has started, until nothing is left to do.")
+    parser.option("workers", 1, "number of workers")
+    parser.option("cpus", 1.0, "CPU cores of each worker")
+    parser.option("gpus", 0.0, "GPUs of each worker, or a share such as 0.5")
+    parser.option("address", None, "HOST:PORT of the cluster, or auto (default: a new cluster on this machine)")
+    given = parser.read(words)
     if given.workers < 1 or given.cpus < 0 or given.gpus < 0:
         sizes = f"workers={given.workers}, cpus={given.cpus:g}, gpus={given.gpus:g}"
-        fail(parser.prog, [f"{sizes}: workers must be 1 or more, cpus and gpus 0 or more"])
+        parser.error(f"{sizes}: workers must be 1 or more, cpus and gpus 0 or more")
 
     from . import entry
     from .study.ray import Placement, place, refuse_without_ray
@@ -78,28 +78,43 @@ def place_on_ray(words: Sequence[str]) -> None:
 
 
 HELPERS = {"worker": work, "ray": place_on_ray}
-"""What works for a study that exists, by the first word after `tune`."""
+"""The commands that work for a study which exists, by the first word after `tune`."""
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    """Of a helper: the study's name, its storage, the folder of the images."""
-    parser = argparse.ArgumentParser(prog=f"{TuneSettings.command} {name}", description=description, allow_abbrev=False)
-    fields = TuneSettings.model_fields
-    storage = os.environ.get(STORAGE, fields["storage"].default)
-    parser.add_argument("--study", default=fields["study"].default, help="name (default: %(default)s)")
-    parser.add_argument("--storage", default=storage, help=f"default: {STORAGE}, else the project's file")
-    parser.add_argument("--data_dir", default=fields["data_dir"].default, help="of data sets (default: %(default)s)")
-    return parser
+class _Parser(argparse.ArgumentParser):
+    """The command line of such a command: the study, its storage, the folder of the images, and what is added."""
 
+    def __init__(self, name: str, description: str) -> None:
+        prog = f"{TuneSettings.command} {name}"
+        super().__init__(prog, "%(prog)s [--option value ...]", description, allow_abbrev=False)
+        fields = TuneSettings.model_fields
+        self.option("study", fields["study"].default, "name of the study")
+        storage = os.environ.get(STORAGE, fields["storage"].default)
+        help_text = f"where the study is stored (default: {STORAGE} if it is set, else {fields['storage'].default})"
+        self.add_argument("--storage", default=storage, metavar="", help=help_text)
+        self.option("data_dir", fields["data_dir"].default, "folder for data sets on this machine")
 
-def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """The options of a helper; a storage that cannot be one ends the process with 2, in one line."""
-    given = parser.parse_args(words)
-    try:
-        check_storage(given.storage)
-    except ValueError as error:
-        fail(parser.prog, [str(error)])
-    return given
+    def option(self, name: str, default: object, text: str) -> None:
+        """Adds an option; without a default it is a text."""
+        kind = str if default is None else type(default)
+        shown = text if default is None else f"{text} (default: %(default)s)"
+        self.add_argument(f"--{name}", type=kind, default=default, metavar="", help=shown)
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """The options; a word that no option takes, or a wrong storage, ends the process with 2, in one line."""
+        given, stray = self.parse_known_args(words)
+        if stray:
+            known = [f"--{name}" for name in vars(given)]
+            self.error(f"{stray[0]!r}: no option takes this word{did_you_mean(stray[0], known)}")
+        try:
+            check_storage(given.storage)
+        except ValueError as error:
+            self.error(str(error))
+        return given
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the problem in one line and exits with 2."""
+        fail(self.prog, [message])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""What a study does next: baselines, search, race, final pairs. It follows from the ledger, to which tickets are added.
+"""What a study does next: baselines, search, race, final pairs. This follows from the ledger alone.
 
-Any worker asks, under the ledger's lock, and all get the same answer.
+Any worker asks, under the lock of the ledger, and all workers get the same answer. The agenda also adds the next ticket
+to the ledger.
 """
 
 import math
 import random
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -18,37 +19,45 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..settings.variants import OWN
 from .ledger import Ledger, Ticket
+from .lost_workers import give_to_another
+from .notes import FINAL, Notes, StudyNotes
 from .race import FEWEST_PAIRS, FINALISTS, Budget, confirmation, ranked, rounds, undominated
 from .settings import TuneSettings
 from .space import Options, label
 
-CONFIRM_SEEDS = 1000  # added to the study's seed: seeds that no trial of the search has
-FINAL = -1
-"""Round of the pairs that decide."""
-
-
-def part_of(attrs: Mapping[str, Any]) -> str:
-    """`search`, `race 1`, ... or `final`: where the ticket of these attributes belongs."""
-    if "candidate" not in attrs:
-        return "search"
-    return "final" if attrs["round"] == FINAL else f"race {attrs['round'] + 1}"
+CONFIRM_SEEDS = 1000  # added to the seed of the study for each confirmation: no trial of the search has these seeds
+NO_LIMIT = 10**9  # search tickets
 
 
 class Idle(Enum):
     """Why there is no ticket to hand out."""
 
-    WAIT = "others are still at work"
+    WAIT = "other workers are still at work"
     DONE = "nothing is left to do"
 
 
 @dataclass(frozen=True)
 class Confirming:
-    """One training of a confirmation: whose settings, with which seed, in which round."""
+    """One training of a confirmation: the name of its settings, its options of the holes, its seed and its round."""
 
     candidate: str
     options: Options
     seed: int
     round: int
+
+    @property
+    def key(self) -> "Key":
+        """What tells the trainings of one confirmation apart."""
+        return self.candidate, self.seed, self.round
+
+    def notes(self, ticket: int, stage: int) -> Notes:
+        """The notes on its first attempt."""
+        options = dict(self.options)
+        return Notes(ticket, options, self.seed, candidate=self.candidate, stage=stage, round=self.round)
+
+
+Key = tuple[str | None, int | None, int | None]
+"""Candidate, seed and round of a training."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,10 @@ class Candidate:
     """Settings that a stage may confirm.
 
     Attributes:
-        name: of the baseline, or `trial 7` of the first ticket that had them.
-        search_scores: of the first objective; several where the search came back to them.
-        tickets: numbers of the search tickets that had them.
+        name: of the baseline, or `trial 7` after the first search ticket with these settings.
+        options: of the holes.
+        search_scores: of the first objective; more than one where the search proposed the settings again.
+        tickets: numbers of the search tickets with these settings.
     """
 
     name: str
@@ -68,7 +78,7 @@ class Candidate:
 
     @property
     def search_score(self) -> float:
-        """The mean of the search's scores, NaN without any."""
+        """The mean of the scores in the search; NaN if there is none."""
         return statistics.fmean(self.search_scores) if self.search_scores else math.nan
 
 
@@ -82,15 +92,16 @@ class Agenda:
         self._higher = settings.directions[0] == "maximize"
 
     def next(self) -> optuna.Study | Idle:
-        """The Optuna study whose next waiting trial is to be taken, which is there now; under the ledger's lock."""
+        """The Optuna study in which a trial waits to be taken. Call it under the lock of the ledger."""
         searched = 0
+        clock = self.ledger.notes
         for number, stage in enumerate(self.ledger.stages):
-            if self._time_is_up("search_until"):
-                stage = self._end_search(number, stage, searched)
+            if _is_over(clock.search_until):
+                stage = self._end_search(number, stage, searched, clock)
             searched += stage.search
             if found := self._next_of_search(searched):
                 return found
-            if found := self._next_of_confirmation(number, stage):
+            if found := self._next_of_confirmation(number, stage, clock):
                 return found
         return Idle.DONE
 
@@ -99,7 +110,7 @@ class Agenda:
     def _next_of_search(self, total: int) -> optuna.Study | Idle | None:
         search = self.ledger.search
         tickets = self.ledger.tickets(search)
-        if self._waiting_or_dead(search, tickets):
+        if self._is_ready(search, tickets):
             return search
         if len(tickets) < min(total, self._most):
             self._new_search_ticket(len(tickets))
@@ -109,95 +120,87 @@ class Agenda:
 
     @property
     def _most(self) -> int:
-        """Search tickets that there can be: a grid ends."""
-        return len(self._baselines) + len(self._grid) if self._enumerates else 10**9
+        """The largest possible number of search tickets: a grid has an end."""
+        return len(self._baselines) + len(self._grid) if self.settings.enumerates else NO_LIMIT
 
-    @property
-    def _enumerates(self) -> bool:
-        return self.settings.sampler in ("grid", "brute_force")
-
-    def _waiting_or_dead(self, study: optuna.Study, tickets: Sequence[Ticket]) -> bool:
-        """Whether an attempt waits to be taken; a ticket whose worker is gone gets a new one."""
+    def _is_ready(self, study: optuna.Study, tickets: list[Ticket]) -> bool:
+        """Whether an attempt waits to be taken; the ticket of a lost worker gets a new attempt."""
         if any(ticket.last.state == TrialState.WAITING for ticket in tickets):
             return True
         for ticket in tickets:
             if not ticket.settled and not ticket.in_hand:
-                self.ledger.enqueue_again(study, ticket)
+                give_to_another(self.ledger, study, ticket)
                 return True
         return False
 
     def _new_search_ticket(self, number: int) -> None:
+        search = self.ledger.search
         if number >= len(self._baselines):
-            params = self._grid[number - len(self._baselines)] if self._enumerates else None
-            self.ledger.enqueue(self.ledger.search, number, params, {})
+            params = self._grid[number - len(self._baselines)] if self.settings.enumerates else None
+            self.ledger.enqueue(search, params, Notes(number))
             return
         name, options = list(self._baselines.items())[number]
-        # Outside the space it is tried all the same, only no sampler learns from it.
+        # A baseline outside the space is tried too, but no sampler learns from it.
         params = self._space.params_of(options) or {}
-        self.ledger.enqueue(self.ledger.search, number, params, {"baseline": name, "options": dict(options)})
+        self.ledger.enqueue(search, params, Notes(number, options=dict(options), baseline=name))
 
     @cached_property
     def _grid(self) -> list[dict[str, Any]]:
-        """Every point of the space that is no baseline, in an order that the study's seed decides.
-
-        So a part of it is a fair sample.
-        """
+        """Every point of the space that is no baseline, shuffled by the seed of the study: a part is a fair sample."""
         known = [self._space.params_of(options) for options in self._baselines.values()]
         points = [point for point in self._space.grid() if point not in known]
         random.Random(self.settings.seed).shuffle(points)
         return points
 
-    def _time_is_up(self, which: str) -> bool:
-        until = self.ledger.search.user_attrs.get(which)
-        return until is not None and time.time() > until
+    def _end_search(self, number: int, stage: Budget, before: int, clock: StudyNotes) -> Budget:
+        """Ends the search of a stage, and reduces its confirmation to what the time allows; returns the new stage.
 
-    def _end_search(self, number: int, stage: Budget, before: int) -> Budget:
-        """The stage with no more search than was handed out, and as much confirmation as the time allows.
-
-        `before` are the search tickets of the stages before it.
+        `before` is the number of search tickets of the earlier stages.
         """
         tickets = self.ledger.tickets(self.ledger.search)
         searched = max(0, len(tickets) - before)
         if searched >= stage.search:
             return stage
-        times = [_seconds(ticket.result) for ticket in tickets if ticket.result.state == TrialState.COMPLETE]
-        left = float(self.ledger.search.user_attrs["until"]) - time.time()
+        times = [_seconds(ticket.result) for ticket in tickets if ticket.completed]
+        left = (clock.until or 0.0) - time.time()
         at_once = 1 + sum(ticket.in_hand for ticket in tickets)
         runs = int(at_once * left / statistics.fmean(times)) if times else 0
         runs = min(runs, stage.race + 2 * stage.pairs)
         race, pairs = confirmation(runs) if runs >= 2 * FEWEST_PAIRS else (0, 0)
-        stage = Budget(searched, race, pairs)
-        self.ledger.change_stage(number, stage)
-        return stage
+        stages = self.ledger.stages
+        stages[number] = Budget(searched, race, pairs)
+        self.ledger.keep_stages(stages)
+        return stages[number]
 
     # The confirmation
 
-    def _next_of_confirmation(self, number: int, stage: Budget) -> optuna.Study | Idle | None:
+    def _next_of_confirmation(self, number: int, stage: Budget, clock: StudyNotes) -> optuna.Study | Idle | None:
         if not stage.pairs:
             return None
         study = self.ledger.confirmation
         tickets = self.ledger.tickets(study)
-        if self._waiting_or_dead(study, tickets):
+        if self._is_ready(study, tickets):
             return study
-        of_stage = {_key(ticket.last): ticket for ticket in tickets if ticket.last.user_attrs["stage"] == number}
+        of_stage = {
+            (ticket.notes.candidate, ticket.notes.seed, ticket.notes.round): ticket
+            for ticket in tickets
+            if ticket.notes.stage == number
+        }
         for jobs in self.rounds_of(number, stage, of_stage):
             for job in jobs:
-                if (job.round, job.candidate, job.seed) not in of_stage:
-                    if self._time_is_up("until"):
+                if job.key not in of_stage:
+                    if _is_over(clock.until):
                         return Idle.WAIT if any(ticket.in_hand for ticket in of_stage.values()) else None
-                    attrs = {"stage": number, "round": job.round, "candidate": job.candidate, "seed": job.seed}
-                    self.ledger.enqueue(study, len(tickets), {}, attrs | {"options": dict(job.options)})
+                    self.ledger.enqueue(study, {}, job.notes(len(tickets), number))
                     return study
-            if any(of_stage[job.round, job.candidate, job.seed].in_hand for job in jobs):
+            if any(of_stage[job.key].in_hand for job in jobs):
                 return Idle.WAIT
         return None
 
-    def rounds_of(
-        self, number: int, stage: Budget, done: Mapping[tuple[int, str, int], Ticket]
-    ) -> Iterator[list[Confirming]]:
-        """The trainings of each round of the stage's race, then those of its final pairs.
+    def rounds_of(self, number: int, stage: Budget, done: Mapping[Key, Ticket]) -> Iterator[list[Confirming]]:
+        """The trainings of each round of a race, then the trainings of the final pairs.
 
-        A round follows from the results of the ones before it, so it may be asked for only when those are settled.
+        A round follows from the results of the earlier rounds. So ask for it only when these are settled.
         """
         candidates = {candidate.name: candidate for candidate in self.candidates(number)}
         if not candidates:
@@ -207,18 +210,20 @@ class Agenda:
         sizes = rounds(stage.race, len(candidates))
         for place, size in enumerate(sizes):
             entrants = list(candidates)[:size] if not place else ranked(scores, higher=self._higher)[:size]
-            yield [Confirming(name, candidates[name].options, base + place, place) for name in entrants]
-            for name in entrants:
-                scores[name].append(_score(done[place, name, base + place].result))
+            jobs = [Confirming(name, candidates[name].options, base + place, place) for name in entrants]
+            yield jobs
+            for job in jobs:
+                ticket = done[job.key]
+                scores[job.candidate].append(ticket.result.values[0] if ticket.completed else math.nan)
         winner = ranked(scores, higher=self._higher)[0] if sizes else next(iter(candidates))
         rivals = {OWN: self._baselines[OWN], winner: candidates[winner].options}
         seeds = [base + len(sizes) + place for place in range(stage.pairs)]
         yield [Confirming(name, options, seed, FINAL) for seed in seeds for name, options in rivals.items()]
 
     def candidates(self, number: int) -> list[Candidate]:
-        """What the stage races: the other baselines and the best of the search so far; the best first.
+        """The entrants of the race of a stage, the best first: the best of the search so far, and the other baselines.
 
-        With several objectives the Pareto front comes before the rest.
+        With several objectives, the settings on the Pareto front come first.
         """
         upto = sum(stage.search for stage in self.ledger.stages[: number + 1])
         found = self.searched(upto)
@@ -231,53 +236,40 @@ class Agenda:
         return [one for one in order if one in best or (one.name in self._baselines and one.name != OWN)]
 
     def searched(self, upto: int | None = None) -> list[Candidate]:
-        """Every setting that the search (or its first `upto` tickets) has tried, once, in that order."""
-        names: dict[str, str] = {}
-        options: dict[str, Options] = {}
-        scores: dict[str, list[float]] = {}
-        tickets: dict[str, list[int]] = {}
+        """All settings that the search, or its first `upto` tickets, has tried: each once, in the order of tickets."""
+        same: dict[str, list[Ticket]] = {}
         for ticket in self.ledger.tickets(self.ledger.search)[:upto]:
-            trial = ticket.result
-            if "options" not in trial.user_attrs:
-                continue
-            identity = label(trial.user_attrs["options"])
-            name = names.setdefault(identity, trial.user_attrs.get("baseline", f"trial {ticket.number}"))
-            options.setdefault(name, trial.user_attrs["options"])
-            scores.setdefault(name, [])
-            tickets.setdefault(name, []).append(ticket.number)
-            if trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0]):
-                scores[name].append(trial.values[0])
-        return [Candidate(name, options[name], tuple(scores[name]), tuple(tickets[name])) for name in options]
+            if (options := Notes.of(ticket.result).options) is not None:
+                same.setdefault(label(options), []).append(ticket)
+        return [_candidate(tickets) for tickets in same.values()]
 
     def _front(self, upto: int) -> set[str]:
-        """Names of what no other of the first `upto` tickets beats: is as good in every objective and better in one."""
+        """The Pareto front: names of the settings that none of the first `upto` tickets dominates."""
         higher = [way == "maximize" for way in self.settings.directions]
-        completed = [
-            ticket
-            for ticket in self.ledger.tickets(self.ledger.search)[:upto]
-            if ticket.result.state == TrialState.COMPLETE
-        ]
+        completed = [ticket for ticket in self.ledger.tickets(self.ledger.search)[:upto] if ticket.completed]
         on_front = undominated([ticket.result.values for ticket in completed], higher)
         front = {ticket.number for ticket, there in zip(completed, on_front, strict=True) if there}
         return {candidate.name for candidate in self.searched(upto) if front.intersection(candidate.tickets)}
 
 
-def seed_of(ledger: Ledger, trial: optuna.Trial, options: Options, first: int) -> int:
-    """The seed of a search trial: the study's, or where the settings come back the next that they have not had."""
-    own = trial.user_attrs["ticket"]  # Optuna copies all of them each time
+def _candidate(tickets: list[Ticket]) -> Candidate:
+    """The settings that these search tickets share."""
+    first = Notes.of(tickets[0].result)
+    assert first.options is not None
+    scores = [ticket.result.values[0] for ticket in tickets if ticket.completed]
+    finite = tuple(score for score in scores if math.isfinite(score))
+    return Candidate(first.name, first.options, finite, tuple(ticket.number for ticket in tickets))
+
+
+def _is_over(until: float | None) -> bool:
+    return until is not None and time.time() > until
+
+
+def seed_of(ledger: Ledger, own: Notes, options: Options, first: int) -> int:
+    """The seed of a search ticket: `first`, plus the number of other tickets that have the same options."""
     return first + sum(
-        ticket.number != own and ticket.last.user_attrs.get("options") == dict(options)
-        for ticket in ledger.tickets(ledger.search)
+        ticket.number != own.ticket and ticket.notes.options == options for ticket in ledger.tickets(ledger.search)
     )
-
-
-def _key(trial: FrozenTrial) -> tuple[int, str, int]:
-    attrs: Mapping[str, Any] = trial.user_attrs
-    return attrs["round"], attrs["candidate"], attrs["seed"]
-
-
-def _score(trial: FrozenTrial) -> float:
-    return trial.values[0] if trial.state == TrialState.COMPLETE else math.nan
 
 
 def _seconds(trial: FrozenTrial) -> float:

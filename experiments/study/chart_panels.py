@@ -1,4 +1,4 @@
-"""Parts that the charts of a study share: axes, keys, values of a parameter."""
+"""What the charts of a study share: the table of trials, markers of trials and baselines, axes, legends."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,14 @@ from optuna.trial import FrozenTrial
 from ..evidence.differences import Quantity
 from ..pictures.charts import INK, MARKERS, SMALL
 from ..pictures.style import COLOURS
+from .notes import Notes
 
-FEW_VALUES = 6  # of a parameter in whole numbers or words up to which each has its median
-REACH = 0.15  # of an axis: how far a trial speaks for its neighbourhood in a contour
+FEWEST_TRIALS = 8  # with fewer, importances and contours show only chance
+TOP = 0.25  # the share of the trials that count as the best
 UP: Mapping[str, str] = {"higher": "better ↑", "lower": "better ↓"}
 
 
-# In the order of the panels.
+# In the order of the panels of the slice chart.
 PARAMETERS: Mapping[str, str] = {
     "cutout_holes": "holes",
     "cutout_size": "side of a hole (px)",
@@ -32,7 +33,12 @@ PARAMETERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Baselines:
-    """The known settings: values of the first objective, as shown, of those that have one; colour and marker of all."""
+    """The known settings.
+
+    Attributes:
+        values: of the first objective in the unit of the chart, for those that have one.
+        styles: colour and marker of all.
+    """
 
     values: Mapping[str, float]
     styles: Mapping[str, tuple[str, str]]
@@ -42,8 +48,14 @@ def is_whole(values: pd.Series) -> bool:
     return bool((values % 1 == 0).all())
 
 
+def has_best(values: Sequence[float], quantity: Quantity) -> bool:
+    """Whether the best share `TOP` of the values is better than the worst value."""
+    ranked = sorted(values, reverse=quantity.better == "higher")
+    return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]
+
+
 def draw_trials(axes: Axes, table: pd.DataFrame, places: pd.Series, quantity: Quantity, baselines: Baselines) -> None:
-    """A marker per trial; baselines have their own."""
+    """Draws a marker for each trial; each baseline has its own."""
     plain = table["baseline"].isna()
     axes.plot(places[plain], table.loc[plain, quantity.name], MARKERS[0], color=COLOURS[0], markersize=5, alpha=0.7)
     for name, (colour, marker) in baselines.styles.items():
@@ -53,9 +65,9 @@ def draw_trials(axes: Axes, table: pd.DataFrame, places: pd.Series, quantity: Qu
 
 
 def far_limit(values: pd.Series, quantity: Quantity) -> float:
-    """Where the axis ends, so that few trials that are far worse do not press all others together; NaN: nowhere.
+    """The end of the axis, so that a few far worse trials do not squeeze all others together; NaN if there are none.
 
-    Far is three times the distance of the quartiles beyond the worse of them (Tukey 1977).
+    Far means three times the distance between the quartiles beyond the worse quartile (Tukey 1977).
     """
     low, high = values.quantile(0.25), values.quantile(0.75)
     if quantity.better == "higher":
@@ -66,7 +78,7 @@ def far_limit(values: pd.Series, quantity: Quantity) -> float:
 
 
 def without_far(axes: Axes, table: pd.DataFrame, places: pd.Series, quantity: Quantity, limit: float) -> None:
-    """Ends the axis at the limit, with an arrow for each trial beyond it."""
+    """Ends the axis at the limit, and draws an arrow for each trial beyond it."""
     if math.isnan(limit):
         return
     higher = quantity.better == "higher"
@@ -79,7 +91,7 @@ def far_keys(quantity: Quantity, limit: float) -> list[Line2D]:
     if math.isnan(limit):
         return []
     marker = "v" if quantity.better == "higher" else "^"
-    return [Line2D([], [], linestyle="", marker=marker, color=INK, label="beyond the axis: far worse")]
+    return [Line2D([], [], linestyle="", marker=marker, color=INK, label="far worse, beyond the axis")]
 
 
 def draw_lines(axes: Axes, baselines: Baselines) -> None:
@@ -88,7 +100,7 @@ def draw_lines(axes: Axes, baselines: Baselines) -> None:
 
 
 def legend_keys(quantity: Quantity, baselines: Baselines) -> list[Line2D]:
-    """Keys of the trials and of every baseline, with its value where it has one."""
+    """Legend entries of the trials and of every baseline, with its value if it has one."""
     keys = [Line2D([], [], linestyle="", marker=MARKERS[0], color=COLOURS[0], markersize=5, label="trial")]
     for name, (colour, marker) in baselines.styles.items():
         value = baselines.values.get(name)
@@ -100,7 +112,7 @@ def legend_keys(quantity: Quantity, baselines: Baselines) -> list[Line2D]:
 
 
 def set_values(axes: Axes, quantity: Quantity) -> None:
-    """What the vertical axis shows."""
+    """Labels the vertical axis."""
     axes.set_ylabel(axis_heading(quantity))
     axes.set_title(UP[quantity.better], loc="left", fontsize=SMALL)
     axes.grid(axis="y", alpha=0.3)
@@ -119,18 +131,18 @@ def amount_text(value: float, quantity: Quantity) -> str:
 
 
 def parameter_of(name: str) -> str:
-    """The parameter's name for people."""
+    """The name of the parameter for people."""
     return PARAMETERS.get(name, name)
 
 
 def trial_table(trials: Sequence[FrozenTrial], quantities: Sequence[Quantity]) -> pd.DataFrame:
-    """A row per trial: `ticket`, `label`, `baseline`, the objectives by name, as shown, and the known parameters."""
+    """A row for each trial: `ticket`, `label`, `baseline`, objectives in the unit of the chart, and parameters."""
     columns = ["ticket", "label", "baseline", *(quantity.name for quantity in quantities), *PARAMETERS]
     rows = [
         [
-            trial.user_attrs["ticket"],
-            trial.user_attrs.get("label", f"trial {trial.user_attrs['ticket']}"),
-            trial.user_attrs.get("baseline"),
+            (notes := Notes.of(trial)).ticket,
+            notes.label or notes.name,
+            notes.baseline,
             *(value * axis_scale(quantity) for value, quantity in zip(trial.values, quantities, strict=True)),
             *(trial.params.get(name) for name in PARAMETERS),
         ]

@@ -1,7 +1,7 @@
-"""The charts of an Optuna study: how the search went, which parameters mattered, where the good values lie.
+"""The charts of a study: the course of the search, the importance of parameters, where the good values lie.
 
-Optuna's own matplotlib charts are not used: they draw through pyplot's global state, name parameters as in the code,
-and their contour plot keeps one trial of those at the same point, which with whole-numbered parameters are many.
+Optuna's own matplotlib charts are not used. They draw through the global state of pyplot, and they name parameters as
+in the code. Of several trials at one point their contour plot shows only one; whole numbers give many such trials.
 """
 
 import math
@@ -19,18 +19,15 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from pandas.api.types import is_numeric_dtype
 
 from ..evidence.differences import Quantity
-from ..pictures.charts import DIRECTION, INK, MARKERS, PLAIN, SMALL, WIDTH, legend_below, titled_figure
+from ..pictures.charts import DIRECTION, INK, MARKERS, SMALL, WIDTH, legend_below, titled_figure
 from ..pictures.style import COLOURS, Pixels, drawn
 from .chart_panels import (
-    FEW_VALUES,
+    FEWEST_TRIALS,
     PARAMETERS,
-    REACH,
     Baselines,
     amount_text,
     axis_heading,
@@ -39,6 +36,7 @@ from .chart_panels import (
     draw_trials,
     far_keys,
     far_limit,
+    has_best,
     is_whole,
     legend_keys,
     parameter_of,
@@ -46,17 +44,17 @@ from .chart_panels import (
     trial_table,
     without_far,
 )
+from .importance_chart import importance_chart
+from .notes import Notes
 from .race import undominated
 from .results import quantity
 
-FEWEST_TRIALS = 8  # below which importances and contours show nothing but chance
-ENOUGH_FOR_MEANS = 20  # trials from which a contour has a background
-FEW_TRIALS = 30  # below which an importance is a hint
-TOP = 0.25  # the share of the trials that PED-ANOVA calls good
+ENOUGH_FOR_MEANS = 20  # trials; with fewer, a contour has no background
+FEW_VALUES = 6  # up to so many values of a parameter, each gets its median
 MOST_CONTOURS = 3
+REACH = 0.15  # of an axis: the standard deviation of the weights around a trial in a contour
 
-
-# The most telling first.
+# The most informative first.
 CONTOURS = (
     ("cutout_width", "cutout_height"),
     ("cutout_size", "cutout_holes"),
@@ -69,19 +67,20 @@ CONTOURS = (
 def iter_charts(
     study: optuna.Study, objectives: Sequence[str], baselines: Mapping[str, float]
 ) -> Iterator[tuple[str, Pixels]]:
-    """Each chart with the path where a run keeps it; one that has too few trials, or nothing that varies, is left out.
+    """Yields each chart with its path in a run.
 
-    `charts/history.png`, `charts/importance.png`, `charts/slice.png` and `charts/contour.png` show the first objective,
-    `charts/pareto.png` it against each other one. Only completed trials with finite values are drawn. Their user
-    attributes are `ticket`, their number, `label`, their name for people, and `baseline`, the name of a known setting.
+    A chart is left out if there are too few trials, or if nothing varies.
+    `charts/history.png`, `charts/importance.png`, `charts/slice.png` and `charts/contour.png` show the first objective.
+    `charts/pareto.png` shows it against each other objective. Only completed trials with finite values are drawn. Their
+    `Notes` give their numbers, labels and baselines.
 
     Args:
-        objectives: names of metrics, such as `val/accuracy`, in the order of the study's directions. Accuracies are
-            shares in [0, 1] and shown in per cent.
+        objectives: names such as `val/accuracy`, in the order of the directions of the study. Accuracies are shares in
+            [0, 1] and are shown in per cent.
         baselines: values of the first objective to compare with, by name.
 
     Raises:
-        ValueError: there are not as many objectives as the study has directions.
+        ValueError: the number of objectives differs from the number of directions.
     """
     directions = [direction.name.lower() for direction in study.directions]
     quantities = [quantity(*pair) for pair in zip(objectives, directions, strict=True)]
@@ -91,7 +90,7 @@ def iter_charts(
             for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if np.isfinite(trial.values).all()
         ),
-        key=lambda trial: trial.user_attrs["ticket"],
+        key=lambda trial: Notes.of(trial).ticket or 0,
     )
     for name, figure in _iter_figures(trials, quantities, baselines):
         if figure is not None:
@@ -108,7 +107,7 @@ def _iter_figures(
     styles = {name: (COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]) for turn, name in enumerate(names, 1)}
     known = Baselines({name: value * axis_scale(first) for name, value in baselines.items()}, styles)
     yield "history", _history(table, first, known)
-    yield "importance", _importance(trials, first)
+    yield "importance", importance_chart(trials, first)
     yield "slice", _slice(table, first, known)
     yield "contour", _contour(table, first)
     if len(quantities) > 1:
@@ -133,111 +132,20 @@ def _history(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> F
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     set_values(axes, quantity)
-    end = f"best so far, in the end {winner['label']}: {amount_text(winner[quantity.name], quantity)}"
+    end = f"best so far; at the end {winner['label']}: {amount_text(winner[quantity.name], quantity)}"
     best_key = Line2D([], [], color=INK, linewidth=1.2, label=end)
     legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit), best_key])
     return figure
 
 
-def _importance(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figure | None:
-    """How much each parameter mattered, by two methods that ask different questions."""
-    alike, names = _alike(trials)
-    if len(names) < 2 or not _has_best([trial.values[0] for trial in alike], quantity):
-        return None
-    part = _part_study(alike, names, quantity)
-    methods = {
-        "fANOVA, the whole space": FanovaImportanceEvaluator(seed=0),
-        "PED-ANOVA, the best trials": PedAnovaImportanceEvaluator(target_quantile=TOP),
-    }
-    shares = pd.DataFrame({name: get_param_importances(part, evaluator=own) for name, own in methods.items()}) * 100
-    shares = shares.iloc[np.argsort(-shares.mean(axis=1).to_numpy(), kind="stable")]
-    figure = titled_figure(2.1 + 0.36 * len(shares), _importance_title(len(trials), len(alike), quantity))
-    for axes, (method, own), colour in zip(figure.subplots(1, 2, sharey=True), shares.items(), COLOURS, strict=False):
-        _importance_panel(axes, own.tolist(), colour)
-        axes.set_title(method, loc="left", fontsize=PLAIN, fontweight="bold")
-        axes.set_yticks(range(len(shares)), [parameter_of(str(name)) for name in shares.index])
-        axes.set_ylim(len(shares) - 0.5, -0.5)
-    return figure
-
-
-def _has_best(values: Sequence[float], quantity: Quantity) -> bool:
-    """Whether the best of the values, as many as `TOP` says, are better than the worst."""
-    ranked = sorted(values, reverse=quantity.better == "higher")
-    return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]
-
-
-def _importance_title(trials: int, alike: int, quantity: Quantity) -> str:
-    which = f"the {alike} of {trials} trials that have all of these parameters" if alike < trials else f"{alike} trials"
-    few = ": few trials, a hint at most" if alike < FEW_TRIALS else ""
-    return (
-        f"What mattered for the {quantity.name}\n{which}{few}\n"
-        "fANOVA: the share of the variance over the whole space that is a single parameter's\n"
-        "PED-ANOVA: what separates the best quarter of the trials from the rest"
-    )
-
-
-def _importance_panel(axes: Axes, shares: Sequence[float], colour: str) -> None:
-    axes.barh(range(len(shares)), shares, color=colour, height=0.6)
-    for place, share in enumerate(shares):
-        axes.text(share + 1, place, f"{share:.0f} %", va="center", fontsize=SMALL)
-    axes.set(xlabel="importance (%), all together 100", xlim=(0, 114), xticks=range(0, 101, 20))
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _alike(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]:
-    """The trials that have the largest set of parameters that enough trials have, and those of them that vary.
-
-    A trial without holes has no size, so that no model of all parameters can take it.
-    """
-    having = {
-        names: [trial for trial in trials if names <= trial.params.keys()]
-        for names in {frozenset(trial.params) for trial in trials}
-    }
-    enough = {names: some for names, some in having.items() if len(some) >= FEWEST_TRIALS}
-    if not enough:
-        return [], []
-    shared = max(enough, key=lambda names: (len(names), len(enough[names]), sorted(names)))
-    alike = enough[shared]
-    return alike, [name for name in sorted(shared) if len({trial.params[name] for trial in alike}) > 1]
-
-
-def _part_study(trials: Sequence[FrozenTrial], names: Sequence[str], quantity: Quantity) -> optuna.Study:
-    """These trials with these parameters and the first objective alone, in a study of their own."""
-    distributions = {name: _covering(name, trials) for name in names}
-    told = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it says that it made a study
-    try:
-        part = optuna.create_study(direction="maximize" if quantity.better == "higher" else "minimize")
-    finally:
-        optuna.logging.set_verbosity(told)
-    part.add_trials(
-        optuna.create_trial(
-            params={name: trial.params[name] for name in names}, distributions=distributions, value=trial.values[0]
-        )
-        for trial in trials
-    )
-    return part
-
-
-def _covering(name: str, trials: Sequence[FrozenTrial]) -> BaseDistribution:
-    """One distribution for a parameter whose range was changed between trials, or that a trial set beyond it."""
-    values = [trial.params[name] for trial in trials]
-    ranges: list[Any] = [trial.distributions[name] for trial in trials]
-    if isinstance(ranges[0], CategoricalDistribution):
-        return CategoricalDistribution(sorted({*values}))
-    low, high = min(*values, *(own.low for own in ranges)), max(*values, *(own.high for own in ranges))
-    return IntDistribution(low, high) if isinstance(ranges[0], IntDistribution) else FloatDistribution(low, high)
-
-
 def _slice(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
-    """A panel per parameter that varies: the objective of the trials against it."""
+    """One panel for each parameter that varies: the objective of the trials against it."""
     names = [name for name in PARAMETERS if table[name].nunique() > 1]
     if not names:
         return None
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
-    what = "A dot is a trial. A bar is the median of the trials with that value."
+    what = "Each dot is a trial. Each bar is the median of the trials with this value."
     figure = titled_figure(0.8 + 2.4 * rows, f"The {quantity.name} by parameter\n{what}")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     limit = far_limit(table[quantity.name], quantity)
@@ -273,16 +181,16 @@ def _slice_panel(
 
 
 def _contour(table: pd.DataFrame, quantity: Quantity) -> Figure | None:
-    """The objective over pairs of numeric parameters: each trial, and the mean of its neighbourhood."""
+    """The objective over pairs of numeric parameters: each trial, and the mean of nearby trials."""
     pairs = list(islice((pair for pair in CONTOURS if _has_contour(table, pair, quantity)), MOST_CONTOURS))
     if not pairs:
         return None
-    what = "A dot is a trial, the better on top."
+    what = "Each dot is a trial; better trials are drawn on top."
     if any(len(table.dropna(subset=list(pair))) >= ENOUGH_FOR_MEANS for pair in pairs):
-        what += " Background: mean of those nearby; white: none."
+        what += " Background: mean of nearby trials; white: no trial is near."
     width = WIDTH / max(len(pairs), 2) - 0.3
     figure = titled_figure(width + 1.1, f"The {quantity.name} by two parameters\n{what}")
-    # The worst quarter has one colour, so that the others' differ.
+    # The worst quarter has one colour, so that the colours of the others differ more.
     low, high = np.quantile(table[quantity.name], [0.25, 1] if quantity.better == "higher" else [0, 0.75])
     norm = Normalize(low, high)
     panels = figure.subplots(1, len(pairs), squeeze=False)[0]
@@ -298,20 +206,20 @@ def _has_contour(table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity)
     return (
         len(own) >= FEWEST_TRIALS
         and all(own[name].nunique() > 1 for name in pair)
-        and _has_best(table[quantity.name].tolist(), quantity)
+        and has_best(table[quantity.name].tolist(), quantity)
     )
 
 
 def _contour_panel(
     axes: Axes, table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity, norm: Normalize
 ) -> PathCollection:
-    """Draws one pair; the dots, which have the colours."""
+    """Draws one pair; returns the dots, from which the colour bar is made."""
     colours: dict[str, Any] = {"cmap": "cividis" if quantity.better == "higher" else "cividis_r", "norm": norm}
     if len(table) >= ENOUGH_FOR_MEANS:
         points = table[list(pair)].to_numpy(float)
         low, size = points.min(axis=0), np.ptp(points, axis=0)
         grid = np.linspace(low - 0.08 * size, low + 1.08 * size, 200)
-        # As the colours have it, so that one very bad trial does not outweigh its neighbours.
+        # Limited like the colours, so that one very bad trial does not outweigh its neighbours.
         values = table[quantity.name].clip(norm.vmin, norm.vmax).to_numpy(float)
         means = _nearby_mean((points - low) / size, values, (grid - low) / size)
         axes.pcolormesh(*grid.T, means, shading="nearest", alpha=0.6, **colours)
@@ -340,7 +248,7 @@ def _nearby_mean(
 
 
 def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Baselines) -> Figure | None:
-    """The first objective against each other one; the trials that none beats in all objectives have their number."""
+    """The first objective against each other objective; trials on the Pareto front are circled and numbered."""
     if len(table) < 2:
         return None
     first, *others = quantities
@@ -348,7 +256,8 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Base
     front = table[undominated(values.tolist(), [quantity.better == "higher" for quantity in quantities])]
     figure = titled_figure(
         4.6,
-        "Trade-off of the objectives\ncircled, with its number: no other trial is at least as good in every objective",
+        "Trade-off between the objectives\n"
+        "Circled and numbered: no other trial is as good in every objective and better in one.",
     )
     for axes, other in zip(figure.subplots(1, len(others), squeeze=False).flat, others, strict=True):
         axes.plot(front[first.name], front[other.name], "o", color="none", markeredgecolor=INK, markersize=12)
@@ -366,6 +275,6 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Base
         axes.set_title(DIRECTION[first.better], loc="right", fontsize=SMALL)
         set_values(axes, other)
     on_front = Line2D([], [], linestyle="", marker="o", color="none", markeredgecolor=INK, markersize=12)
-    on_front.set_label("on the front")
+    on_front.set_label("on the Pareto front")
     legend_below(figure, [*legend_keys(first, Baselines({}, baselines.styles)), on_front])
     return figure

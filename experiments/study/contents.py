@@ -1,4 +1,4 @@
-"""What a study leaves in its run."""
+"""What a study records in its run: tables, charts, database, best settings, the comparison of winner and baseline."""
 
 import json
 import math
@@ -29,13 +29,13 @@ from .view import write_view
 
 
 def conclude(run: Run, ledger: Ledger, found: Results, dataset: Dataset) -> str:
-    """Saves the view and logs everything the study leaves in its run; the last part of the view's link."""
+    """Saves the view and logs all records of the study; returns the last part of the link to the view."""
     link = write_view(run, found, dataset)
     run.log(list(iter_records(ledger, found, link)))
     if findings := findings_of(found, dataset):
         words = {"runs": _runs_words(found)}
         run.log(compare.iter_records(findings, f"{run_title(found)}: confirmed", link, words))
-        # The note of the comparison gives way to the study's own.
+    # After the comparison, whose note it replaces.
     run.log([Tag(NOTE, note(found, link))])
     return link
 
@@ -46,7 +46,7 @@ def run_title(found: Results) -> str:
 
 
 def iter_records(ledger: Ledger, found: Results, link: str) -> Iterator[Record]:
-    """Tables, charts, the database or its address, the best settings, and everything for programs."""
+    """Tables, charts, the database or its address, the best settings, metrics, and `tuning.json` for programs."""
     settings = found.settings
     for name, table in (("trials", found.table), ("candidates", found.standing)):
         if len(table):
@@ -99,19 +99,15 @@ def iter_database(storage: str) -> Iterator[Record]:
 
 
 def command(options: Options, settings: TuneSettings) -> str:
-    """What trains these settings, ready to be typed."""
-    words = [f"-P {name}={shlex.quote(str(value))}" for name, value in _to_type(options, settings).items()]
+    """The command that trains these settings."""
+    given = {name: text for name, text in common_options(settings).items() if name != "data_dir"}
+    words = [f"-P {name}={shlex.quote(text)}" for name, text in (given | as_words(options)).items()]
     return " ".join(["mlflow run .", *words])
 
 
-def _to_type(options: Options, settings: TuneSettings) -> dict[str, object]:
-    by_hand = {name: text for name, text in common_options(settings).items() if name != "data_dir"}
-    return {**by_hand, **as_words(options)}
-
-
 def recipe_of(options: Options, settings: TuneSettings) -> Mapping[str, bool | int | float | str]:
-    """What a recipe would have to decide for these settings to follow from it alone."""
-    return TrainSettings.of(**{**common_options(settings), **as_words(options)}).recipe_values
+    """The values of a recipe from which these settings follow."""
+    return TrainSettings.of(**common_options(settings) | as_words(options)).recipe_values
 
 
 def for_machines(found: Results, link: str) -> dict[str, object]:
@@ -144,7 +140,7 @@ def _side_for_machines(found: Results, final: Final, side: int) -> dict[str, obj
 
 
 def note(found: Results, link: str) -> str:
-    """What the run's page shows above everything else."""
+    """The text at the top of the page of the run."""
     lines = [*found.verdict]
     if found.best:
         lines.append(f"`{command(found.best.options, found.settings)}`")
@@ -152,7 +148,7 @@ def note(found: Results, link: str) -> str:
 
 
 def findings_of(found: Results, dataset: Dataset) -> Findings | None:
-    """Winner and baseline compared like any other two variants, where there are pairs of them."""
+    """The comparison of winner and baseline as two variants; None without pairs."""
     if not found.final:
         return None
     members = [

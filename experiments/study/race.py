@@ -1,29 +1,29 @@
-"""How a study's budget is spent after the search: a race on fresh seeds, then winner and baseline on fresher ones.
+"""How the budget of a study is divided: the search, a race of the best on fresh seeds, and the pairs that decide.
 
-The best score of a search over-claims: it is the largest of many noisy numbers. So the best few are trained again with
-seeds that all of them share, the worse half is left behind after each round, and what remains meets the baseline on
-seeds that nothing was chosen by. Only those last pairs decide.
+The best score of a search is too good by chance, because it is the largest of many noisy numbers. So the best few are
+trained again with seeds that all of them share. After each round the worse half is dropped. The winner and the baseline
+are then trained with fresh seeds, used for no selection. Only these last pairs decide.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-SEARCH_SHARE = 0.6  # of the budget; the rest confirms (facts: best or equal best of the splits that were simulated)
-FINALISTS = 5  # of the search that are raced
-FEWEST_PAIRS = 3  # below which no interval can be given
+SEARCH_SHARE = 0.6  # of the budget; the best, or as good as the best, of the shares that were simulated
+FINALISTS = 5  # settings of the search that enter the race
+FEWEST_PAIRS = 3  # fewer give no interval
 LEAST_TRIALS = 15
-"""Of a study whose winner is confirmed: 60 % for the search, and three pairs of two trainings each."""
+"""The fewest trainings of a study with a confirmation: 60 % for the search, and three pairs of two trainings each."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Trainings of one stage of a study.
+    """The numbers of trainings of one stage of a study.
 
     Attributes:
-        search: trials of the search.
-        pairs: seeds with which the winner of the race and the baseline are trained, two trainings each.
+        search: trainings of the search.
         race: trainings that choose the winner.
+        pairs: seeds with which both the winner and the baseline are trained: two trainings each.
     """
 
     search: int
@@ -32,12 +32,12 @@ class Budget:
 
     @property
     def total(self) -> int:
-        """All trainings."""
+        """The number of all trainings."""
         return self.search + self.race + 2 * self.pairs
 
 
 def budget(trials: int, *, confirm: bool) -> Budget:
-    """How `trials` trainings are shared out; all of them, exactly.
+    """Divides exactly `trials` trainings into search, race and pairs.
 
     Raises:
         ValueError: too few for a confirmation.
@@ -53,21 +53,24 @@ def budget(trials: int, *, confirm: bool) -> Budget:
 
 
 def next_stage(trials: int, planned: int, *, confirm: bool) -> Budget:
-    """What brings a study of `planned` trainings to `trials`; what is too few for another confirmation is searched."""
+    """The stage that brings a study from `planned` to `trials` trainings.
+
+    If too few are left for another confirmation, all of them are search.
+    """
     left = trials - planned
     return budget(left, confirm=confirm and left >= LEAST_TRIALS)
 
 
 def confirmation(runs: int) -> tuple[int, int]:
-    """Trainings of the race, and pairs after it, of `runs`; of one left over the race gets it."""
+    """Divides `runs` trainings: the trainings of the race, and the number of pairs."""
     pairs = max(FEWEST_PAIRS, runs // 4)
     return runs - 2 * pairs, pairs
 
 
 def rounds(race: int, candidates: int) -> list[int]:
-    """How many of `candidates` each round of a race of `race` trainings begins with: half of them from round to round.
+    """The number of entrants of each round of a race with `race` trainings: half as many from round to round.
 
-    Their sum is `race`. The last round may be too short for all that are left; the best of them then runs on.
+    The sum is `race`. So the last round may be too small for all that are left; then only the best of them run.
     """
     sizes: list[int] = []
     size = candidates
@@ -78,9 +81,10 @@ def rounds(race: int, candidates: int) -> list[int]:
 
 
 def undominated(values: Sequence[Sequence[float]], higher: Sequence[bool]) -> list[bool]:
-    """Of each row whether no other is at least as good in every column and better in one: the Pareto front.
+    """For each row, whether it is on the Pareto front: no other row is as good in every column and better in one.
 
-    `higher` says of each column whether more is better.
+    Args:
+        higher: for each column, whether a higher value is better.
     """
     rows = [[value if more else -value for value, more in zip(row, higher, strict=True)] for row in values]
     return [
@@ -89,9 +93,10 @@ def undominated(values: Sequence[Sequence[float]], higher: Sequence[bool]) -> li
 
 
 def ranked(scores: Mapping[str, Sequence[float]], *, higher: bool) -> list[str]:
-    """Names, the best mean first; those with no finite score last, those with more scores before others.
+    """The names, the best first: by the number of scores, then by the mean of the finite scores.
 
-    Someone who was left behind earlier has fewer scores, and stays behind whatever their mean.
+    A candidate that was dropped early has fewer scores, and stays behind whatever its mean. NaN or infinity as the only
+    score is the worst.
     """
 
     def place(name: str) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""Places a study's workers on a Ray cluster: shares of GPUs, and a new worker for one that dies with its machine.
+"""`tune ray`: places the workers of a study on a Ray cluster, with shares of GPUs; replaces those that die.
 
 python -m experiments.tune ray --study cutout --storage postgresql://user@host/studies --workers 8 --gpus 0.5
 """
@@ -17,19 +17,20 @@ from ..errors import CannotStart, Failed
 from .addresses import StudyError, without_password
 
 if TYPE_CHECKING:
-    from .workers import Watch
+    from .watch import Watch
 
 
-RESTARTS = 100  # of one worker whose process or machine dies
-CONNECT_S = 5.0  # to wait for a cluster that does not answer
+RESTARTS = 100  # of one worker, when its process or machine dies
+CONNECT_S = 5.0  # to wait for the answer of a cluster
 LOOK_S = 1.0  # between two looks at what the workers have done
-STOP_S, ASK_AGAIN_S = 30.0, 10.0  # for workers to close their runs
-PASSED_ON = ("MLFLOW_", "PG")  # begin the names of what workers need to reach MLflow and PostgreSQL
+STOP_S = 30.0  # for workers to close their runs
+ASK_AGAIN_S = 10.0  # between two requests to stop
+PASSED_ON = ("MLFLOW_", "PG")  # beginnings of the environment variables that workers need for MLflow and PostgreSQL
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How many workers, and what of a machine each has: CPU cores, and GPUs or a share of one."""
+    """The number of workers, and the CPU cores and GPUs of each; `gpus` may be a share such as 0.5."""
 
     workers: int
     cpus: float
@@ -41,7 +42,7 @@ class Placement:
 
     @property
     def machine(self) -> dict[str, str]:
-        """The options of a training that follow."""
+        """The options of a training for such a worker: `threads` and `device`."""
         return {"threads": str(max(1, int(self.cpus))), "device": "auto" if self.gpus else "cpu"}
 
 
@@ -49,41 +50,45 @@ def refuse_without_ray() -> None:
     """Checks that Ray is installed.
 
     Raises:
-        StudyError: it is not.
+        StudyError: Ray is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray  # noqa: F401
     except ImportError:
-        raise StudyError("Ray is not installed: pip install '.[ray]'") from None
+        raise StudyError("Ray is not installed; pip install '.[ray]'") from None
 
 
 def place(study: str, storage: str, placement: Placement, address: str | None, data_dir: str) -> None:
-    """Keeps the workers running until the study owes nothing more, and tells of every training that is done.
+    """Keeps the workers running until nothing is left to do, and prints a line for every training that is done.
+
+    Args:
+        address: of the cluster, `auto`, or None for a new cluster on this machine.
 
     Raises:
-        StudyError, TrackingError: the study cannot be worked on, here or on one of the machines, which is named.
+        StudyError, TrackingError: work is not possible, here or on the named machine.
     """
     import ray
 
     from ..system.progress import shown
     from .storage import telling_of_loss
-    from .workers import Watch, reopened
+    from .tune_worker import reopened
+    from .watch import Watch
 
     ledger, settings = reopened(study, storage, {})
     refuse_silent_address(address)
     try:
         ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise StudyError(f"address={address}: no Ray cluster there ({str(error).splitlines()[0]})") from error
+        raise StudyError(f"address={address}: no Ray cluster was found there ({str(error).splitlines()[0]})") from error
     try:
         nodes = ray.nodes()  # type: ignore[no-untyped-call]
         machines = {node["NodeManagerHostname"] for node in nodes if node["Alive"]}
         refuse_local_stores(storage, os.environ["MLFLOW_TRACKING_URI"], len(machines))
         print(f"study {study}: {placement}, on {len(machines)} machine{'s' * (len(machines) > 1)}", flush=True)
         if placement.gpus > max(node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]):
-            print("no machine of the cluster has so many GPUs now: the workers wait for one", flush=True)
-        # As arguments, because Ray writes a task's environment into its logs, and with it the passwords.
+            print(f"no machine of the cluster has {placement.gpus:g} GPU; the workers wait for one", flush=True)
+        # As an argument: Ray writes the environment of a task into its logs, and the passwords with it.
         environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         machine = placement.machine | {"data_dir": data_dir}
         task = ray.remote(num_cpus=placement.cpus, num_gpus=placement.gpus, max_retries=RESTARTS)(work)
@@ -98,10 +103,10 @@ def place(study: str, storage: str, placement: Placement, address: str | None, d
 
 
 def refuse_silent_address(address: str | None) -> None:
-    """Returns where something answers at HOST:PORT, which Ray itself would try for minutes.
+    """Checks that something answers at HOST:PORT; Ray itself would try for minutes.
 
     Raises:
-        StudyError: nothing does.
+        StudyError: nothing answers.
     """
     match = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d+)", address or "")
     try:
@@ -112,14 +117,14 @@ def refuse_silent_address(address: str | None) -> None:
 
 
 def refuse_local_stores(storage: str, tracking_uri: str, machines: int) -> None:
-    """Returns where all machines reach the study and MLflow.
+    """Checks that all machines can reach the storage of the study and MLflow.
 
     Raises:
-        StudyError: one of them is a file of this machine.
+        StudyError: one of the two is a file on this machine, and there are several machines.
     """
     if machines > 1 and storage.startswith("sqlite"):
         raise StudyError(
-            f"storage={without_password(storage)}: {machines} machines cannot share a file; take PostgreSQL"
+            f"storage={without_password(storage)}: {machines} machines cannot share a file; use PostgreSQL"
         )
     if machines > 1 and tracking_uri.startswith(("sqlite", "file", "/")):
         raise StudyError(
@@ -128,20 +133,22 @@ def refuse_local_stores(storage: str, tracking_uri: str, machines: int) -> None:
 
 
 def work(study: str, storage: str, machine: Mapping[str, str], folder: str, environment: Mapping[str, str]) -> None:
-    """What Ray runs: the same worker as `tune worker`, in the project's folder of that machine.
+    """The task that Ray runs: the same worker as `tune worker`, in the folder of the project on that machine.
 
     Raises:
-        StudyError, TrackingError: with the machine's name.
+        StudyError, TrackingError: with the name of the machine.
     """
     try:
         os.chdir(folder)
     except OSError as error:
-        raise StudyError(f"worker on {socket.gethostname()}: {error}; the project has to lie there too") from None
+        raise StudyError(
+            f"worker on {socket.gethostname()}: {error}; the project must be in the same folder there"
+        ) from None
     os.environ.update(environment)
     from ..system.allocator import keep_freed_memory
     from ..tracking.lifetime import sweep_stale
     from ..tracking.store import prepare_store
-    from .workers import work_alone
+    from .tune_worker import work_alone
 
     try:
         keep_freed_memory()
@@ -154,7 +161,7 @@ def work(study: str, storage: str, machine: Mapping[str, str], folder: str, envi
 
 
 def _keep_running(start: Callable[[], Any], workers: int, watch: "Watch") -> None:
-    """Returns when all workers have found nothing more to do; cancels them on the way out, so that runs are closed."""
+    """Runs the workers until all have found nothing more to do; on an error it stops them, so that runs are closed."""
     import ray
 
     running = [start() for _ in range(workers)]
@@ -168,7 +175,7 @@ def _keep_running(start: Callable[[], Any], workers: int, watch: "Watch") -> Non
 
 
 def _stop(workers: list[Any]) -> None:
-    """Interrupts the workers, so that they close their runs; asks again, for an interrupt in a callback is lost."""
+    """Interrupts the workers, so that they close their runs; several times, because an interrupt can be lost."""
     import ray
 
     end = time.monotonic() + STOP_S
@@ -179,10 +186,10 @@ def _stop(workers: list[Any]) -> None:
 
 
 def _is_done(worker: Any) -> bool:
-    """Whether a worker that ended has done all; False where it was asked to end, as by a machine that goes down.
+    """Whether a worker ended because nothing was left to do; False if it was stopped, such as with its machine.
 
     Raises:
-        StudyError, TrackingError: it gave up.
+        StudyError, TrackingError: the worker gave up.
     """
     import ray
 
@@ -191,7 +198,7 @@ def _is_done(worker: Any) -> bool:
     except ray.exceptions.TaskCancelledError:
         return False
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        raise StudyError(f"a worker has died {RESTARTS} times; Ray's logs say why") from error
+        raise StudyError(f"a worker has died {RESTARTS} times; see the logs of Ray for the reason") from error
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CannotStart | Failed):
             raise error.cause from None

@@ -1,4 +1,4 @@
-"""What a study found: the table of its trainings, how its candidates stand, and the verdict."""
+"""What a study found: the table of its trainings, the scores of its candidates, and the verdict."""
 
 import math
 import statistics as numbers
@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from ..evidence.differences import ACCURACY, Difference, Quantity, paired_difference
 from ..evidence.sentences import sentence
 from ..settings.variants import OWN
-from .agenda import FINAL, Agenda, Candidate, part_of
+from .agenda import Agenda, Candidate
 from .ledger import Ledger, Ticket
+from .notes import FINAL, Notes
 from .settings import TuneSettings
 from .space import Options, label
 
@@ -23,61 +24,60 @@ _STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+_REPEATED = "to be repeated"
+OPEN_STATES = (_STATES[TrialState.RUNNING], _STATES[TrialState.WAITING], _REPEATED)
+"""States of trainings in the table that may still change."""
 
 
 def quantity(goal: str, direction: str) -> Quantity:
-    """What statements and charts need to know of an objective: `cam/layer3/focus` is "focus of layer3"."""
+    """An objective as sentences and charts describe it: `cam/layer3/focus` becomes "focus of layer3"."""
     _, *layer, measure = goal.split("/")
     name = f"{measure} of {'/'.join(layer)}" if layer else f"validation {measure}"
     return Quantity(name, "higher" if direction == "maximize" else "lower", share=measure == "accuracy")
 
 
 def trials(ledger: Ledger, goals: Sequence[str]) -> pd.DataFrame:
-    """A row for each ticket: what was trained, with which seed, how often it was begun, what came of it."""
-    rows = [_row(ticket, goals) for study in (ledger.search, ledger.confirmation) for ticket in ledger.tickets(study)]
+    """A row for each ticket: its settings and seed, the number of attempts, the state and the values."""
+    rows = [_row(ticket, goals) for study in ledger.parts for ticket in ledger.tickets(study)]
     table = pd.DataFrame(rows)
     if rows:
-        table["seed"] = table["seed"].astype("Int64")  # a ticket that has none yet would make floats of all
+        table["seed"] = table["seed"].astype("Int64")  # a ticket without a seed would turn all into floats
     return table
 
 
 def _row(ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
-    trial = ticket.result
-    attrs = trial.user_attrs
-    options: Options = attrs.get("options", {})
-    values = trial.values if trial.state == TrialState.COMPLETE else [math.nan] * len(goals)
-    state = _STATES.get(
-        trial.state, "failed" if "error" in attrs else "given up" if ticket.given_up else "to be repeated"
-    )
+    trial, notes = ticket.result, Notes.of(ticket.result)
+    options: Options = notes.options or {}
+    failed = "failed" if notes.error else "given up" if ticket.given_up else _REPEATED
     return {
-        "part": part_of(attrs),
+        "part": notes.part,
         "ticket": ticket.number,
-        "name": attrs.get("candidate") or attrs.get("baseline") or f"trial {ticket.number}",
+        "name": notes.name,
         "holes": label(options) if options else "",
-        "seed": attrs.get("seed"),
-        **dict(zip(goals, values, strict=True)),
-        "test/accuracy": attrs.get("metrics", {}).get("test/accuracy", math.nan),
-        "train_s": attrs.get("metrics", {}).get("time/train_s", math.nan),
-        "state": state,
+        "seed": notes.seed,
+        **dict(zip(goals, trial.values if ticket.completed else [math.nan] * len(goals), strict=True)),
+        "test/accuracy": notes.metrics.get("test/accuracy", math.nan),
+        "train_s": notes.metrics.get("time/train_s", math.nan),
+        "state": _STATES.get(trial.state, failed),
         "attempts": len(ticket.attempts),
-        "reused": bool(attrs.get("reused", False)),
-        "run": attrs.get("run", ""),
-        "error": attrs.get("error", ""),
+        "reused": notes.reused,
+        "run": notes.run or "",
+        "error": notes.error or "",
     } | {name: str(value) for name, value in options.items()}
 
 
 Sides = tuple[tuple[float, ...], tuple[float, ...]]
-"""Of each seed a value of the winner, and one of the baseline."""
+"""The values of the winner and those of the baseline, one for each seed."""
 
 
 @dataclass(frozen=True)
 class Final:
-    """The pairs that decide, one or more: the last stage's winner and the baseline, both with the same fresh seeds.
+    """The pairs that decide, one or more: the winner and the baseline of the last stage, with the same fresh seeds.
 
     Attributes:
-        goals: of each objective its values, one for each seed: the winner's and the baseline's.
-        test: the same of the accuracy on the test images.
-        runs: MLflow run ids of each seed, winner's and baseline's.
+        goals: for each objective, its values.
+        test: the accuracy on the test images.
+        runs: MLflow run ids of the winner and those of the baseline, one for each seed.
     """
 
     winner: Candidate
@@ -89,18 +89,26 @@ class Final:
 
     @property
     def goal(self) -> Sides:
-        """Those of the objective that winners are chosen by."""
+        """The values of the objective that chooses the winner."""
         return self.goals[0]
 
     @property
     def sides(self) -> tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]:
-        """Name and run ids of the baseline, then of the winner: the order of a comparison."""
+        """Name and run ids of the baseline, then of the winner, as a comparison orders them."""
         return (OWN, self.runs[1]), (self.winner.name, self.runs[0])
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that follows from a study's ledger."""
+    """What follows from the ledger of a study.
+
+    Attributes:
+        table: of all trainings, as `trials` makes it.
+        candidates: all settings of the search.
+        raced: scores in the race of the last stage, by the name of the candidate.
+        final: the pairs of the last stage that has any.
+        confirmations: how many stages have completed confirmation trainings.
+    """
 
     settings: TuneSettings
     table: pd.DataFrame
@@ -111,40 +119,40 @@ class Results:
 
     @property
     def goal(self) -> Quantity:
-        """The objective that winners are chosen by."""
+        """The objective that chooses the winner."""
         return quantity(self.settings.goals[0], self.settings.directions[0])
 
     @property
     def higher(self) -> bool:
-        """Whether more of it is better."""
+        """Whether a higher value of this objective is better."""
         return self.settings.directions[0] == "maximize"
 
     @property
     def best(self) -> Candidate | None:
-        """What came out: the winner of the race, else the best of the search; None where nothing completed."""
+        """The winner of the race, else the best of the search; None if no trial completed."""
         return self.final.winner if self.final else self.best_of_search
 
     @property
     def best_of_search(self) -> Candidate | None:
-        """The best search score."""
+        """The candidate with the best search score."""
         scored = [candidate for candidate in self.candidates if candidate.search_scores]
         pick = max if self.higher else min
         return pick(scored, key=lambda one: one.search_score) if scored else None
 
     @property
     def gain(self) -> Difference | None:
-        """The winner's confirmed score minus the baseline's, seed by seed."""
+        """The confirmed score of the winner minus that of the baseline, seed by seed."""
         return paired_difference(*self.final.goal) if self.final else None
 
     @property
     def shown(self) -> bool:
-        """Whether the winner may be announced: the interval of its gain lies on the better side of zero."""
+        """Whether the winner is announced: the interval of its gain lies on the better side of zero."""
         gain = self.gain
         return gain is not None and gain.shown and (gain.mean > 0) == self.higher
 
     @property
     def over_claim(self) -> float | None:
-        """By how much the winner's search score was better than what fresh seeds confirm, in the objective's unit."""
+        """How much better the search score of the winner was than its confirmed score, in the unit of the objective."""
         if not self.final or not self.final.winner.search_scores:
             return None
         excess = self.final.winner.search_score - numbers.fmean(self.final.goal[0])
@@ -152,26 +160,23 @@ class Results:
 
     @property
     def verdict(self) -> list[str]:
-        """What may be concluded, in sentences."""
+        """The conclusions, in sentences."""
         best, own = self.best, f"{OWN} ({label(self.settings.own_holes)})"
         if best is None:
-            return ["No trial of the search completed: there is nothing to conclude."]
+            return ["No trial of the search completed, so there is no conclusion."]
         name = f"{best.name} ({label(best.options)})"
         gain = self.gain
-        if gain is None:
+        if gain is None or self.final is None:
             score = written(best.search_score, self.goal)
             return [
-                f"{name} has the best search score, {self.goal.name} {score} with {_seeds(best.search_scores)}. "
-                "It is not confirmed: the best of many noisy scores is too good by chance. Nothing is shown."
+                f"{name} has the best search score: {self.goal.name} {score} with {_seeds(best.search_scores)}. "
+                "It is not confirmed, and the best of many noisy scores is too good by chance: no conclusion yet."
             ]
-        words = [sentence(name, own, gain, self.goal)]
-        if not self.shown:
-            words.insert(0, f"No setting was shown to be better than {own}.")
-        words.append(self._claim(best))
-        assert self.final
+        words = [] if self.shown else [f"No setting was shown to be better than {own}."]
+        words += [sentence(name, own, gain, self.goal), self._claim(best, self.final)]
         if self.confirmations > 1:
             words.append(
-                f"It is the study's confirmation number {self.confirmations}, each with its own chance to be wrong."
+                f"This is confirmation number {self.confirmations} of the study; each has its own chance to be wrong."
             )
         further = list(zip(self.settings.goals, self.settings.directions, self.final.goals, strict=True))[1:]
         for goal, direction, values in further:
@@ -180,28 +185,26 @@ class Results:
             words.append(f"{which}, in the same pairs: {said}")
         if all(map(math.isfinite, [*self.final.test[0], *self.final.test[1]])):
             on_test = sentence(name, own, paired_difference(*self.final.test), ACCURACY)
-            words.append(f"On the test images, by which nothing was chosen: {on_test}")
+            words.append(f"On the test images, used for no selection: {on_test}")
         return words
 
-    def _claim(self, best: Candidate) -> str:
-        assert self.final
-        confirmed = written(numbers.fmean(self.final.goal[0]), self.goal)
-        spread = f" ± {written(numbers.stdev(self.final.goal[0]), self.goal)}" if len(self.final.seeds) > 1 else ""
-        start = f"Confirmed {self.goal.name} {confirmed}{spread} ({_seeds(self.final.seeds)})"
+    def _claim(self, best: Candidate, final: Final) -> str:
+        """The confirmed score, and whether the search score was better."""
+        confirmed = written(numbers.fmean(final.goal[0]), self.goal)
+        spread = f" ± {written(numbers.stdev(final.goal[0]), self.goal)}" if len(final.seeds) > 1 else ""
+        start = f"Confirmed {self.goal.name}: {confirmed}{spread} ({_seeds(final.seeds)})"
         over = self.over_claim
         if over is None:
             return f"{start}."
         unit = " points" if self.goal.share else ""
         amount = f"{100 * abs(over):.2f}" if self.goal.share else f"{abs(over):.4f}"
-        kind = (
-            f"had {'over' if over > 0 else 'under'}-claimed by {amount}{unit}" if float(amount) else "claimed the same"
-        )
-        score = written(best.search_score, self.goal)
-        return f"{start}; the search score {score} ({_seeds(best.search_scores)}) {kind}."
+        kind = f"{'better' if over > 0 else 'worse'} by {amount}{unit}" if float(amount) else "the same"
+        score = f"{written(best.search_score, self.goal)} ({_seeds(best.search_scores)})"
+        return f"{start}. The search score, {score}, was {kind}."
 
     @property
     def standing(self) -> pd.DataFrame:
-        """A row for each candidate: search score, score in the race, confirmed score, each with its n."""
+        """A row for each candidate: its scores in search, race and confirmation; mean, standard deviation and n."""
         rows = []
         for candidate in self.candidates:
             race = self.raced.get(candidate.name, ())
@@ -230,7 +233,7 @@ def _columns(what: str, scores: Sequence[float]) -> dict[str, float]:
 
 
 def written(value: float, of: Quantity) -> str:
-    """A score as sentences and tables write it."""
+    """A score as text: `91.23 %`, or `1.2500` if it is no share."""
     return f"{value:.2%}".replace("%", " %") if of.share else f"{value:.4f}"
 
 
@@ -239,11 +242,11 @@ def _seeds(several: Sequence[object]) -> str:
 
 
 def results(ledger: Ledger, settings: TuneSettings) -> Results:
-    """What the study has found so far."""
+    """The results of the study so far."""
     agenda = Agenda(ledger, settings)
     stages = [_confirmed(ledger, agenda, number) for number, stage in enumerate(ledger.stages) if stage.pairs]
     confirmed = [stage for stage in stages if stage[1]]
-    # Where the last one has no pairs yet, the one before it holds.
+    # If the last stage has no results yet, the stage before it counts.
     raced, final = (confirmed or stages or [({}, None)])[-1]
     table, candidates = trials(ledger, settings.goals), tuple(agenda.searched())
     return Results(settings, table, candidates, raced, final, len(confirmed))
@@ -258,36 +261,32 @@ def _two(sides: Iterable[T]) -> tuple[T, T]:
 
 
 def _confirmed(ledger: Ledger, agenda: Agenda, stage: int) -> tuple[dict[str, tuple[float, ...]], Final | None]:
-    """Scores of the stage's race by candidate, and its final pairs."""
-    tickets = [one for one in ledger.tickets(ledger.confirmation) if one.last.user_attrs["stage"] == stage]
-    completed = [one.result for one in tickets if one.result.state == TrialState.COMPLETE]
+    """Scores of the race of a stage by candidate, and its final pairs."""
+    tickets = [one for one in ledger.tickets(ledger.confirmation) if one.notes.stage == stage and one.completed]
+    completed = [(one.result, Notes.of(one.result)) for one in tickets]
     raced: dict[str, list[float]] = {}
-    for trial in completed:
-        if trial.user_attrs["round"] != FINAL:
-            raced.setdefault(trial.user_attrs["candidate"], []).append(trial.values[0])
-    finals = {
-        (trial.user_attrs["candidate"], trial.user_attrs["seed"]): trial
-        for trial in completed
-        if trial.user_attrs["round"] == FINAL
-    }
+    for trial, notes in completed:
+        if notes.round != FINAL:
+            raced.setdefault(notes.name, []).append(trial.values[0])
+    finals = {(notes.name, notes.seed): (trial, notes) for trial, notes in completed if notes.round == FINAL}
     searched = {candidate.name: candidate for candidate in agenda.searched()}
     names = [name for name in dict.fromkeys(name for name, _ in finals) if name != OWN]
     races = {name: tuple(scores) for name, scores in raced.items()}
     if not names:
         return races, None
     winner = names[0]
-    seeds = tuple(sorted(seed for name, seed in finals if name == winner and (OWN, seed) in finals))
+    seeds = tuple(
+        sorted(seed for name, seed in finals if name == winner and seed is not None and (OWN, seed) in finals)
+    )
     if not seeds:
         return races, None
     pairs = [[finals[name, seed] for seed in seeds] for name in (winner, OWN)]
+    places = range(len(agenda.settings.goals))
     return races, Final(
         searched[winner],
         searched[OWN],
-        tuple(
-            _two(tuple(trial.values[place] for trial in side) for side in pairs)
-            for place in range(len(agenda.settings.goals))
-        ),
-        _two(tuple(trial.user_attrs["metrics"].get("test/accuracy", math.nan) for trial in side) for side in pairs),
+        tuple(_two(tuple(trial.values[place] for trial, _ in side) for side in pairs) for place in places),
+        _two(tuple(notes.metrics.get("test/accuracy", math.nan) for _, notes in side) for side in pairs),
         seeds,
-        _two(tuple(trial.user_attrs["run"] for trial in side) for side in pairs),
+        _two(tuple(notes.run or "" for _, notes in side) for side in pairs),
     )

@@ -1,4 +1,4 @@
-"""What proposes the settings of a ticket (sampler), and what stops it early (pruner)."""
+"""Samplers, which propose the settings of a training, and pruners, which stop a training early."""
 
 import contextlib
 import copy
@@ -13,14 +13,16 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from .addresses import StudyError
+from .notes import Notes
 from .space import P_STEP, PROBABILITY, Space
 
 
 class PerTicket(optuna.samplers.BaseSampler):
-    """A sampler made afresh for each ticket from the study's seed and the ticket's number.
+    """A sampler that is made anew for each ticket, from the seed of the study and the number of the ticket.
 
-    One that is made once repeats its first proposals after every restart. With `together` it is given those parameters
-    to propose together, and of the trials those that have them all: for samplers that know no conditions.
+    A sampler that is made once would repeat its first proposals after every restart. `together` is for samplers that
+    do not support conditional parameters: they propose these parameters together, and learn from the trials that have
+    all of them.
     """
 
     def __init__(
@@ -37,12 +39,12 @@ class PerTicket(optuna.samplers.BaseSampler):
             return self._make(seed)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Makes the sampler of this trial's ticket."""
-        self._inner = self._made((self._seed * 100_003 + trial.user_attrs.get("ticket", 0)) % 2**32)
+        """Makes the sampler for the ticket of this trial."""
+        self._inner = self._made((self._seed * 100_003 + (Notes.of(trial).ticket or 0)) % 2**32)
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler of the ticket, where nothing is to be proposed together."""
+        """The parameters to propose together; without any, as the sampler of the ticket."""
         if self._together is not None:
             return dict(self._together)
         return self._inner.infer_relative_search_space(study, trial)
@@ -54,8 +56,9 @@ class PerTicket(optuna.samplers.BaseSampler):
         if self._together is None:
             return self._inner.sample_relative(study, trial, search_space)
         trial = copy.copy(trial)
-        # CMA-ES draws by it, and dead attempts have numbers too.
-        trial.number = trial.user_attrs.get("ticket", trial.number)
+        # CMA-ES draws by the number; the trials of Optuna also count dead attempts.
+        if (ticket := Notes.of(trial).ticket) is not None:
+            trial.number = ticket
         return self._inner.sample_relative(_TrialsWith(study, search_space), trial, search_space)  # type: ignore[arg-type]
 
     def sample_independent(
@@ -72,7 +75,7 @@ class PerTicket(optuna.samplers.BaseSampler):
 
 
 class _TrialsWith:
-    """A study whose finished trials are those that have all of these parameters."""
+    """A study that shows only those finished trials that have all of these parameters."""
 
     def __init__(self, study: optuna.Study, names: Iterable[str]) -> None:
         self._of, self._names = study, set(names)
@@ -86,7 +89,7 @@ class _TrialsWith:
 
 
 def with_holes(space: Space) -> dict[str, BaseDistribution]:
-    """The parameters of a setting that has holes; those with one value alone are left out."""
+    """The parameters of settings with holes, without those that have only one value."""
     found: dict[str, BaseDistribution] = {}
     for name, values in space.axes().items():
         if isinstance(values[0], str):
@@ -99,7 +102,7 @@ def with_holes(space: Space) -> dict[str, BaseDistribution]:
 
 
 def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler of that name, made afresh for every ticket.
+    """The sampler with this name, made anew for every ticket.
 
     Raises:
         StudyError: it needs a package that is not installed.
@@ -108,28 +111,28 @@ def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
         try:
             importlib.import_module("cmaes")
         except ImportError:
-            raise StudyError("sampler=cmaes: needs the package cmaes: pip install cmaes") from None
+            raise StudyError("sampler=cmaes: needs the package cmaes; pip install cmaes") from None
     makers: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
         "tpe": lambda own: optuna.samplers.TPESampler(seed=own),
         "gp": lambda own: optuna.samplers.GPSampler(seed=own),
         "random": lambda own: optuna.samplers.RandomSampler(seed=own),
-        # The tickets of these two have their settings already: Optuna's own leaves out what is enqueued, and takes the
-        # settings of a hole that is not there for different points.
+        # The agenda decides the settings of these two. Optuna's own samplers leave out what is enqueued, and count
+        # the settings of holes that do not exist as different points.
         "grid": lambda own: optuna.samplers.RandomSampler(seed=own),
         "brute_force": lambda own: optuna.samplers.RandomSampler(seed=own),
-        # A sequence is one as long as all tickets share its seed.
+        # All tickets need the same seed, or their points would not belong to one sequence.
         "qmc": lambda own: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
         "cmaes": lambda own: optuna.samplers.CmaEsSampler(seed=own, warn_independent_sampling=False),
     }
     together = with_holes(space) if name in ("gp", "qmc", "cmaes") else None
-    if together and name == "cmaes":  # knows no words, and nothing with one dimension
+    if together and name == "cmaes":  # numbers only, and at least two of them
         numbers = {axis: one for axis, one in together.items() if not isinstance(one, CategoricalDistribution)}
         together = numbers if len(numbers) > 1 else {}
     return PerTicket(makers[name], seed, together)
 
 
 def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
-    """The pruner of that name; all wait for two thirds of the epochs, before which the strong holes trail behind."""
+    """The pruner with this name. All wait for two thirds of the epochs, because strong holes learn slowly at first."""
     warm_up = max(1, round(2 / 3 * epochs))
     with experimental():
         if name == "median":
@@ -145,7 +148,7 @@ def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
 
 @contextlib.contextmanager
 def experimental() -> Iterator[None]:
-    """Optuna warns of what its next version may change; this one is pinned."""
+    """A context without Optuna's warnings about features that may change: its version is pinned."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield

@@ -1,4 +1,4 @@
-"""The settings of a study of the Cutout holes, and what follows from them before anything is trained."""
+"""The options of a study of the Cutout holes: its objectives, space and baselines."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
@@ -21,11 +21,11 @@ PLACEMENTS = ("published", "inside")
 Sampler = Literal["tpe", "gp", "random", "grid", "brute_force", "qmc", "cmaes"]
 Pruner = Literal["none", "median", "hyperband", "successive_halving", "patient"]
 HOLE_OPTIONS = ("cutout", HOLES, SIZE, PROBABILITY, FILL, PLACEMENT)
-"""The options of a training that a study varies; everything else is the same in all of its trials."""
+"""The options of a training that a study varies. All other options are the same in all trials."""
 
 
 NO_CUTOUT, PUBLISHED = "no cutout", "published 16 px"
-"""Names of baselines that every study has beside `OWN`."""
+"""Names of the baselines of every study, apart from `OWN`."""
 
 
 def _whole_range(text: str) -> str:
@@ -51,81 +51,96 @@ def _choices(known: tuple[str, ...]) -> Any:
     def check(text: str) -> str:
         for word in text.split(","):
             if word not in known:
-                raise ValueError(f"{word!r} is none of {', '.join(known)}{did_you_mean(word, list(known))}")
+                raise ValueError(f"{word!r} must be one of {', '.join(known)}{did_you_mean(word, list(known))}")
         if len(set(text.split(","))) < len(text.split(",")):
-            raise ValueError("names one twice")
+            raise ValueError("contains a name twice; name each once")
         return text
 
     return AfterValidator(check)
 
 
 class TuneSettings(TrainSettings):
-    """Search the Cutout holes with Optuna, then confirm the best against the baseline on fresh seeds.
+    """Search the Cutout holes with Optuna, then compare the best with the baseline on fresh seeds.
 
-    Every option of a training may be given too; it holds for all trials, those of its holes for the baseline.
-    To work for a study that runs already: python -m experiments.tune worker --help
+    You can also give every option of a training. It is the same for all trials; options of the holes are for the
+    baseline. Help for machines that work for a study which was started elsewhere:
+    python -m experiments.tune worker --help
+    python -m experiments.tune ray --help
     """
 
     command: ClassVar[str] = "python -m experiments.tune"
 
     study: Annotated[str, AfterValidator(study_name)] = Field(
-        "cutout", description="name; a study of this name carries on where it stopped"
+        "cutout", description="name of the study; a study with this name continues where it stopped"
     )
     trials: int = Field(
-        40, ge=1, le=100_000, description="trainings in all, whatever stops and starts again; 60 % search, 40 % confirm"
+        40,
+        ge=1,
+        le=100_000,
+        description="number of all trainings of the study, those that confirm the winner included: 60 % search, 40 % "
+        "confirm; interruptions do not change it",
     )
     hours: Annotated[float, Field(gt=0, le=10_000)] | Literal["none"] = Field(
-        "none", description="stop searching after 60 % of this time and confirm in the rest"
+        "none",
+        description="time limit in hours: the search ends after 60 % of it, the rest is for confirming the winner",
     )
     workers: int = Field(1, ge=1, le=256, description="processes on this machine, which share its cores")
     storage: str = Field(
         "sqlite:///studies.db",
-        description="where the study is kept: sqlite:///FILE, or postgresql://USER@HOST/DATABASE for several machines "
-        "(password in PGPASSWORD or ~/.pgpass)",
+        description="where the study is stored: sqlite:///FILE, or postgresql://USER@HOST/DATABASE for many machines "
+        "(put the password in PGPASSWORD or ~/.pgpass)",
     )
-    confirm: bool = Field(True, description="train the best again with fresh seeds, and judge against the baseline")
+    confirm: bool = Field(
+        True, description="train the best settings again with fresh seeds, and compare the winner with the baseline"
+    )
     objective: Annotated[str, AfterValidator(checked_objective)] = Field(
         "val/accuracy",
-        description="what is searched for, on validation images: val/accuracy, val/loss or cam/<layer>/<measure>",
+        description="what the search improves, on validation images: val/accuracy, val/loss or cam/<layer>/<measure>",
     )
     objectives: Annotated[str, AfterValidator(checked_objectives)] = Field(
-        NONE, description="several instead, such as val/accuracy,cam/layer3/focus: gives a Pareto front"
+        NONE,
+        description="two or three objectives instead, such as val/accuracy,cam/layer3/focus; they give a Pareto front",
     )
-    sampler: Sampler = Field("tpe", description="what proposes settings")
+    sampler: Sampler = Field("tpe", description="the method that proposes settings")
     pruner: Pruner = Field(
-        "none", description="what stops bad trials early, which can destroy the result: strong holes learn slowly"
+        "none",
+        description="the method that stops bad trials early; this can spoil the result: strong holes learn slowly",
     )
     baselines: str = Field(
         NONE, min_length=1, description="more settings to try first, such as 'small: cutout=true cutout_size=8; ...'"
     )
     space_holes: Annotated[str, AfterValidator(_whole_range)] = Field(
-        "0-4", description="holes of an image; 0: no Cutout"
+        "0-4", description="number of holes per image, as a range; 0 means no Cutout"
     )
     space_size: Annotated[str, AfterValidator(_share_range)] = Field(
-        "0.125-0.75", description="side of a hole as a share of the image's"
+        "0.125-0.75", description="side of a hole as a share of the image's side, as a range"
     )
-    space_shape: Literal["square", "rectangle"] = Field("square", description="rectangle: height and width apart")
+    space_shape: Literal["square", "rectangle"] = Field(
+        "square", description="shape of the holes; with rectangle, height and width differ"
+    )
     space_p: Annotated[str, AfterValidator(_share_range)] = Field(
-        "0.25-1", description=f"probability that an image gets its holes, in steps of {P_STEP}"
+        "0.25-1", description=f"probability that an image gets its holes, as a range, in steps of {P_STEP}"
     )
-    space_fill: Annotated[str, _choices(FILLS)] = Field(",".join(FILLS), description="what fills a hole")
-    space_placement: Annotated[str, _choices(PLACEMENTS)] = Field(",".join(PLACEMENTS), description="where holes lie")
-    trial_models: bool = Field(False, description="keep the model of every trial, not of the confirmed ones alone")
+    space_fill: Annotated[str, _choices(FILLS)] = Field(",".join(FILLS), description="the fills to try")
+    space_placement: Annotated[str, _choices(PLACEMENTS)] = Field(
+        ",".join(PLACEMENTS), description="the placements of holes to try"
+    )
+    trial_models: bool = Field(False, description="keep the model of every trial, not only those of confirmed trials")
     heartbeat: float = Field(
         60.0,
         ge=1,
         le=3600,
-        description="seconds between signs of life; who is silent for five times as long counts as dead",
+        description="seconds between two signs of life of a worker; a worker counts as lost after five times as long",
     )
 
     @classmethod
     def shown(cls, name: str, value: object) -> str:
-        """The value as messages may tell it: of the storage without its password."""
+        """The value as messages show it: the storage without its password."""
         return without_password(str(value)) if name == "storage" else super().shown(name, value)
 
     @property
     def goals(self) -> tuple[str, ...]:
-        """The objectives, the first being the one that winners are chosen by."""
+        """The objectives; the first one chooses the winner."""
         if self.objectives == NONE:
             return (self.objective,)
         return tuple(name.strip() for name in self.objectives.split(","))
@@ -137,7 +152,7 @@ class TuneSettings(TrainSettings):
 
     @property
     def space(self) -> Space:
-        """What is searched."""
+        """The space that is searched."""
         holes = tuple(int(part) for part in self.space_holes.split("-"))
         sizes = tuple(max(1, round(share * self.side)) for share in _shares(self.space_size))
         p = tuple(round(round(share / P_STEP) * P_STEP, 2) or P_STEP for share in _shares(self.space_p))
@@ -152,15 +167,20 @@ class TuneSettings(TrainSettings):
         )
 
     @property
+    def enumerates(self) -> bool:
+        """Whether the sampler goes through the points of the space, so that the search has an end."""
+        return self.sampler in ("grid", "brute_force")
+
+    @property
     def own_holes(self) -> Options:
-        """The holes of the training that would be done without a study: what all gains are measured against."""
+        """The holes of the training that you would do without a study. All gains are measured against it."""
         return {name: getattr(self, name) for name in HOLE_OPTIONS} if self.cutout else {"cutout": False}
 
     def baseline_options(self) -> dict[str, Options]:
-        """The settings that are tried before the search, by name, each once; the first is `OWN`.
+        """The settings that are tried first, by name, each once; the first is `OWN`.
 
         Raises:
-            SettingsError: `baselines` cannot be read.
+            SettingsError: `baselines` contains a mistake.
         """
         published = {**PUBLISHED_CUTOUT, "cutout": True}
         named: dict[str, Options] = {OWN: self.own_holes, NO_CUTOUT: {"cutout": False}}
@@ -180,7 +200,7 @@ class TuneSettings(TrainSettings):
         others = [name for name in variant.options if name not in HOLE_OPTIONS]
         if others:
             wrong = f"baselines: {variant.name}: {others[0]} is the same in all trials"
-            raise SettingsError([f"{wrong}; a baseline has {', '.join(HOLE_OPTIONS)}"])
+            raise SettingsError([f"{wrong}; a baseline may set {', '.join(HOLE_OPTIONS)}"])
         given = {name: getattr(self, name) for name in type(self).model_fields if name in TrainSettings.model_fields}
         try:
             settings = TrainSettings.of(**given | dict(variant.options))
@@ -192,7 +212,7 @@ class TuneSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> "TuneSettings":
-        # Not with the field, whose errors repeat what was typed.
+        # Not at the field: its errors would repeat what was typed.
         check_storage(self.storage)
         return self
 
@@ -200,32 +220,30 @@ class TuneSettings(TrainSettings):
     def _makes_a_study(self) -> "TuneSettings":
         if self.confirm and self.trials < LEAST_TRIALS:
             raise ValueError(
-                f"trials={self.trials}: too few for a search and a confirmation, which take {LEAST_TRIALS} or more; "
-                "add confirm=false for a search alone"
+                f"trials={self.trials}: too few for a search and a confirmation; give {LEAST_TRIALS} or more, "
+                "or add confirm=false for a search only"
             )
         if self.objectives != NONE and self.objective != "val/accuracy":
-            raise ValueError(
-                f"objective={self.objective}: objectives={self.objectives} names them; leave one of them out"
-            )
+            raise ValueError(f"objective={self.objective}: objectives={self.objectives} is given too; give only one")
         if self.objectives != NONE and self.pruner != "none":
-            raise ValueError(f"pruner={self.pruner}: cannot judge several objectives; leave out pruner or objectives")
+            raise ValueError(f"pruner={self.pruner}: works with one objective only; leave out pruner or objectives")
         if self.pruner != "none" and self.objective.startswith("cam/"):
-            raise ValueError(f"pruner={self.pruner}: maps are measured after the last epoch alone; leave out pruner")
+            raise ValueError(f"pruner={self.pruner}: maps are measured only after the last epoch; leave out pruner")
         if self.sampler == "cmaes" and self.objectives != NONE:
-            raise ValueError("sampler=cmaes: knows one objective alone; take tpe or gp, or leave out objectives")
+            raise ValueError("sampler=cmaes: works with one objective only; take tpe or gp, or leave out objectives")
         if not self.holdout:
             raise ValueError("holdout=false: leaves no validation images to search on; add holdout=true")
         for name in ("checkpoint", "resume"):
             if getattr(self, name) not in (AUTO, NONE):
-                raise ValueError(f"{name}={getattr(self, name)}: a study trains several; take auto or none")
+                raise ValueError(f"{name}={getattr(self, name)}: a study has many trainings; take auto or none")
         return self
 
     def without_effect(self) -> dict[str, str]:
-        """None: what is idle in the baseline may matter in a trial."""
+        """Empty: an option without effect in the baseline may have one in a trial."""
         return {}
 
     def definition(self) -> dict[str, str]:
-        """What makes two studies of one name the same: everything that decides what a trial is and how it is judged."""
+        """The options that make two studies of one name the same: those that decide the trials and their scores."""
         machine = {"device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"}
         own = {"study", "trials", "hours", "workers", "storage", "confirm", "trial_models", "heartbeat", "data_dir"}
         return {name: value for name, value in self.as_params().items() if name not in machine | own}

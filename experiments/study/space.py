@@ -1,9 +1,10 @@
-"""What a study of the Cutout holes searches: which holes there may be, drawn by whatever proposes them.
+"""The space that a study searches: the possible Cutout holes, and how a trial draws from them.
 
-The space is searched in pixels, of which its bounds are shares of the image's side. No Cutout is a point of it.
+Sizes are in pixels. Training without Cutout is one point of the space.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -11,17 +12,17 @@ from typing import Any, Protocol, runtime_checkable
 from ..settings.base import spelled
 
 Options = Mapping[str, Any]
-"""Options of a training, by name: those of its holes."""
+"""The options of the holes of a training, by name."""
 
 
 HOLES, SIZE, HEIGHT, WIDTH = "cutout_holes", "cutout_size", "cutout_height", "cutout_width"
 PROBABILITY, FILL, PLACEMENT = "cutout_p", "cutout_fill", "cutout_placement"
-P_STEP = 0.05  # finer differences of the probability are not worth telling apart
+P_STEP = 0.05  # finer differences of the probability do not matter
 
 
 @runtime_checkable
 class Proposes(Protocol):
-    """What proposes values one after another, as an Optuna trial does."""
+    """Proposes values one after another, such as an Optuna trial."""
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         """A whole number in [low, high]."""
@@ -41,12 +42,12 @@ class Space:
     """The holes that may be proposed.
 
     Attributes:
-        holes: least and most holes of an image; none is no Cutout.
-        sizes: least and most pixels of a hole's side.
-        rectangles: whether height and width are proposed apart; otherwise holes are squares.
-        p: least and greatest probability that an image gets its holes, multiples of `P_STEP` apart.
-        fills, placements: as `cutout_fill` and `cutout_placement` of a training.
-        side: of the images, pixels.
+        holes: smallest and largest number of holes per image; 0 means no Cutout.
+        sizes: smallest and largest side of a hole, in pixels.
+        rectangles: whether height and width are proposed separately; otherwise holes are squares.
+        p: smallest and largest probability that an image gets its holes, in steps of `P_STEP`.
+        fills, placements: values of `cutout_fill` and `cutout_placement`.
+        side: of the images, in pixels.
     """
 
     holes: tuple[int, int]
@@ -58,7 +59,7 @@ class Space:
     side: int
 
     def propose(self, trial: Proposes) -> Options:
-        """The options of a training; what no hole makes meaningless is not asked for."""
+        """The options of the holes. If there is no hole, the trial is asked for nothing else."""
         holes = trial.suggest_int(HOLES, *self.holes)
         if not holes:
             return {"cutout": False}
@@ -77,7 +78,7 @@ class Space:
         }
 
     def params_of(self, options: Options) -> dict[str, Any] | None:
-        """What would have been proposed for these options, or None where they lie outside the space."""
+        """The parameters of a trial with these options; None if the options lie outside the space."""
         if not options["cutout"]:
             return {HOLES: 0} if not self.holes[0] else None
         size = str(options[SIZE])
@@ -92,7 +93,7 @@ class Space:
         return params if all(value in axes[name] for name, value in params.items()) else None
 
     def axes(self) -> dict[str, list[Any]]:
-        """Every value that each parameter may take."""
+        """All values of each parameter."""
         low, high = self.p
         sizes = list(range(self.sizes[0], self.sizes[1] + 1))
         steps = range(round((high - low) / P_STEP) + 1)
@@ -105,7 +106,7 @@ class Space:
         }
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """The parameters of every point, as `propose` would ask for them."""
+        """The parameters of every point, as `propose` asks for them."""
         axes = self.axes()
         for holes in axes.pop(HOLES):
             others = itertools.product(*axes.values()) if holes else [()]
@@ -113,13 +114,10 @@ class Space:
 
     @property
     def points(self) -> int:
-        """How many different trainings there are in the space."""
+        """The number of different trainings in the space."""
         axes = self.axes()
         with_holes = sum(count > 0 for count in axes.pop(HOLES))
-        others = 1
-        for values in axes.values():
-            others *= len(values)
-        return with_holes * others + (self.holes[0] == 0)
+        return with_holes * math.prod(map(len, axes.values())) + (self.holes[0] == 0)
 
     def __str__(self) -> str:
         low, high = (f"{size} ({size / self.side:.3g} of the side)" for size in self.sizes)
@@ -132,7 +130,7 @@ class Space:
 
 
 def label(options: Options) -> str:
-    """The holes in a few words, such as `2 holes of 12 px, p 0.5, noise, inside`; what is as published is left out."""
+    """The holes in a few words, such as `2 holes of 12 px, p 0.5, noise, inside`; published values are left out."""
     if not options["cutout"]:
         return "no cutout"
     holes = int(options[HOLES])
@@ -146,5 +144,5 @@ def label(options: Options) -> str:
 
 
 def as_words(options: Options) -> dict[str, str]:
-    """The options with their values as `-P` and the command line spell them."""
+    """The options with their values as they are typed on the command line."""
     return {name: spelled(value) for name, value in options.items()}

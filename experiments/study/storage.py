@@ -1,4 +1,4 @@
-"""The storage of a study: Optuna's tables on SQLite or PostgreSQL, a lock for all machines, lost connections."""
+"""The storage of a study: Optuna's tables on SQLite or PostgreSQL, one lock for all machines, lost connections."""
 
 import contextlib
 import hashlib
@@ -16,25 +16,25 @@ from optuna.storages import RDBStorage
 from .addresses import StudyError, passwords, without_password
 from .sampling import experimental
 
-SILENT = 5  # heartbeats missed by a worker that counts as dead
-CONNECT_S = 5  # to wait for a database that does not answer
+SILENT = 5  # a worker that misses so many heartbeats counts as lost
+CONNECT_S = 5  # to wait for the answer of a database
 _POSTGRES = re.compile(r"^postgres(ql)?(\+psycopg)?://")
 
 
 class _Storage(RDBStorage):
-    """One whose heart goes on when a beat is lost: Optuna's thread would end, and who lives count as dead."""
+    """A storage that survives a lost heartbeat. Optuna's thread would end, and a living worker would count as lost."""
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """A sign of life, if the database takes it."""
+        """Stores a sign of life, if the database answers."""
         with contextlib.suppress(*LOST):
             super().record_heartbeat(trial_id)
 
 
 def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
-    """Optuna's tables at `sqlite:///FILE` or `postgresql://...`, made if they are not there.
+    """Opens Optuna's tables at `sqlite:///FILE` or `postgresql://...`; creates them if they do not exist.
 
     Raises:
-        StudyError: it does not answer within `CONNECT_S` seconds, or the package that speaks to it is missing.
+        StudyError: the database does not answer within `CONNECT_S` seconds, or its driver is not installed.
     """
     sqlite = address.startswith("sqlite")
     url = address if sqlite else _POSTGRES.sub("postgresql+psycopg://", address)
@@ -48,7 +48,7 @@ def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
                 engine_kwargs={"connect_args": connect} | ({} if sqlite else {"pool_pre_ping": True}),
             )
     except ImportError as error:
-        raise StudyError("storage=postgresql: needs psycopg: pip install 'psycopg[binary]'") from error
+        raise StudyError("storage=postgresql: needs psycopg; pip install 'psycopg[binary]'") from error
     except (sa.exc.SQLAlchemyError, OSError) as error:
         raise _unreachable(address, error) from None  # the cause may name the password
     if sqlite:
@@ -57,7 +57,7 @@ def open_storage(address: str, heartbeat_s: float) -> RDBStorage:
 
 
 def _lock_before_reading(storage: RDBStorage) -> None:
-    """SQLite takes the write lock when a transaction begins, or two workers read one trial as free and both take it."""
+    """Makes SQLite lock at the start of a transaction; otherwise two workers can both take a trial that they read."""
     engine = storage.engine
 
     def leave_begin_to_us(connection: Any, record: object) -> None:
@@ -68,7 +68,7 @@ def _lock_before_reading(storage: RDBStorage) -> None:
 
     sa.event.listen(engine, "connect", leave_begin_to_us)
     sa.event.listen(engine, "begin", begin)
-    engine.dispose()  # a connection is open already
+    engine.dispose()  # one connection is open already
 
 
 def _unreachable(address: str, error: Exception) -> StudyError:
@@ -81,7 +81,7 @@ def _unreachable(address: str, error: Exception) -> StudyError:
 
 
 def _reason(error: BaseException, address: str) -> str:
-    """What the database said, in one line, without the address's password as it is written there or as it is meant."""
+    """The message of the database in one line, without the password, encoded or not."""
     text = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]
     for password in passwords(address):
         text = text.replace(password, "***").replace(unquote(password), "***")
@@ -89,31 +89,31 @@ def _reason(error: BaseException, address: str) -> str:
 
 
 LOST = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
-"""What Optuna and SQLAlchemy raise when the database is gone."""
+"""Errors that Optuna and SQLAlchemy raise when the database does not answer any more."""
 
 
 def lost(address: str, error: BaseException) -> StudyError:
-    """The storage went away while the study was at work."""
+    """The error for a storage that stopped answering while the study was at work."""
     reason = _reason(error.__cause__ or error, address)
     return StudyError(
-        f"storage={without_password(address)}: was lost ({reason}); "
-        "nothing that was finished is: the same command carries on"
+        f"storage={without_password(address)}: does not answer any more ({reason}); "
+        "finished trainings are kept, and the same command continues the study"
     )
 
 
 @contextlib.contextmanager
 def telling_of_loss(address: str) -> Iterator[None]:
-    """What the database's absence raises becomes one line.
+    """Turns the errors of a lost database into one line.
 
     Raises:
-        StudyError: the storage was lost.
+        StudyError: the storage does not answer any more.
     """
     try:
         yield
     except LOST as error:
         raise lost(address, error) from None  # the cause may name the password
     except AssertionError as error:
-        # Optuna's own, in place of the error that it met before.
+        # Optuna raises this in place of the first error.
         if isinstance(error.__context__, LOST):
             raise lost(address, error.__context__) from None
         raise
@@ -124,7 +124,7 @@ _KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_cou
 
 @contextlib.contextmanager
 def lock_of(address: str) -> Iterator[None]:
-    """One process at a time, on whichever machine; free again when its holder dies.
+    """A lock for the processes of all machines; it becomes free when its holder dies.
 
     Raises:
         StudyError: PostgreSQL does not answer.
@@ -150,7 +150,7 @@ def lock_of(address: str) -> Iterator[None]:
             connect_timeout=CONNECT_S,
             **dict[str, Any](_KEEPALIVES),
         )
-        # A machine that loses its power in the middle would hold the lock for two hours, PostgreSQL's default.
+        # Otherwise a machine without power would keep the lock for two hours, the default of PostgreSQL.
         for name, value in _KEEPALIVES.items():
             connection.execute("SELECT set_config(%s, %s, false)", (f"tcp_{name}", str(value)))
         connection.execute("SELECT pg_advisory_lock(%s)", (number,))

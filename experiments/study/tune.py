@@ -1,4 +1,4 @@
-"""A study from its first ticket to its verdict: opened, worked off by one or more processes, written into its run."""
+"""A study from start to verdict: checked, opened, trained by one or more processes, recorded in its run."""
 
 import math
 import os
@@ -20,24 +20,26 @@ from ..tracking.writing import Run
 from .addresses import without_password
 from .contents import command, conclude
 from .ledger import Ledger
+from .local_workers import work_off
+from .notes import Notes
 from .race import SEARCH_SHARE, next_stage
 from .results import Results, results, written
 from .settings import TuneSettings, common_options
 from .space import as_words
 from .storage import open_storage, telling_of_loss
-from .workers import Row, work_off
+from .watch import Row
 
 
 def tune(settings: TuneSettings) -> Results:
-    """Carries the study on until it owes nothing, logs it to a run of its own, and prints the verdict.
+    """Starts or continues a study until all trainings are done, logs it to its run, and prints the verdict.
 
     Raises:
-        SettingsError, DataError, StudyError: the study cannot be started as asked; nothing is created then.
+        SettingsError, DataError, StudyError: the study cannot be started with these settings. Nothing is created then.
     """
     reporter = Printer()
     refuse_password_in_mlflow(settings)
     if not settings.storage.startswith("sqlite"):
-        open_storage(settings.storage, settings.heartbeat)  # asked first: it answers, or not, within seconds
+        open_storage(settings.storage, settings.heartbeat)  # first, because this takes seconds at most
     dataset = load_dataset(settings, reporter)
     check(settings, dataset)
     with telling_of_loss(settings.storage):
@@ -49,14 +51,14 @@ def tune(settings: TuneSettings) -> Results:
             settings.directions,
         )
         commission(ledger, settings)
-    reporter.say(f"searches {settings.space}")
+    reporter.say(f"search space: {settings.space}")
     name = f"study {settings.study}: {dataset.name}, {settings.recipe}, {' and '.join(settings.goals)}"
     tags = {"camparison.dataset": dataset.name}
     with open_run(kind="tune", name=name, tags=tags) as run, telling_of_loss(settings.storage):
         run.log(option_records(settings))
         adopt(ledger, run.id)
         work_off(ledger, settings, dataset)
-        adopt(ledger, run.id)  # what others trained meanwhile
+        adopt(ledger, run.id)  # with what other machines trained meanwhile
         found = results(ledger, settings)
         link = conclude(run, ledger, found, dataset)
     announce(found, link, run)
@@ -69,26 +71,26 @@ def definition(settings: TuneSettings, dataset: Dataset) -> dict[str, str]:
 
 
 def refuse_password_in_mlflow(settings: TuneSettings) -> None:
-    """Returns where no password is given to `mlflow run`, which writes every option into the run for all to see.
+    """Checks that no password was given to `mlflow run`, because MLflow shows every option of a run to everyone.
 
     Raises:
-        SettingsError: one is.
+        SettingsError: the storage contains a password.
     """
     shown_address = without_password(settings.storage)
     if "MLFLOW_RUN_ID" in os.environ and shown_address != settings.storage:
         raise SettingsError(
             [
                 f"storage={shown_address}: MLflow shows every -P to everyone; "
-                "change this password, delete the run, and give the new one as PGPASSWORD or in ~/.pgpass"
+                "change this password, delete the run, and put the new password in PGPASSWORD or ~/.pgpass"
             ]
         )
 
 
 def check(settings: TuneSettings, dataset: Dataset) -> None:
-    """Returns where every baseline can be trained and every objective measured.
+    """Checks that every baseline can be trained and every objective can be measured.
 
     Raises:
-        SettingsError: with the reasons.
+        SettingsError: with all problems.
     """
     problems = []
     for name, options in settings.baseline_options().items():
@@ -105,7 +107,7 @@ def check(settings: TuneSettings, dataset: Dataset) -> None:
         layer, _, measure = rest.rpartition("/")
         if rest and layer not in prepared.explaining.layers:
             there = ", ".join(prepared.explaining.layers)
-            problems.append(f"objective {goal}: layer {layer!r} is not explained; there is: {there}")
+            problems.append(f"objective {goal}: no maps are made of layer {layer!r}; take one of {there}")
         if rest and MAP_MEASURES[measure].on_object and not masks:
             problems.append(f"objective {goal}: {dataset.name} has no masks of the objects; take border")
     refuse_short_grid(settings)
@@ -114,46 +116,41 @@ def check(settings: TuneSettings, dataset: Dataset) -> None:
 
 
 def refuse_short_grid(settings: TuneSettings) -> None:
-    """Returns where the search has enough points for its budget, which a grid may not have.
+    """Checks that a grid has enough points for the search.
 
     Raises:
-        SettingsError: it has fewer.
+        SettingsError: the grid has fewer points than the search has trainings.
     """
     search = next_stage(settings.trials, 0, confirm=settings.confirm).search
     most = settings.space.points + len(settings.baseline_options())
-    if settings.sampler in ("grid", "brute_force") and search > most:
-        few = f"trials={settings.trials}: {settings.sampler} has {most} different trainings at most, and {search} are"
-        raise SettingsError([f"{few} for the search; give fewer, or a larger space"])
+    if settings.enumerates and search > most:
+        few = f"trials={settings.trials}: the search would have {search} trainings, but sampler={settings.sampler}"
+        raise SettingsError([f"{few} has at most {most} different ones; give fewer trials, or a larger space"])
 
 
 def commission(ledger: Ledger, settings: TuneSettings) -> None:
-    """Asks the study for as many trainings as the settings say, in all, and sets its clock."""
+    """Adds a stage if more trainings are asked for than the study has, and sets the time limits."""
+    hours, start = settings.hours, time.time()
     with ledger.locked():
-        # Every worker brings the address itself, which may hold a password.
-        kept = {name: text for name, text in settings.given.items() if name not in ("storage", "workers")}
-        ledger.search.set_user_attr("given", kept)
-        if settings.trials > ledger.planned:
-            ledger.add_stage(next_stage(settings.trials, ledger.planned, confirm=settings.confirm))
-        hours = settings.hours
-        start = time.time()
-        ledger.search.set_user_attr("search_until", None if hours == "none" else start + 3600 * SEARCH_SHARE * hours)
-        ledger.search.set_user_attr("until", None if hours == "none" else start + 3600 * hours)
+        if settings.trials > (planned := ledger.planned):
+            ledger.keep_stages([*ledger.stages, next_stage(settings.trials, planned, confirm=settings.confirm)])
+        ledger.note(
+            # Without the address: every worker has its own, and it may contain a password.
+            given={name: text for name, text in settings.given.items() if name not in ("storage", "workers")},
+            search_until=None if hours == "none" else start + 3600 * SEARCH_SHARE * hours,
+            until=None if hours == "none" else start + 3600 * hours,
+        )
 
 
 def adopt(ledger: Ledger, run_id: str) -> None:
-    """The study's trainings so far, and all that follow, hang below this run."""
-    ledger.parent = run_id
-    set_parent(_runs_of(ledger), run_id)
-
-
-def _runs_of(ledger: Ledger) -> list[str]:
-    attempts = [*ledger.search.get_trials(deepcopy=False), *ledger.confirmation.get_trials(deepcopy=False)]
-    own = [trial for trial in attempts if "run" in trial.user_attrs and not trial.user_attrs.get("reused")]
-    return list(dict.fromkeys(trial.user_attrs["run"] for trial in own))
+    """Puts all trainings of the study below this run in MLflow, those that follow too."""
+    ledger.note(parent_run=run_id)
+    attempts = [Notes.of(trial) for study in ledger.parts for trial in study.get_trials(deepcopy=False)]
+    set_parent(list(dict.fromkeys(notes.run for notes in attempts if notes.run and not notes.reused)), run_id)
 
 
 def announce(found: Results, link: str, run: Run) -> None:
-    """Candidates, verdict, the best settings and where to look, on the terminal."""
+    """Prints the candidates, the verdict, the best settings, and where to look."""
     console = Console(soft_wrap=True, markup=False)
     table = Columns("", "search", "race", "confirmed")
     order = found.standing.sort_values(["confirmed_n", "race_n", "search"], ascending=[False, False, not found.higher])
@@ -166,8 +163,8 @@ def announce(found: Results, link: str, run: Run) -> None:
         console.print(line, highlight=False)
     if found.best:
         words = command(found.best.options, found.settings)
-        console.print(f"\n{found.best.name} again:\n  {words}", highlight=False)
-    console.print(f"as a recipe:\n  {file_address(run, 'best.toml')}", highlight=False)
+        console.print(f"\nto train {found.best.name} again:\n  {words}", highlight=False)
+        console.print(f"the same settings as a recipe:\n  {file_address(run, 'best.toml')}", highlight=False)
     console.print(f"side by side in MLflow{ui_hint()}:\n  {ui_address(link)}", highlight=False)
     if found.final:
         console.print(f"report:\n  {file_address(run, 'report.html')}", highlight=False)

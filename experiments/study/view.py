@@ -1,4 +1,4 @@
-"""The saved view of a study in MLflow."""
+"""The saved view of a study in MLflow: pictures side by side, curves and results of its trainings."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -17,12 +17,15 @@ from .results import Results
 from .settings import HOLE_OPTIONS
 from .worker import metric_of
 
-IN_VIEW = 50  # runs in the saved view: more make it longer than MLflow keeps
-OTHERS = "#8c96a3"  # colour of what is neither baseline nor winner
+IN_VIEW = 50  # runs in the saved view; with more, MLflow does not store it
+OTHERS = "#8c96a3"  # the colour of runs that are neither baseline nor winner
 
 
 def write_view(run: Run, found: Results, dataset: Dataset) -> str:
-    """Saves the view of the study's trainings: baseline and winner first, then the search, the best first."""
+    """Saves the view and returns the last part of its link; without completed runs, that of the page of the run.
+
+    Baseline and winner come first, then the trials of the search, the best first.
+    """
     completed = found.table[found.table["state"] == "complete"] if len(found.table) else found.table
     goal = found.settings.goals[0]
     if completed.empty:
@@ -57,7 +60,7 @@ def write_view(run: Run, found: Results, dataset: Dataset) -> str:
 
 
 def _colour(found: Results) -> Callable[[str], str]:
-    """The colour of a run by its candidate, in the view: baseline and winner as in the comparison's charts."""
+    """The colour of a run by the name of its candidate: baseline and winner as in the charts of a comparison."""
     winner = {found.final.winner.name: COLOURS[1]} if found.final else {}
     own = {OWN: COLOURS[0]} | winner
     return lambda name: own.get(name, OTHERS)

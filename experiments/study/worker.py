@@ -1,6 +1,6 @@
-"""A worker of a study: takes one ticket after another until none is left.
+"""A worker of a study: it takes one ticket after another until none is left, and trains it.
 
-The same loop in one process, in several, as a task of Ray, of a SLURM array or of a Kubernetes job.
+The loop is the same in one process, in several processes, on Ray, in a SLURM array and in a Kubernetes job.
 """
 
 import contextlib
@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -30,22 +29,25 @@ from ..tracking.signals import Terminated, raise_if_asked, terminated_by_signal
 from ..training.loop import TrainingDiverged
 from ..training.predictions import predict
 from .addresses import StudyError
-from .agenda import FINAL, Agenda, Idle, part_of, seed_of
-from .ledger import Ledger, worker_name
+from .agenda import Agenda, Idle, seed_of
+from .ledger import Ledger
+from .lost_workers import LostWorkers, worker_name
+from .notes import FINAL, Notes, write
 from .settings import TuneSettings, common_options
 from .space import Options, as_words, label
 from .storage import LOST, lost, telling_of_loss
 
-IDLE_S = 2.0  # between two looks at what others do
+IDLE_S = 2.0  # between two looks at the ledger while other workers are at work
+FAILURES = 3  # trainings that fail one after another, after which a worker stops
 
 
 @dataclass
 class Worker:
-    """Trains the tickets of one study, with imports, data and caches kept warm between them.
+    """Trains the tickets of one study in one process; imports, data and caches stay loaded between them.
 
     Attributes:
         settings: of the study, with the machine options of this worker.
-        between: called after each attempt and while there is nothing to do.
+        between: is called after each attempt, and repeatedly while there is nothing to do.
     """
 
     ledger: Ledger
@@ -54,19 +56,20 @@ class Worker:
     reporter: Reporter
     between: Callable[[], None] = lambda: None
     failures: int = field(default=0, init=False)
-    """Trainings that failed one after another by no fault of their settings."""
+    """Trainings that failed one after another, for reasons other than their settings."""
 
     def __post_init__(self) -> None:
         self._agenda = Agenda(self.ledger, self.settings)
+        self._lost_workers = LostWorkers(self.ledger)
         self.ledger.proposing(self.settings)
 
     def work(self) -> None:
-        """Returns when the study owes nothing more.
+        """Trains tickets until nothing is left to do.
 
         Raises:
-            TrackingError, StudyError: the tracking store or the study's storage fails; the ticket in hand waits for its
-                next attempt.
-            Terminated: the process is asked to end; likewise.
+            TrackingError, StudyError: the tracking store or the storage of the study fails; the current ticket waits
+                for its next attempt.
+            Terminated: the process is asked to end; the current ticket waits for its next attempt.
         """
         with terminated_by_signal():
             while True:
@@ -80,10 +83,10 @@ class Worker:
                 raise_if_asked()
 
     def _take(self) -> Idle | None:
-        """One attempt at the next ticket; or why there is none."""
+        """Makes one attempt at the next ticket; returns why, if there is no ticket to take."""
         with contextlib.ExitStack() as lock:
             lock.enter_context(self.ledger.locked())
-            self.ledger.sweep()
+            self._lost_workers.sweep()
             study = self._agenda.next()
             if isinstance(study, Idle):
                 return study
@@ -91,7 +94,7 @@ class Worker:
             try:
                 study.optimize(attempt, n_trials=1, catch=(Exception,))
             except (ValueError, AssertionError, UpdateFinishedTrialError):
-                # What Optuna raises where the worker slept for so long that its ticket was given to another.
+                # Optuna raises these if the worker slept for so long that its ticket was given to another.
                 if attempt.trial is None or self.ledger.is_mine(attempt.trial):
                     raise
         if attempt.fatal:
@@ -99,7 +102,7 @@ class Worker:
         return None
 
     def attempt(self, study: optuna.Study, release: Callable[[], None]) -> "Attempt":
-        """What does the next attempt; it calls `release` when the ledger's lock is no longer needed."""
+        """The next attempt; it calls `release` when it no longer needs the lock of the ledger."""
         return Attempt(self, study, release)
 
     def settings_of(self, options: Options, seed: int) -> TrainSettings:
@@ -108,11 +111,11 @@ class Worker:
         return TrainSettings.of(**{**common_options(self.settings), **as_words(options), **own})
 
 
-FAILURES = 3  # one after another, after which a worker stops
-
-
 class Attempt:
-    """What Optuna calls with a trial: trains it and returns its values. The first thing it does is under the lock."""
+    """The objective that Optuna calls with a trial: trains the ticket and returns the values of the objectives.
+
+    Options and seed are decided under the lock of the ledger; then the lock is released.
+    """
 
     def __init__(self, worker: Worker, study: optuna.Study, release: Callable[[], None]) -> None:
         self._worker, self._study, self._release = worker, study, release
@@ -134,105 +137,104 @@ class Attempt:
         except GoesOnElsewhere:
             raise
         except (KeyboardInterrupt, Terminated) as error:
-            trial.set_user_attr("interrupted", True)
+            _note(trial, interrupted=True)
             raise KeyboardInterrupt from error
         except (TrackingError, StudyError) as error:
-            # No fault of the ticket's: it waits, and the worker stops.
-            trial.set_user_attr("interrupted", True)
+            # The training is not at fault: its ticket waits, and the worker stops.
+            _note(trial, interrupted=True)
             self.fatal = error
             raise
         except LOST as error:
             self.fatal = lost(self._worker.ledger.address, error)
-            with contextlib.suppress(*LOST):  # it may be back
-                trial.set_user_attr("interrupted", True)
+            with contextlib.suppress(*LOST):  # the database may answer again
+                _note(trial, interrupted=True)
             raise
         except Exception as error:
             self._record(trial, error)
             raise
 
     def _record(self, trial: optuna.Trial, error: Exception) -> None:
-        """The reason of a failure; where all of this machine's trainings seem to fail, the ticket waits instead."""
+        """Notes why a training failed; if all trainings of this machine seem to fail, the ticket waits instead."""
         said = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:500]
-        if not isinstance(error, TrainingDiverged | CannotStart | ValueError):  # faults of the settings
+        if not isinstance(error, TrainingDiverged | CannotStart | ValueError):  # the settings are at fault
             self._worker.failures += 1
         if self._worker.failures < FAILURES:
-            trial.set_user_attr("error", said)
+            _note(trial, error=said)
             return
-        trial.set_user_attr("interrupted", True)
+        _note(trial, interrupted=True)
         self.fatal = StudyError(
             f"{FAILURES} trainings failed one after another, the last with {said}; "
-            "mend it, and the same command carries on"
+            "remove the cause, then the same command continues the study"
         )
 
     def _decide(self, trial: optuna.Trial) -> tuple[Options, int]:
-        """The options and the seed of this attempt, written into it; the same as those of an earlier attempt."""
-        worker, attrs = self._worker, trial.user_attrs
-        trial.set_user_attr("worker", worker_name())
-        space, options = worker.settings.space, attrs.get("options")
-        if options is None or ("candidate" not in attrs and space.params_of(options)):
-            # Of baselines and second attempts too, or no sampler would know of them.
+        """Decides and notes the options and the seed of this attempt: those of an earlier attempt, if there was one."""
+        worker = self._worker
+        notes = _note(trial, worker=worker_name())
+        space, options = worker.settings.space, notes.options
+        if options is None or (notes.candidate is None and space.params_of(options)):
+            # Baselines and second attempts are proposed too, or no sampler would learn from them.
             proposed = space.propose(trial)
             options = options or proposed
-        trial.set_user_attr("options", dict(options))
-        seed = attrs["seed"] if "seed" in attrs else seed_of(worker.ledger, trial, options, worker.settings.seed)
-        trial.set_user_attr("seed", seed)
-        trial.set_user_attr("label", f"{_called(attrs)}: {label(options)}")
-        trial.set_user_attr("attempt", attrs.get("attempt", 0) + 1)
+        seed = notes.seed
+        if seed is None:
+            seed = seed_of(worker.ledger, notes, options, worker.settings.seed)
+        text = f"{notes.name}: {label(options)}"
+        write(trial, notes, options=dict(options), seed=seed, label=text, attempt=notes.attempt + 1)
         return options, seed
 
     def values(self, trial: optuna.Trial, options: Options, seed: int) -> Sequence[float]:
-        """The objectives of one training, from a finished run where there is one."""
-        worker = self._worker
-        settings = worker.settings_of(options, seed)
-        prepared = prepare(settings, name=self._name(trial, options, seed), dataset=worker.dataset)
-        found = completed_run(prepared.fingerprint, experiment_of(worker.ledger.parent))
-        if found and all(metric_of(goal) in found.metrics for goal in worker.settings.goals):
+        """The values of the objectives after one training, or from a finished run of the same training.
+
+        Raises:
+            ValueError: an objective has no finite value.
+        """
+        worker, goals = self._worker, self._worker.settings.goals
+        notes = Notes.of(trial)
+        prepared = prepare(worker.settings_of(options, seed), name=_run_name(notes, seed), dataset=worker.dataset)
+        found = completed_run(prepared.fingerprint, experiment_of(worker.ledger.notes.parent_run))
+        if found and all(metric_of(goal) in found.metrics for goal in goals):
             worker.reporter.advance(work(prepared))
-            # One that its last attempt finished, just before its worker was killed, is its own.
-            before = trial.user_attrs
-            trial.set_user_attr("reused", before.get("reused", False) or found.id != before.get("run"))
+            # The run may be that of the last attempt, whose worker was killed just after it had finished the run.
+            reused = notes.reused or found.id != notes.run
         else:
-            found = self._train(trial, prepared)
-        trial.set_user_attr("run", found.id)
-        if trial.user_attrs.get("round") == FINAL:
-            mark_confirmed(found.id, worker.ledger.name, trial.user_attrs["stage"], trial.user_attrs["candidate"])
-        trial.set_user_attr("metrics", _reported(found, worker.settings.goals))
-        values = [found.metrics.get(metric_of(goal), math.nan) for goal in worker.settings.goals]
-        for goal, value in zip(worker.settings.goals, values, strict=True):
+            found, reused = self._train(trial, notes, prepared), notes.reused
+        write(trial, notes, run=found.id, reused=reused)
+        if notes.round == FINAL:
+            assert notes.stage is not None
+            assert notes.candidate is not None
+            mark_confirmed(found.id, worker.ledger.name, notes.stage, notes.candidate)
+        write(trial, notes, metrics=_reported(found, goals))
+        values = [found.metrics.get(metric_of(goal), math.nan) for goal in goals]
+        for goal, value in zip(goals, values, strict=True):
             if not math.isfinite(value):
                 raise ValueError(f"{goal} has no value")
         return values
 
-    def _name(self, trial: optuna.Trial, options: Options, seed: int) -> str:
-        attrs = trial.user_attrs
-        if "candidate" not in attrs:
-            return f"{_called(attrs)}: {label(options)}, seed {seed}"
-        return f"{part_of(attrs)}: {attrs['candidate']} ({label(options)}), seed {seed}"
-
-    def _train(self, trial: optuna.Trial, prepared: Prepared) -> FinishedRun:
-        worker, attrs = self._worker, trial.user_attrs
+    def _train(self, trial: optuna.Trial, notes: Notes, prepared: Prepared) -> FinishedRun:
+        worker = self._worker
         tags = tags_of(prepared) | {
             STUDY: worker.ledger.name,
-            "camparison.ticket": str(attrs["ticket"]),
-            "camparison.attempt": str(attrs["attempt"]),
-            **_place(attrs),
+            "camparison.ticket": str(notes.ticket),
+            "camparison.attempt": str(notes.attempt),
+            **_place(notes),
         }
         with open_run(
             kind=TRAIN,
             name=prepared.name,
             tags=tags,
-            parent_run_id=worker.ledger.parent,
-            again=attrs.get("run"),
+            parent_run_id=worker.ledger.notes.parent_run,
+            again=notes.run,
             before_writing=lambda: self._check_mine(trial),
         ) as run:
-            trial.set_user_attr("run", run.id)
+            write(trial, notes, run=run.id)
             train_into(
                 run,
                 prepared,
                 worker.reporter,
                 lambda epoch, metrics: self._after_epoch(trial, epoch, metrics),
                 self._further,
-                keep_model=worker.settings.trial_models or "candidate" in attrs,
+                keep_model=worker.settings.trial_models or notes.candidate is not None,
             )
             self._check_mine(trial)
         finish(prepared)
@@ -242,8 +244,9 @@ class Attempt:
         raise_if_asked()
         self._check_mine(trial)
         settings, goal = self._worker.settings, self._worker.settings.goals[0]
-        finished = epoch == settings.epochs  # has cost everything
-        if settings.pruner == "none" or finished or "candidate" in trial.user_attrs or goal not in metrics:
+        if settings.pruner == "none" or goal not in metrics or Notes.of(trial).candidate is not None:
+            return
+        if epoch == settings.epochs:  # nothing can be saved any more
             return
         trial.report(metrics[goal], epoch)
         if trial.should_prune():
@@ -251,10 +254,10 @@ class Attempt:
 
     def _check_mine(self, trial: optuna.Trial) -> None:
         if not self._worker.ledger.is_mine(trial):
-            raise GoesOnElsewhere(f"ticket {trial.user_attrs['ticket']} was given to another worker")
+            raise GoesOnElsewhere(f"{Notes.of(trial).label} was given to another worker")
 
     def _further(self, prepared: Prepared, model: nn.Module) -> Iterable[Record]:
-        """Where the network looks on validation images, for objectives that ask for it."""
+        """Measures of the maps of validation images, for the objectives that need them."""
         layers = [goal.split("/")[1] for goal in self._worker.settings.goals if goal.startswith("cam/")]
         if not layers:
             return
@@ -265,25 +268,28 @@ class Attempt:
         yield Metrics(found, prepared.settings.epochs)
 
 
-def _called(attrs: Mapping[str, Any]) -> str:
-    """The baseline's name, or the ticket's."""
-    return str(attrs.get("baseline", f"trial {attrs['ticket']}"))
+def _note(trial: optuna.Trial, **changes: object) -> Notes:
+    return write(trial, Notes.of(trial), **changes)
 
 
-def _place(attrs: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that tell the part of the study, and whose settings are confirmed."""
-    part = {PART: part_of(attrs)}
-    if "candidate" not in attrs:
-        return part
-    return part | {STAGE: str(attrs["stage"]), CANDIDATE: attrs["candidate"]}
+def _run_name(notes: Notes, seed: int) -> str:
+    if notes.candidate is None:
+        return f"{notes.label}, seed {seed}"
+    return f"{notes.part}: {notes.candidate} ({label(notes.options or {})}), seed {seed}"
+
+
+def _place(notes: Notes) -> dict[str, str]:
+    """Tags: the part of the study; in a confirmation also the stage and the candidate."""
+    part = {PART: notes.part}
+    return part if notes.candidate is None else part | {STAGE: str(notes.stage), CANDIDATE: notes.candidate}
 
 
 def metric_of(goal: str) -> str:
-    """The metric of a run that an objective reads; maps are measured on validation images for it."""
+    """The metric of a run that an objective reads: `cam/...` is measured on validation images, as `val/cam/...`."""
     return f"val/{goal}" if goal.startswith("cam/") else goal
 
 
 def _reported(run: FinishedRun, goals: Sequence[str]) -> dict[str, float]:
-    """What the study's table shows of a run."""
+    """The metrics of a run that the table of the study shows."""
     names = dict.fromkeys([*map(metric_of, goals), "val/accuracy", "test/accuracy", "time/train_s"])
     return {name: run.metrics[name] for name in names if name in run.metrics}

@@ -114,7 +114,7 @@ def check_runs(store: Path, ledger: Ledger) -> None:
     studies = [run for run in runs if run.data.tags["camparison.kind"] == "tune"]
     assert [run.info.status for run in studies] == ["FINISHED", "KILLED"]  # the newest first
     parent = studies[0]
-    assert ledger.parent == parent.info.run_id
+    assert ledger.notes.parent_run == parent.info.run_id
     folder = Path(client.download_artifacts(parent.info.run_id, "trials.csv", str(store)))
     table = pd.read_csv(folder).set_index("ticket")
     by_id = {run.info.run_id: run for run in runs}

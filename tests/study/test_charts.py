@@ -162,7 +162,7 @@ def test_the_course_has_each_trial_by_ticket_the_best_so_far_and_the_baselines(
     )
     assert axes.get_ylabel() == "validation accuracy (%)"
     assert "no cutout: 65.00 %" in texts(figure)
-    assert "in the end trial 2: some holes: 80.00 %" in texts(figure)
+    assert "at the end trial 2: some holes: 80.00 %" in texts(figure)
 
 
 def test_where_lower_is_better_the_best_is_the_lowest(figures: Callable[..., dict[str, Figure]]) -> None:

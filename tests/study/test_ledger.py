@@ -23,7 +23,9 @@ from optuna.trial import TrialState
 from experiments.settings.variants import OWN
 from experiments.study.addresses import StudyError, without_password
 from experiments.study.agenda import Agenda, Idle
-from experiments.study.ledger import ATTEMPTS, Ledger, worker_name
+from experiments.study.ledger import ATTEMPTS, Ledger
+from experiments.study.lost_workers import LostWorkers, worker_name
+from experiments.study.notes import Notes, write
 from experiments.study.race import Budget
 from experiments.study.settings import Sampler, TuneSettings
 from experiments.study.space import Options, label
@@ -68,6 +70,12 @@ def running(ledger: Ledger, **attrs: object) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that nobody gives signs of life for it is the point
         return ledger.search.ask().number
+
+
+def sweep(ledger: Ledger) -> None:
+    """Looks once for workers that are gone."""
+    with ledger.locked():
+        LostWorkers(ledger).sweep()
 
 
 def dead_process() -> tuple[int, str]:
@@ -226,24 +234,21 @@ def test_an_attempt_without_a_worker_was_killed_when_it_was_claimed(storage: str
     """Its worker signs while it holds the lock: whoever has the lock and sees no name knows that it is dead."""
     ledger = opened(settings_of(storage))
     number = running(ledger)
-    with ledger.locked():
-        ledger.sweep()
+    sweep(ledger)
     assert ledger.search.get_trials()[number].state == TrialState.FAIL
 
 
 def test_a_dead_worker_of_this_machine_is_noticed_at_once(storage: str) -> None:
     ledger = opened(settings_of(storage, heartbeat=3600))
     number = running(ledger, worker=json.dumps([here(), *dead_process()]))
-    with ledger.locked():
-        ledger.sweep()
+    sweep(ledger)
     assert ledger.search.get_trials()[number].state == TrialState.FAIL
 
 
 def test_a_living_worker_is_left_alone(storage: str) -> None:
     ledger = opened(settings_of(storage))
     number = running(ledger, worker=worker_name())
-    with ledger.locked():
-        ledger.sweep()
+    sweep(ledger)
     assert ledger.search.get_trials()[number].state == TrialState.RUNNING
 
 
@@ -251,14 +256,15 @@ def test_a_worker_of_another_machine_that_never_gave_a_sign_of_life_counts_as_de
     settings = settings_of(sqlite(tmp_path))
     ledger = opened(settings)
     number = running(ledger, worker=json.dumps(["elsewhere", 1, "1"]))
+    lost = LostWorkers(ledger)
     with ledger.locked():
-        ledger.sweep()
+        lost.sweep()
     assert ledger.search.get_trials()[number].state == TrialState.RUNNING
     end = time.monotonic() + 60
     while ledger.search.get_trials()[number].state == TrialState.RUNNING and time.monotonic() < end:
         time.sleep(0.5)
         with ledger.locked():
-            ledger.sweep()
+            lost.sweep()
     assert ledger.search.get_trials()[number].state == TrialState.FAIL
 
 
@@ -343,16 +349,17 @@ def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
 def test_a_request_to_end_is_no_death_whenever_it_comes(tmp_path: Path, when: signal.Signals) -> None:
     """`tune` ends its workers so; they are asked at every moment of an attempt."""
     settings = settings_of(sqlite(tmp_path), trials=400, confirm=False)
-    opened(settings)
+    ledger = opened(settings)
     draw = random.Random(1)
     for _ in range(15):
+        before = len(ledger.search.get_trials())
         pid = child(lambda: work(settings, with_attempt(Slow)))
-        time.sleep(draw.uniform(0.3, 1.0))
+        while len(ledger.search.get_trials()) < before + 2:  # the first attempt is over, another has begun
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 0.4))
         os.kill(pid, when)
         end_of(pid)
-    ledger = opened(settings)
-    with ledger.locked():
-        ledger.sweep()
+    sweep(ledger)
     assert TrialState.RUNNING not in states(ledger)
     assert not any(ticket.given_up for ticket in ledger.tickets(ledger.search))
     assert states(ledger)[TrialState.COMPLETE] > 0
@@ -425,7 +432,7 @@ class Outage(ToyAttempt):
 
     def values(self, trial: optuna.Trial, options: Options, seed: int) -> list[float]:
         if trial.user_attrs["ticket"] == 1 and trial.user_attrs["attempt"] == 1:
-            connection = self._worker.ledger._storage.engine.connect()  # one that is in use breaks
+            connection = self._worker.ledger.storage.engine.connect()  # one that is in use breaks
             self.server.restart()
             connection.exec_driver_sql("SELECT 1")
         return super().values(trial, options, seed)
@@ -450,13 +457,13 @@ def test_that_the_database_is_away_is_no_fault_of_the_ticket(postgres: Postgres)
 
 def test_a_study_with_another_space_is_refused_in_one_line(storage: str) -> None:
     opened(settings_of(storage))
-    with pytest.raises(StudyError, match=r"^study=toy: is there already with space_holes=0-4, not 0-2; .*NAME$"):
+    with pytest.raises(StudyError, match=r"^study=toy: exists already with space_holes=0-4, not 0-2; .*NAME$"):
         opened(settings_of(storage, space_holes="0-2"))
     assert states(opened(settings_of(storage))) == {}
 
 
 def test_a_study_that_is_not_there_is_refused_in_one_line(storage: str) -> None:
-    with pytest.raises(StudyError, match=r"^study=toy: there is none in .*mlflow run"):
+    with pytest.raises(StudyError, match=r"^study=toy: .* contains no study with this name; .*mlflow run"):
         Ledger("toy", storage, 1.0)
 
 
@@ -523,7 +530,7 @@ def test_an_address_is_shown_without_its_password(given: str, shown: str) -> Non
 def test_no_password_is_written_into_the_study(tmp_path: Path) -> None:
     ledger = opened(settings_of(sqlite(tmp_path)))
     commission(ledger, TuneSettings.of(storage=f"postgresql://me:{PASSWORD}@host/db", trials=24))
-    assert ledger.search.user_attrs["given"] == {"trials": "24"}
+    assert ledger.notes.given == {"trials": "24"}
 
 
 def test_the_own_setting_is_the_first_ticket(tmp_path: Path) -> None:
@@ -585,7 +592,7 @@ def test_when_the_time_is_up_the_search_ends_and_what_it_leaves_is_confirmed(tmp
     hand = worker(ledger, settings)
     for _ in range(5):
         hand._take()
-    ledger.search.set_user_attr("search_until", time.time() - 1)
+    ledger.note(search_until=time.time() - 1)
     hand.work()
     assert ledger.stages[0].search == 5
     assert ledger.stages[0].pairs >= 3
@@ -599,7 +606,7 @@ def test_time_ends_the_search_of_every_stage_and_no_stage_gets_less_than_nothing
     ledger = opened(more)
     hand = worker(ledger, more)
     hand._take()
-    ledger.search.set_user_attr("search_until", time.time() - 1)
+    ledger.note(search_until=time.time() - 1)
     hand.work()
     assert ledger.stages == [Budget(1, 0, 0), Budget(0, 0, 0)]
 
@@ -615,8 +622,8 @@ def test_after_the_time_a_worker_waits_for_pairs_that_others_have_in_hand(tmp_pa
     assert found is ledger.confirmation
     with pytest.warns(UserWarning, match="Heartbeat"):
         taken = ledger.confirmation.ask()
-    taken.set_user_attr("worker", worker_name())
-    ledger.search.set_user_attr("until", time.time() - 1)
+    write(taken, Notes.of(taken), worker=worker_name())
+    ledger.note(until=time.time() - 1)
     assert agenda.next() is Idle.WAIT
     ledger.confirmation.tell(taken, 0.5)
     assert agenda.next() is Idle.DONE
@@ -631,7 +638,7 @@ def test_a_lost_database_is_told_in_one_line_also_where_optuna_raises_something_
         finally:
             raise AssertionError("Should not reach.")
 
-    with pytest.raises(StudyError, match="was lost") as told, telling_of_loss(address):
+    with pytest.raises(StudyError, match="does not answer any more") as told, telling_of_loss(address):
         as_optuna_does()
     assert "secret" not in str(told.value)
     with pytest.raises(AssertionError, match="of our own"), telling_of_loss(address):
@@ -645,4 +652,4 @@ def test_a_lost_sign_of_life_does_not_end_the_heart(tmp_path: Path, monkeypatch:
         raise sa.exc.OperationalError("INSERT", {}, Exception("gone"))
 
     monkeypatch.setattr(optuna.storages.RDBStorage, "record_heartbeat", gone)
-    ledger._storage.record_heartbeat(0)
+    ledger.storage.record_heartbeat(0)

@@ -51,17 +51,17 @@ def test_a_gain_that_the_seeds_agree_on_is_shown(tmp_path: Path) -> None:
         "accuracy (95 % interval 1.26 to 3.74, 3 seeds)."
     )
     assert claim == (
-        "Confirmed validation accuracy 82.50 % ± 0.50 % (3 seeds); "
-        "the search score 83.00 % (1 seed) had over-claimed by 0.50 points."
+        "Confirmed validation accuracy: 82.50 % ± 0.50 % (3 seeds). "
+        "The search score, 83.00 % (1 seed), was better by 0.50 points."
     )
-    assert on_test.startswith("On the test images, by which nothing was chosen: published 16 px")
+    assert on_test.startswith("On the test images, used for no selection: published 16 px")
 
 
 def test_a_gain_that_the_seeds_do_not_agree_on_is_not_shown(tmp_path: Path) -> None:
     _, _, found = worked_off(tmp_path, published_gains(0.02, -0.02, 0.015))
     assert not found.shown
     assert found.verdict[0] == f"No setting was shown to be better than {OWN} (no cutout)."
-    assert "over-claimed by 2.50 points" in found.verdict[2]
+    assert "was better by 2.50 points" in found.verdict[2]
     assert found.over_claim == pytest.approx(0.025)
 
 
@@ -76,12 +76,12 @@ def test_a_loss_shown_is_no_gain(tmp_path: Path) -> None:
 def test_a_search_may_claim_too_little(tmp_path: Path) -> None:
     _, _, found = worked_off(tmp_path, published_gains(0.02, 0.03, 0.025, claimed=0.01))
     assert found.over_claim == pytest.approx(-0.015)
-    assert found.verdict[1].endswith("the search score 81.00 % (1 seed) had under-claimed by 1.50 points.")
+    assert found.verdict[1].endswith("The search score, 81.00 % (1 seed), was worse by 1.50 points.")
 
 
 def test_a_search_that_claims_what_is_confirmed(tmp_path: Path) -> None:
     _, _, found = worked_off(tmp_path, published_gains(0.02, 0.03, 0.025, claimed=0.025))
-    assert found.verdict[1].endswith("the search score 82.50 % (1 seed) claimed the same.")
+    assert found.verdict[1].endswith("The search score, 82.50 % (1 seed), was the same.")
 
 
 def test_less_loss_is_better(tmp_path: Path) -> None:
@@ -96,14 +96,13 @@ def test_less_loss_is_better(tmp_path: Path) -> None:
     assert found.best.name == PUBLISHED
     assert found.over_claim == pytest.approx(0.1)
     assert found.verdict[1] == (
-        "Confirmed validation loss 1.2500 ± 0.0500 (3 seeds); the search score 1.1500 (1 seed) had over-claimed by "
-        "0.1000."
+        "Confirmed validation loss: 1.2500 ± 0.0500 (3 seeds). The search score, 1.1500 (1 seed), was better by 0.1000."
     )
 
 
 def test_no_trial_completed(tmp_path: Path) -> None:
     ledger, _, found = worked_off(tmp_path, lambda options, seed: ValueError("out of memory"))
-    assert found.verdict == ["No trial of the search completed: there is nothing to conclude."]
+    assert found.verdict == ["No trial of the search completed, so there is no conclusion."]
     assert (found.best, found.gain, found.shown, found.over_claim) == (None, None, False, None)
     assert set(found.table["state"]) == {"failed"}
     assert set(found.table["error"]) == {"ValueError: out of memory"}
@@ -116,8 +115,8 @@ def test_no_trial_completed(tmp_path: Path) -> None:
 def test_a_search_alone_shows_nothing(tmp_path: Path) -> None:
     ledger, _, found = worked_off(tmp_path, published_gains(), confirm=False, trials=3, epochs=3)
     assert found.verdict == [
-        "published 16 px (1 hole of 16 px) has the best search score, validation accuracy 83.00 % with 1 seed. "
-        "It is not confirmed: the best of many noisy scores is too good by chance. Nothing is shown."
+        "published 16 px (1 hole of 16 px) has the best search score: validation accuracy 83.00 % with 1 seed. "
+        "It is not confirmed, and the best of many noisy scores is too good by chance: no conclusion yet."
     ]
     assert not found.shown
     best = next(one for one in iter_records(ledger, found, "#/") if _path(one) == "best.txt")

@@ -26,7 +26,7 @@ OBJECTIVE = f"is no objective: val/accuracy, val/loss or cam/<layer>/<measure>, 
 SHARES = "must be a range of shares such as 0.125-0.75, above 0 and up to 1"
 STORAGE = "must be sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 SEVERAL = "must be none, or two or three different ones, such as val/accuracy,cam/layer3/focus"
-HOLES = "a baseline has cutout, cutout_holes, cutout_size, cutout_p, cutout_fill, cutout_placement"
+HOLES = "a baseline may set cutout, cutout_holes, cutout_size, cutout_p, cutout_fill, cutout_placement"
 
 BAD = [
     ({"objective": "val/acuracy"}, f"objective=val/acuracy: 'val/acuracy' {OBJECTIVE}; did you mean 'val/accuracy'?"),
@@ -49,19 +49,19 @@ BAD = [
     ),
     (
         {"objective": "cam/layer3/focus", "pruner": "median"},
-        "pruner=median: maps are measured after the last epoch alone; leave out pruner",
+        "pruner=median: maps are measured only after the last epoch; leave out pruner",
     ),
     (
         {"sampler": "cmaes", "objectives": "val/accuracy,val/loss"},
-        "sampler=cmaes: knows one objective alone; take tpe or gp, or leave out objectives",
+        "sampler=cmaes: works with one objective only; take tpe or gp, or leave out objectives",
     ),
     (
         {"objective": "val/loss", "objectives": "val/accuracy,val/loss"},
-        "objective=val/loss: objectives=val/accuracy,val/loss names them; leave one of them out",
+        "objective=val/loss: objectives=val/accuracy,val/loss is given too; give only one",
     ),
     (
         {"objectives": "val/accuracy,cam/layer3/focus", "pruner": "median"},
-        "pruner=median: cannot judge several objectives; leave out pruner or objectives",
+        "pruner=median: works with one objective only; leave out pruner or objectives",
     ),
     (
         {"sampler": "tpee"},
@@ -85,20 +85,19 @@ BAD = [
     ),
     (
         {"space_fill": "mean,nosie"},
-        "space_fill=mean,nosie: 'nosie' is none of mean, black, random, noise; did you mean 'noise'?",
+        "space_fill=mean,nosie: 'nosie' must be one of mean, black, random, noise; did you mean 'noise'?",
     ),
-    ({"space_fill": "mean,mean"}, "space_fill=mean,mean: names one twice"),
+    ({"space_fill": "mean,mean"}, "space_fill=mean,mean: contains a name twice; name each once"),
     (
         {"space_placement": "insde"},
-        "space_placement=insde: 'insde' is none of published, inside; did you mean 'inside'?",
+        "space_placement=insde: 'insde' must be one of published, inside; did you mean 'inside'?",
     ),
     (
         {"trials": "14"},
-        "trials=14: too few for a search and a confirmation, which take 15 or more; "
-        "add confirm=false for a search alone",
+        "trials=14: too few for a search and a confirmation; give 15 or more, or add confirm=false for a search only",
     ),
     ({"holdout": "false"}, "holdout=false: leaves no validation images to search on; add holdout=true"),
-    ({"checkpoint": "a.pt"}, "checkpoint=a.pt: a study trains several; take auto or none"),
+    ({"checkpoint": "a.pt"}, "checkpoint=a.pt: a study has many trainings; take auto or none"),
     ({"study": "a/b"}, "study=a/b: must be a name of letters, digits, _ . -, up to 100"),
     ({"storage": "studies.db"}, f"storage=studies.db: {STORAGE}"),
     ({"storage": "sqlite:///"}, f"storage=sqlite:///: {STORAGE}"),
@@ -106,7 +105,7 @@ BAD = [
     ({"storage": "postgresql://me:5e/cret@host/db"}, f"storage=postgresql://me:***@host/db: {STORAGE}"),
     (
         {"storage": "postgresql://host/db?password=5ecret"},
-        "storage=postgresql://host/db?password=***: give the password as PGPASSWORD or in ~/.pgpass",
+        "storage=postgresql://host/db?password=***: put the password in PGPASSWORD or ~/.pgpass",
     ),
     ({"baselines": "small: lr=1"}, f"baselines: small: lr is the same in all trials; {HOLES}"),
     (
@@ -139,6 +138,9 @@ def test_what_cannot_be_done_is_refused_in_one_line(typed: dict[str, str], probl
         ["--objective", "test/accuracy"],
         ["--baselines", "small: lr=1"],
         ["worker", "--storage", "postgresql://me:5e/cret@host/db"],
+        ["worker", "--storge", "sqlite:///b.db"],
+        ["ray", "--workers", "many"],
+        ["ray", "workers=2"],
     ],
 )
 def test_the_command_refuses_with_2_and_creates_nothing(tmp_path: Path, typed: list[str]) -> None:
@@ -157,7 +159,9 @@ def test_a_worker_of_a_study_that_is_not_there_makes_no_database(store: Path) ->
     command = [sys.executable, "-m", "experiments.tune", "worker", "--study", "holes"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 2
-    assert "study=holes: there is none in sqlite:///studies.db; start it with `mlflow run" in done.stderr
+    assert (
+        "study=holes: sqlite:///studies.db contains no study with this name; start it with `mlflow run" in done.stderr
+    )
     assert "-e tune -P study=holes`" in done.stderr
     assert not list(store.glob("studies.db*"))
 
@@ -272,7 +276,7 @@ def test_a_grid_with_fewer_points_than_the_search_is_refused() -> None:
     settings = TuneSettings.of(sampler="grid", space_placement="inside", trials=15, **small)
     # Two points and two baselines, for a search of nine.
     with pytest.raises(
-        SettingsError, match="trials=15: grid has 4 different trainings at most, and 9 are for the search"
+        SettingsError, match="search would have 9 trainings, but sampler=grid has at most 4 different ones"
     ):
         refuse_short_grid(settings)
     refuse_short_grid(TuneSettings.of(sampler="random", space_placement="inside", trials=15, **small))

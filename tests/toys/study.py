@@ -149,8 +149,8 @@ def killed_at(statement: int, settings: TuneSettings) -> Callable[[], None]:
             if left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        sa.event.listen(ledger._storage.engine, "before_cursor_execute", count)
-        sa.event.listen(ledger._storage.engine, "commit", count)
+        sa.event.listen(ledger.storage.engine, "before_cursor_execute", count)
+        sa.event.listen(ledger.storage.engine, "commit", count)
         worker(ledger, settings).work()
 
     return function
