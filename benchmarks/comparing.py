@@ -24,11 +24,23 @@ from experiments.data.dataset import Dataset
 from experiments.explaining import measuring
 from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.explaining.probes import SPLIT, probes
+from experiments.runs.contents import (
+    RunConfig,
+    RunMaps,
+    UsedData,
+    config_records,
+    faithfulness_record,
+    map_measures_record,
+    maps_record,
+    predictions_record,
+)
+from experiments.settings.train import TrainSettings
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.reading import finished_run
-from experiments.tracking.records import Arrays, Metrics, Param, Table
+from experiments.tracking.records import Metrics
 from experiments.tracking.store import prepare_store
-from experiments.training.predictions import Predictions, prediction_table
+from experiments.training.machine import Machine
+from experiments.training.predictions import Predictions
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 GRIDS = (32, 32, 16, 8, 4)
@@ -81,8 +93,7 @@ def made_up(variant: str, seed: int, images: Dataset) -> Member:
     logits[np.arange(len(split)), split.labels] += 2
     predictions = Predictions(logits, split.labels)
     with open_run(kind="train", name=f"{variant}, seed {seed}") as run:
-        run.log([Param("resolved.layers", " ".join(LAYERS)), Param("resolved.epochs", EPOCHS)])
-        run.log([Param("resolved.cutout", str(variant == "cutout").lower()), Param("resolved.seed", seed)])
+        run.log(config_records(made_up_config(variant, seed, images)))
         for epoch in range(1, EPOCHS + 1):
             run.log(
                 [
@@ -92,16 +103,25 @@ def made_up(variant: str, seed: int, images: Dataset) -> Member:
                     )
                 ]
             )
-        run.log([Table("predictions.parquet", prediction_table(predictions, images.classes))])
+        run.log([predictions_record(predictions, images.classes)])
         looks = looked(random, predictions)
         numbers = {"test/accuracy": predictions.accuracy, "faith/deletion_margin": random.random()}
-        run.log([Metrics(numbers | measuring.summary(looks), EPOCHS), Table("cam_measures.parquet", looks)])
+        run.log([Metrics(numbers | measuring.summary(looks), EPOCHS), map_measures_record(looks)])
         sample = random.random((len(split), GRIDS[-1], GRIDS[-1])).astype(np.float16)
         maps = random.random((len(LAYERS), *chosen.images.shape[:3])).astype(np.float32)
-        arrays = {"maps": maps, "layers": np.array(LAYERS), "indices": chosen.indices, "labels": chosen.labels}
-        run.log([Arrays("maps.npz", arrays | {"sample_indices": np.arange(len(split)), "sample_maps": sample})])
-        run.log([Table("faithfulness.parquet", pd.DataFrame({"deletion_margin": random.random(measuring.EXPENSIVE)}))])
+        places = chosen.indices, chosen.labels, np.arange(len(split))
+        run.log([maps_record(RunMaps(LAYERS, maps, maps.max((2, 3)), *places, sample))])
+        run.log([faithfulness_record(pd.DataFrame({"deletion_margin": random.random(measuring.EXPENSIVE)}))])
     return Member(variant, seed, finished_run(run.id), reused=True)
+
+
+def made_up_config(variant: str, seed: int, images: Dataset) -> RunConfig:
+    """What a training would record of its settings."""
+    settings = TrainSettings.of(seed=seed, epochs=EPOCHS, cutout=variant == "cutout")
+    sizes = {name: len(part) for name, part in images.splits.items()}
+    used = UsedData(images.name, images.digest, images.source, images.classes, settings.side, sizes)
+    machine = Machine("cpu", "fp32", channels_last=True, threads=1)
+    return RunConfig(variant, f"{variant}{seed}", settings.given, settings, machine, 1, LAYERS, used, {})
 
 
 def looked(random: np.random.Generator, predictions: Predictions) -> pd.DataFrame:

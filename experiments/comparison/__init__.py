@@ -1,1 +1,1 @@
-"""Several variants, one or more seeds each, compared: which runs, what they show, how it is reported."""
+"""Compares variants, with one or more seeds each: chooses the runs, computes the results and reports them."""

@@ -1,4 +1,4 @@
-"""How alike the maps of two networks are on the same images."""
+"""How similar the maps of two networks are on the same images."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, combinations_with_replacement
@@ -11,12 +11,12 @@ from cam_core.agreement import rank_correlation, top_iou
 
 
 def agreement(maps: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
-    """How alike the maps of two networks are, mean over images and pairs of networks.
+    """How similar the maps of two networks are, mean over images and pairs of networks.
 
-    `maps` has of each variant one `(images, h, w)` for each seed. A row per two variants, and per variant with itself,
-    which is the noise floor: a difference between variants that is no larger than between seeds is none. Always of two
-    seeds, where there are two. `rank_correlation`, and `top_iou` of the highest fifth; `pairs` of networks. Maps of
-    different resolutions are left out.
+    `maps` has one tensor `(images, h, w)` per seed of each variant. There is a row for every two variants, and one for
+    each variant with itself. The latter is the noise floor: variants that are as similar as two seeds of one variant
+    show no difference. Columns: `rank_correlation`, `top_iou` (overlap of the highest fifth), `pairs` (of networks).
+    Maps of different resolutions are left out.
     """
     rows = []
     for one, other in combinations_with_replacement(maps, 2):
@@ -27,9 +27,9 @@ def agreement(maps: Mapping[str, Sequence[Tensor]]) -> pd.DataFrame:
 
 
 def _of_two(one: Sequence[Tensor], other: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Never two networks of one seed, which share their start and the order of the images.
+    """Pairs without networks of the same seed, which share their initial weights and the order of the images.
 
-    Two variants would agree more than two seeds of one for that alone. Of one seed there is nothing else.
+    For that reason alone they would agree more than two seeds of one variant. With one seed there are no other pairs.
     """
     apart = [(a, b) for i, a in enumerate(one) for j, b in enumerate(other) if i != j]
     return apart or list(zip(one, other, strict=True))

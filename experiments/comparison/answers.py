@@ -14,11 +14,11 @@ from .images import paired_means
 from .measures import FOCUS, LAST, MEASURES, SECONDARY, TEST_ACCURACY, WITHOUT_MASKS
 from .members import Member, Pair
 
-NEAR_CHANCE = 2  # times the accuracy of guessing, below which maps explain nothing worth looking at
-LONG = 60  # epochs from which nothing is said about the length of the training
+NEAR_CHANCE = 2  # times the accuracy of guessing, below which maps explain almost nothing
+LONG = 60  # epochs from which the answers do not mention the length of the training
 SHORT = (
     "DeVries and Taylor (2017) report a gain from Cutout after 200 epochs; in a short training (here epochs={epochs}) "
-    "it can lower accuracy. This comparison says nothing about long ones."
+    "it can lower accuracy. This comparison does not show what long trainings do."
 )
 
 
@@ -71,11 +71,11 @@ def _primary(findings: Findings, pair: Pair) -> Iterator[Primary]:
 
 
 def answers(findings: Findings) -> tuple[Answer, ...]:
-    """One sentence per question and pair, and what must be known to read them."""
+    """One sentence per question and pair, and the warnings that a reader needs."""
     asked = primary(findings)
     found = [answer for pair in findings.pairs for answer in _answers(findings, pair, asked)]
-    found += [Answer("How far does this reach?", SHORT.format(epochs=n)) for n in _short_with_cutout(findings.members)]
-    return tuple(found)
+    lengths = _short_with_cutout(findings.members)
+    return (*found, *(Answer("Does this hold for long trainings?", SHORT.format(epochs=n)) for n in lengths))
 
 
 def _answers(findings: Findings, pair: Pair, asked: Sequence[Primary]) -> Iterator[Answer]:
@@ -85,7 +85,7 @@ def _answers(findings: Findings, pair: Pair, asked: Sequence[Primary]) -> Iterat
             yield Answer(one.question, said)
     masked = findings.dataset.splits[SPLIT].masks is not None
     if not masked:
-        said = f"no statement: {findings.dataset.name} has no masks that say where the objects are."
+        said = f"no statement: {findings.dataset.name} has no object masks."
         yield Answer(LOOKS_AT_OBJECT, f"{pair.variant} against {pair.against}: {said}")
     yield from _near_chance(findings, pair)
     if len(pair.seeds) == 1:
@@ -101,7 +101,7 @@ def _near_chance(findings: Findings, pair: Pair) -> Iterator[Answer]:
         accuracy = findings.right[name].mean()
         if accuracy < NEAR_CHANCE / len(findings.dataset.classes):
             said = f"{name} is right on {accuracy:.1%} of the images, not far from chance"
-            yield Answer("Can the maps be read?", f"{said}: its maps explain next to nothing.")
+            yield Answer("Can the maps be read?", f"{said}: its maps explain almost nothing.")
 
 
 def _explored(findings: Findings, pair: Pair, questions: dict[str, str]) -> Iterator[Answer]:
@@ -114,7 +114,7 @@ def _explored(findings: Findings, pair: Pair, questions: dict[str, str]) -> Iter
 
 
 def _short_with_cutout(members: Sequence[Member]) -> list[int]:
-    """The length, in epochs, of the shortest training with Cutout, if that is short and others have none."""
+    """The epochs of the shortest training with Cutout, if it is short and other trainings have no Cutout."""
     trained = [config(member.run).settings for member in members]
     lengths = [settings.epochs for settings in trained if settings.cutout]
     return [min(lengths)] if lengths and len(lengths) < len(members) and min(lengths) < LONG else []

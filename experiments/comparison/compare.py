@@ -1,4 +1,4 @@
-"""Several variants, one or more seeds each: what is missing is trained, then everything is laid side by side."""
+"""Trains the runs of a comparison that are missing, and logs and prints what the comparison finds."""
 
 import json
 import shlex
@@ -36,10 +36,10 @@ NOTED = 6  # sentences in the note above the comparison's run, which the UI show
 
 
 def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Findings:
-    """Trains what has no finished run yet, logs the comparison to a run of its own, and prints where to look.
+    """Trains what has no finished run yet, logs the comparison into its own run, and prints where to look.
 
     Raises:
-        SettingsError: where two variants are the same training under two names.
+        SettingsError: two variants are the same training under two names.
     """
     reporter = Reporter() if settings.quiet else Printer()
     dataset = load_dataset(trainings[0].settings, reporter)
@@ -58,7 +58,7 @@ def compare_finished(settings: CompareSettings) -> Findings:
     """Compares the finished runs that `runs` or `filter` names; trains nothing.
 
     Raises:
-        SettingsError: where they cannot be compared, with the reason.
+        SettingsError: they cannot be compared, with the reason.
     """
     members = selection.members(settings)
     dataset = selection.shared_dataset(members, settings, Reporter() if settings.quiet else Printer())
@@ -72,14 +72,14 @@ def compare_finished(settings: CompareSettings) -> Findings:
 
 
 def conclude(run: Run, findings: Findings, name: str, given: Mapping[str, str]) -> str:
-    """Saves the view and logs everything the comparison leaves in its run; the last part of the view's link."""
+    """Saves the view, logs all results into the comparison's run, and returns the last part of the view's link."""
     link = write_view(findings, run.experiment_id, name)
     run.log(iter_records(findings, name, link, given))
     return link
 
 
 def comparison_name(settings: CompareSettings, trainings: Sequence[Training], dataset: Dataset) -> str:
-    """What the comparison's run and view are called: what was compared, on what, for how long."""
+    """The name of the comparison's run and view: the variants, the data set, recipes, epochs and seeds."""
     names = " vs ".join(dict.fromkeys(training.variant for training in trainings))
     recipes = "/".join(dict.fromkeys(training.settings.recipe for training in trainings))
     epochs = "/".join(str(n) for n in sorted({training.settings.epochs for training in trainings}))
@@ -91,7 +91,7 @@ def comparison_name(settings: CompareSettings, trainings: Sequence[Training], da
 def train_missing(
     trainings: Sequence[Training], prepared: Sequence[Prepared], parent_run_id: str, *, quiet: bool = False
 ) -> tuple[Member, ...]:
-    """A finished run for each training: one with the same fingerprint where there is one, else a new child run."""
+    """A finished run for each training: an old one with the same fingerprint, or else a new child run."""
     found = [completed_run(ready.fingerprint) for ready in prepared]
     missing = [ready for ready, run in zip(prepared, found, strict=True) if run is None]
     members: list[Member] = []
@@ -107,7 +107,7 @@ def train_missing(
 
 
 def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, str]) -> Iterator[Record]:
-    """Everything the comparison leaves in its MLflow run."""
+    """Everything that is logged into the comparison's MLflow run."""
     for measure in findings.measures:
         means = findings.summary[measure.metric, "mean"]
         yield Metrics({f"{measure.metric}/{name}": float(mean) for name, mean in means.dropna().items()}, 0)
@@ -136,7 +136,7 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
 
 
 def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:
-    """The table, the sentences and where to look, on the terminal; for scripts only where the JSON is."""
+    """Prints the table, the sentences and the links; with `quiet`, for scripts, only the path of the JSON file."""
     if quiet:
         print(file_address(run, "comparison.json"))
         return

@@ -1,4 +1,4 @@
-"""The numbers of a comparison: every table that follows from what its finished runs have logged."""
+"""The numbers of a comparison: tables that are computed from what its finished runs logged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from .networks import class_table, network_table
 
 @dataclass(frozen=True)
 class Findings:
-    """The finished runs of a comparison and everything that follows from what they logged; each table once asked for.
+    """The finished runs of a comparison, and the tables that follow from them, each computed when it is first used.
 
-    The first variant is the one that the others are compared with. Runs are paired by seed.
+    The first variant is the baseline of all differences. Runs are paired by seed.
     """
 
     members: tuple[Member, ...]
@@ -34,7 +34,7 @@ class Findings:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The names, the one that the others are compared with first."""
+        """The names of the variants, the baseline of the differences first."""
         return tuple(dict.fromkeys(member.variant for member in self.members))
 
     @cached_property
@@ -48,7 +48,7 @@ class Findings:
 
     @property
     def first_seed(self) -> dict[str, FinishedRun]:
-        """Of each variant the run with the lowest seed: those whose pictures are shown, chosen by no outcome."""
+        """The run with the lowest seed of each variant; pictures show these, so that no result selects them."""
         return {name: self.of(name)[0].run for name in self.variants}
 
     @property
@@ -62,14 +62,14 @@ class Findings:
         return [self.dataset.classes[label] for label in self.probes.labels]
 
     def shown_in_grid(self, most: int) -> list[Member]:
-        """All runs, seed by seed, if there are no more than `most`; else of each variant that of median accuracy."""
+        """All runs, seed by seed, if there are at most `most`; otherwise the run of median accuracy of each variant."""
         if len(self.members) <= most:
             return [member for paired in zip(*map(self.of, self.variants), strict=True) for member in paired]
         return [_median(self.of(name)) for name in self.variants]
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """Each other variant with the first one, their seeds paired in order."""
+        """Each of the other variants with the first one."""
         first, *others = self.variants
         return tuple(
             Pair(name, first, tuple((a.seed, b.seed) for a, b in zip(self.of(name), self.of(first), strict=True)))
@@ -99,7 +99,7 @@ class Findings:
 
     @cached_property
     def _judged(self) -> dict[str, list[tuple[Bool[np.ndarray, "images"], Calibration]]]:
-        """Of each run which test images it classifies correctly, and its calibration."""
+        """For each run the test images that it classifies correctly, and its calibration."""
         judged = {}
         for name in self.variants:
             found = (contents.predictions(member.run, self.dataset.classes) for member in self.of(name))
@@ -108,17 +108,17 @@ class Findings:
 
     @property
     def right(self) -> dict[str, Bool[np.ndarray, "seeds images"]]:
-        """Of each variant which test images each of its networks classifies correctly."""
+        """For each variant the test images that its networks classify correctly."""
         return {name: np.stack([right for right, _ in judged]) for name, judged in self._judged.items()}
 
     @property
     def calibrations(self) -> dict[str, list[Calibration]]:
-        """Of each variant the calibration of each of its networks on the test images."""
+        """For each variant the calibration of its networks on the test images."""
         return {name: [found for _, found in judged] for name, judged in self._judged.items()}
 
     @cached_property
     def looks(self) -> dict[str, Looks]:
-        """By variant, layer and measure (and `right`): the value of each seed and measured test image, NaN = none."""
+        """By variant, layer and measure (and `right`): the values of all seeds and measured images, NaN = undefined."""
         return {name: looks_of([member.run for member in self.of(name)]) for name in self.variants}
 
     @cached_property
@@ -126,7 +126,7 @@ class Findings:
         """Where each variant looks: mean over images, then `mean`, `std` and `count` over seeds.
 
         A row per variant, layer, subset of the images (all, right, wrong) and measure. Which images are right or wrong
-        depends on the variant: those rows are not differences on the same images.
+        depends on the variant: these rows do not compare variants on the same images.
         """
         rows = ({"variant": name} | row for name, layers in self.looks.items() for row in iter_where(layers))
         return pd.DataFrame(rows)
@@ -135,8 +135,8 @@ class Findings:
     def look_differences(self) -> pd.DataFrame:
         """A row per pair, layer that both have, subset (all, both right) and measure: the difference, paired by seed.
 
-        The seed is the unit: images are averaged within it. `boot_low` and `boot_high` come from drawing images anew
-        too, at the last layer, for which alone claims are made. The other columns are those of `differences`.
+        The seed is the unit: images are averaged within it. `boot_low` and `boot_high`, at the last layer only, come
+        from a bootstrap over seeds and images. The other columns are those of `differences`.
         """
         return pd.DataFrame(
             {"variant": pair.variant, "against": pair.against} | row
@@ -150,10 +150,10 @@ class Findings:
     def differences(self) -> pd.DataFrame:
         """A row per pair and measure: the difference to the first variant, paired by seed, with the 95 % interval.
 
-        `per_seed` holds the difference of each seed, in their order. `low`, `high`, `p`, `smallest_shown` and
+        `per_seed` is the difference of each seed, in their order. `low`, `high`, `p`, `smallest_shown` and
         `detectable` are NaN below three seeds. Measures of maps are averaged over the images on which both networks
-        have one, so this is not always the difference of the means in `summary`. Measures that a run has not are left
-        out, and all measures of maps but the focus index where the last layers have different resolutions.
+        have a value, so this is not always the difference of the means in `summary`. Left out: measures that a run does
+        not have and, if the last layers have different resolutions, all measures of maps but the focus index.
         """
         rows = []
         for pair in self.pairs:
@@ -165,7 +165,7 @@ class Findings:
         return pd.DataFrame(rows)
 
     def sides(self, measure: Measure, pair: Pair) -> Sides | None:
-        """The measure of each seed of the pair's two variants; None where a seed has none, or maps do not compare."""
+        """The measure for each seed of both variants; None if a seed has no value or the maps cannot be compared."""
         after, before = (self._per_image(measure, name) for name in (pair.variant, pair.against))
         if after is not None and before is not None:
             fair = measure == HEADLINE_FOCUS or not measure.metric.startswith("cam/") or self.one_grid(pair)
@@ -174,14 +174,14 @@ class Findings:
         return (sides[0], sides[1]) if np.isfinite(sides).all() else None
 
     def _per_image(self, measure: Measure, variant: str) -> Float64[np.ndarray, "seeds images"] | None:
-        """The measure's value on each image, for measures that are means over images on which there is one."""
+        """The values on each image, of measures that are means over images."""
         if measure.metric.startswith(f"cam/{LAST}/"):
             return self.looks[variant][LAST].get(measure.metric.rpartition("/")[2])
         return self._margins.get(variant) if measure.metric == "faith/deletion_margin" else None
 
     @cached_property
     def _margins(self) -> dict[str, Float64[np.ndarray, "seeds images"]]:
-        """The deletion margin of each image, of the variants whose runs have one."""
+        """The deletion margin of each image, for variants whose runs all have it."""
         tables = {
             name: [contents.faithfulness(member.run) for member in self.of(name)]
             for name in self.variants
@@ -190,7 +190,7 @@ class Findings:
         return {name: np.stack([t["deletion_margin"].to_numpy(float) for t in some]) for name, some in tables.items()}
 
     def one_grid(self, pair: Pair) -> bool:
-        """Whether the last layers of both variants have one resolution: to a coarse one all but the focus is unfair."""
+        """Whether the last layers have the same resolution; if not, only the focus index compares them fairly."""
         return self.grids[pair.variant] == self.grids[pair.against]
 
     @cached_property
@@ -200,22 +200,22 @@ class Findings:
 
     @cached_property
     def noise(self) -> dict[str, SeedNoise]:
-        """Of each variant how its seeds scatter; empty below three seeds."""
+        """How the seeds of each variant scatter; empty below three seeds."""
         return {name: seed_noise(right) for name, right in self.right.items() if len(right) >= FEWEST}
 
     @cached_property
     def agreement(self) -> pd.DataFrame:
-        """How alike the last layer's maps are, of every two variants and of two seeds of each."""
+        """How similar the last layer's maps of every two variants are, and of two seeds of each variant."""
         return agreement({name: [sampled_maps(member.run) for member in self.of(name)] for name in self.variants})
 
     @cached_property
     def classes(self) -> pd.DataFrame:
-        """Class by class, for each pair, the accuracies and their difference."""
+        """A row per pair and class: the accuracies and their difference."""
         return class_table(self.pairs, self.right, self.dataset.splits[SPLIT].labels, self.dataset.classes)
 
     @cached_property
     def networks(self) -> pd.DataFrame:
-        """Each pair of networks on the same images."""
+        """A row per pair of networks: McNemar's test on the same images."""
         return network_table(self.pairs, self.right)
 
 

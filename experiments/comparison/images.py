@@ -17,19 +17,19 @@ from ..tracking.reading import FinishedRun
 from .measures import LAST, last_layer
 
 Sides = tuple[Float64[np.ndarray, " seeds"], Float64[np.ndarray, " seeds"]]
-"""A number of each seed: of a variant, and of the one that it is compared with."""
+"""One number per seed: of a variant, and of the baseline."""
 
 
 BOTH_RIGHT = "both right"
-"""The images that two paired networks both classify correctly: where they may be compared without selecting."""
+"""The images that two paired networks both classify correctly."""
 
 
 Looks = Mapping[str, dict[str, Float64[np.ndarray, "seeds images"]]]
-"""Of one variant by layer and measure (and `right`): the value of each seed and measured image, NaN = none."""
+"""Of one variant, by layer and measure (and `right`): the values of seeds and measured images, NaN = undefined."""
 
 
 def looks_of(runs: Sequence[FinishedRun]) -> Looks:
-    """By layer and measure the values `(seeds, images)`; only layers that all these runs explained, and the last."""
+    """The values of the runs, one run per seed; only of layers that all runs explained, and of the last one."""
     tables = [_with_last(run) for run in runs]
     shared = [layer for layer in tables[0] if all(layer in table for table in tables)]
     return {
@@ -83,21 +83,21 @@ def image_subsets(one: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _means(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Of each seed the mean over the images that are kept and have a value; NaN where there is none."""
+    """For each seed the mean over the kept images with a value; NaN if there is none."""
     present = kept & ~np.isnan(values)
     count = present.sum(1)
     return np.divide(np.where(present, values, 0).sum(1), count, out=np.full(len(values), np.nan), where=count > 0)
 
 
 def paired_means(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> Sides | None:
-    """The means of both over the images that are kept and have a value in both; None where a seed has no such image."""
+    """Both means over the kept images with a value in both; None if a seed has no such image."""
     kept = _in_both(after, before, kept)
     sides = _means(after, kept), _means(before, kept)
     return sides if np.isfinite(sides).all() else None
 
 
 def _in_both(after: np.ndarray, before: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Which of the images that are kept have a value in both."""
+    """The kept images that have a value in both."""
     return kept & ~np.isnan(after) & ~np.isnan(before)
 
 
@@ -109,7 +109,7 @@ def seed_summary(values: np.ndarray, kept: np.ndarray) -> dict[str, object]:
 def difference_of_images(
     after: np.ndarray, before: np.ndarray, kept: np.ndarray, *, resampled: bool
 ) -> dict[str, object] | None:
-    """The difference of the seeds' means over images that have a value in both; None where a seed has none."""
+    """The paired difference over the kept images with a value in both; None if a seed has no such image."""
     sides = paired_means(after, before, kept)
     if sides is None:
         return None

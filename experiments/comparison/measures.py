@@ -9,12 +9,12 @@ from ..runs.contents import config
 from ..tracking.reading import FinishedRun
 
 LAST = "last"
-"""Stands for the deepest layer of each run, whatever its name."""
+"""Stands for the deepest layer of each run, whatever its name is."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of each run: its metric (`last` is the last layer), how tables write it, what it means."""
+    """A number of each run: its metric (`last` stands for the last layer), its heading, format and meaning."""
 
     metric: str
     heading: str
@@ -27,16 +27,16 @@ class Measure:
         return self.metric.replace(f"/{LAST}/", f"/{last_layer(run)}/")
 
     def of(self, run: FinishedRun) -> float:
-        """The run's value, NaN where it has no such number."""
+        """The run's value, NaN if it has none."""
         return run.metrics.get(self.key(run), math.nan)
 
     @property
     def quantity(self) -> Quantity:
-        """What statements about its differences need to know."""
+        """Name, direction and unit, for statements about differences."""
         return Quantity(self.heading, self.better, "%" in self.format)
 
     def written(self, mean: float, deviation: float, count: int, seeds: int) -> str:
-        """The mean and standard deviation over the `count` runs that have a value; says so where not all `seeds` do."""
+        """Mean and standard deviation over the `count` runs with a value, and the count if it is below `seeds`."""
         if not count:
             return "none"
         text = self.format.format(mean)
@@ -45,7 +45,7 @@ class Measure:
 
 
 def of_maps(row: MapMeasure, metric: str) -> Measure:
-    """The measure of maps, logged as `metric`. Where a network looks is no merit: neither direction is better."""
+    """The measure of maps that is logged as `metric`. In a comparison neither direction is better."""
     return Measure(metric, row.heading, row.format, row.meaning, "neither")
 
 
@@ -100,15 +100,15 @@ SECONDARY = {
     f"cam/{LAST}/recall": "Explored: does the map cover the whole object?",
     f"cam/{LAST}/precision": "Explored: does the map keep to the object?",
 }
-"""Further questions by the measure that answers them: not asked beforehand, and their intervals are not corrected."""
+"""Further questions, by the measure that answers them. Not asked beforehand; the intervals are not corrected."""
 
 
 WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the map larger?"}
-"""What can be asked where nobody has marked the object."""
+"""The questions that remain for a data set without object masks."""
 
 
 def last_layer(run: FinishedRun) -> str:
-    """The deepest layer that the run explained."""
+    """The deepest of the layers that the run explained."""
     return config(run).layers[-1]
 
 

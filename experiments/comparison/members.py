@@ -1,4 +1,4 @@
-"""What a comparison consists of: finished runs, each with its variant and seed, and pairs of variants."""
+"""The parts of a comparison: finished runs, each with its variant and seed, and pairs of variants."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ..tracking.reading import FinishedRun
 
 @dataclass(frozen=True)
 class Member:
-    """A finished run of a comparison: which variant and seed it is, and whether it was there before."""
+    """A finished run with its variant and seed; `reused` if it was not trained for this comparison."""
 
     variant: str
     seed: int
@@ -17,7 +17,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two variants whose seeds are laid side by side, in the order of the seeds."""
+    """Two variants, and their seeds paired in order."""
 
     variant: str
     against: str

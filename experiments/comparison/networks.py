@@ -1,6 +1,6 @@
 """The networks of a comparison on the same images, pair by pair and class by class.
 
-`right` is everywhere, of each variant, which test images `(seeds, images)` each of its networks classifies correctly.
+`right` tells for each variant which test images its networks classify correctly, bool `(seeds, images)`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Right = Mapping[str, Bool[np.ndarray, "seeds images"]]
 def class_table(
     pairs: Sequence[Pair], right: Right, labels: Int64[np.ndarray, "images"], classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Class by class, for each pair: see `evidence.networks.by_class`."""
+    """A row per pair and class: the columns of `evidence.networks.by_class`, `name` and `against`."""
     return pd.concat(
         by_class(right[pair.variant], right[pair.against], labels, classes).assign(
             name=pair.variant, against=pair.against
@@ -29,7 +29,7 @@ def class_table(
 
 
 def network_table(pairs: Sequence[Pair], right: Right) -> pd.DataFrame:
-    """Each pair of networks on the same images, which is no statement about the method: McNemar's test."""
+    """McNemar's test for each pair of networks. It is no statement about the method."""
     return pd.DataFrame(
         {"variant": pair.variant, "against": pair.against, "seed": seed, "against_seed": against_seed}
         | asdict(mcnemar(after, before))

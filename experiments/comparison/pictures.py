@@ -19,7 +19,7 @@ from .members import Pair
 
 
 def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
-    """Path and picture: maps side by side at every layer that all variants have, what changed, means, and charts."""
+    """Path and pixels: maps side by side at each layer that all variants have, what changed, mean maps, charts."""
     yield from iter_sheets(findings)
     for pair in findings.pairs:
         yield f"changed/{pair.variant}.png", _changed(findings, pair)
@@ -28,7 +28,7 @@ def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
 
 
 def iter_sheets(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
-    """The maps of each variant's first seed beside each other, at the last layer and at each that all variants have."""
+    """The maps of the first seeds side by side, at the last layer and at each layer that all variants have."""
     runs = findings.first_seed
     found = {name: contents.maps(run) for name, run in runs.items()}
     said = {name: verdicts_of(findings, run) for name, run in runs.items()}
@@ -66,13 +66,13 @@ def last_maps(run: FinishedRun) -> np.ndarray:
 
 
 def verdicts_of(findings: Findings, run: FinishedRun) -> list[sheets.Verdict]:
-    """What the finished run said of each probe image."""
+    """The run's predictions for the probe images."""
     classes = findings.dataset.classes
     return sheets.verdicts(contents.predictions(run, classes), findings.probes.indices, classes)
 
 
 def _changed(findings: Findings, pair: Pair) -> style.Pixels:
-    """The page of what changed between the pair's first seeds."""
+    """The images that changed between the first seeds of the pair."""
     networks, split = {}, findings.dataset.splits[SPLIT]
     for name in (pair.against, pair.variant):
         run = findings.first_seed[name]
@@ -86,7 +86,7 @@ def _changed(findings: Findings, pair: Pair) -> style.Pixels:
 
 
 def iter_means(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
-    """What the maps of all seeds have in common: on the images that every run explains, and class by class."""
+    """Mean maps: over seeds on the images that every run explains, and over the images of each class."""
     chosen, split = findings.probes, findings.dataset.splits[SPLIT]
     found = {name: [contents.maps(member.run) for member in findings.of(name)] for name in findings.variants}
     if any(len(some) > 1 for some in found.values()):
@@ -101,7 +101,7 @@ def iter_means(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
 
 
 def iter_charts(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
-    """Differences with their intervals, every run, curves, reliability, classes, and how alike maps are."""
+    """Charts: differences with their intervals, all runs, curves, reliability, classes, agreement of maps."""
     quantities = {measure.metric: measure.quantity for measure in findings.measures}
     if len(findings.differences):
         yield "charts/forest.png", charts.forest(findings.differences, quantities)
@@ -125,12 +125,12 @@ def histories(findings: Findings) -> dict[str, list[pd.DataFrame]]:
 
 
 def followed(findings: Findings) -> str:
-    """The split whose curves are drawn: test where no run kept validation images apart."""
+    """The split whose curves are drawn: `val`, or `test` if no run has validation images."""
     return "val" if any("val/accuracy" in member.run.metrics for member in findings.members) else "test"
 
 
 def iter_keyed(findings: Findings, run: FinishedRun, step: int) -> Iterator[KeyedPicture]:
-    """The run's pictures for MLflow's image grid, as they were at its end, at another step."""
+    """The final pictures of the run for MLflow's image grid, at another step."""
     chosen = findings.probes
     pictures = sheets.keyed(chosen.images, last_maps(run), verdicts_of(findings, run), chosen.masks)
     for key, picture in zip(chosen.keys, pictures, strict=True):

@@ -1,6 +1,6 @@
-"""Which finished runs are compared: chosen by id or by filter, grouped into variants, refused where they do not fit.
+"""Chooses finished runs by id, filter or study, groups them into variants, and refuses those that do not fit.
 
-Every refusal is one line of a SettingsError that names the option, the runs and a way out.
+Each refusal is one line of a SettingsError: it names the option, the runs and a way out.
 """
 
 import re
@@ -20,22 +20,20 @@ from ..tracking.lifetime import confirms
 from ..tracking.locations import TrackingError
 from ..tracking.reading import FinishedRun, finished_training, finished_trainings
 from .members import Member
-from .trained import Trained, comparable, joined, listed_runs, mixed_settings, trained_of
+from .trained import Trained, comparable, joined, listed_runs, mixed_settings, refused_as, trained_of
 
 LONGEST_NAME = 40
 
 
 def members(settings: CompareSettings) -> tuple[Member, ...]:
-    """The finished runs that `runs`, `filter` or `study` chooses, variant by variant, seed by seed; the baseline first.
+    """The finished runs that `runs`, `filter` or `study` names, by variant and seed; the baseline comes first.
 
     Raises:
-        SettingsError: they are not there, did not complete, or cannot be compared.
+        SettingsError: they do not exist, did not complete, or cannot be compared.
     """
     if settings.filter != NONE:
-        try:
+        with refused_as("filter"):
             found = finished_trainings(settings.filter)
-        except TrackingError as error:
-            raise SettingsError([f"filter: {error}"]) from error
         return members_of_runs(_newest(found), "filter")
     if settings.study != NONE:
         return members_of_names(_of_study(settings.study))
@@ -48,7 +46,7 @@ def members(settings: CompareSettings) -> tuple[Member, ...]:
 
 
 def _of_study(study: str) -> dict[str, list[FinishedRun]]:
-    """The last confirmation's runs by their candidate, the baseline first."""
+    """The runs of the last confirmation, by candidate; the baseline comes first."""
     tag = confirms(study)
     try:
         found = finished_trainings(f"tags.`{tag}` != ''")
@@ -65,7 +63,7 @@ def _of_study(study: str) -> dict[str, list[FinishedRun]]:
 
 
 def _newest(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """Of runs with one fingerprint, which are the same training, only the last."""
+    """Without repeated trainings: of runs with the same fingerprint only the last one."""
     return list({run.tags.get(FINGERPRINT, run.id): run for run in runs}.values())
 
 
@@ -82,10 +80,10 @@ def _by_id(prefixes: Iterable[str]) -> dict[str, FinishedRun]:
 
 
 def members_of_runs(runs: Sequence[FinishedRun], option: str = "runs") -> tuple[Member, ...]:
-    """The runs as variants: those whose settings agree in everything but the seed are one, named by what is its own.
+    """Groups the runs: those with the same settings except for the seed are one variant, named by what differs.
 
-    First comes the variant without Cutout that is nearest to its recipe's defaults, then the others likewise; equals in
-    the order of `runs`. Refusals are put down to `option`.
+    First come the variants without Cutout, then the others, in each group those nearest to the defaults of their recipe
+    first, and equals in the order of `runs`. Error messages name `option`.
 
     Raises:
         SettingsError: the runs cannot be compared.
@@ -98,11 +96,11 @@ def members_of_runs(runs: Sequence[FinishedRun], option: str = "runs") -> tuple[
 
 
 def members_of_names(named: Mapping[str, Sequence[FinishedRun]], *, allow_same: bool = False) -> tuple[Member, ...]:
-    """The runs as variants under names given by hand, in that order.
+    """The runs as variants with the given names, in that order.
 
     Raises:
-        SettingsError: the runs cannot be compared, those of one name are not of one variant, or two names stand for
-            the same one and `allow_same` is false.
+        SettingsError: the runs cannot be compared, runs of one name have different settings, or two names have the
+            same settings and `allow_same` is false.
     """
     trained = iter(comparable("runs", [run for runs in named.values() for run in runs]))
     variants = {name: [next(trained) for _ in runs] for name, runs in named.items()}
@@ -121,7 +119,7 @@ def members_of_names(named: Mapping[str, Sequence[FinishedRun]], *, allow_same: 
 
 
 def refuse_same(trainings: Sequence[Training], prepared: Sequence[Prepared], *, allow_same: bool) -> None:
-    """Nothing where every training is another one, or where one may stand under two names.
+    """Checks that no training has two names, unless that is allowed.
 
     Raises:
         SettingsError: two trainings have one fingerprint.
@@ -135,10 +133,10 @@ def refuse_same(trainings: Sequence[Training], prepared: Sequence[Prepared], *, 
 
 
 def shared_dataset(members: Sequence[Member], settings: CompareSettings, reporter: Reporter) -> Dataset:
-    """The data set that the runs were trained on; from the folder in which they found it, unless `data_dir` is given.
+    """Loads the data set that the runs were trained on: from their folder, unless `data_dir` is given.
 
     Raises:
-        SettingsError: what is there is not what they were trained on.
+        SettingsError: the data there are not those that the runs were trained on.
         data.DataError: it cannot be loaded.
     """
     trained = trained_of("runs", members[0].run)
@@ -148,14 +146,14 @@ def shared_dataset(members: Sequence[Member], settings: CompareSettings, reporte
         raise SettingsError(
             [
                 f"data set {dataset.name} ({dataset.source}) has digest {dataset.digest}, but the runs were trained on "
-                f"{digest}: bring that data back, or say where it is with data_dir="
+                f"{digest}: restore that data, or give its folder with data_dir="
             ]
         )
     return dataset
 
 
 def data_settings(trained: Trained, data_dir: str = "data") -> TrainSettings:
-    """Settings that load what the run was trained on; from `data_dir`, if that is not the default."""
+    """Settings that load the data of the run; from `data_dir`, unless that is the default."""
     changes = {}
     if trained.settings.dataset == "auto":
         changes["dataset"] = trained.config.dataset.name
@@ -167,7 +165,7 @@ def data_settings(trained: Trained, data_dir: str = "data") -> TrainSettings:
 def variant_names(variants: Sequence[Trained]) -> list[str]:
     """A name for each variant from the settings in which they differ: `baseline`, `cutout-size_8`, `lr_0.1`.
 
-    The first has all of them, or is called `baseline` where it is the one without Cutout; the others have those in
+    The name of the first lists all of them, or is `baseline` if it alone has no Cutout; the other names list those in
     which they differ from the first.
     """
     options = [trained.options for trained in variants]
@@ -201,7 +199,7 @@ def _short(name: str, run_id: str) -> str:
 
 
 def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Member, ...]:
-    """The members, with the same seeds in each variant, or as many others: those are independent and pair in order."""
+    """The members. All variants have the same seeds, or as many different ones, which are paired in their order."""
     if len(variants) < 2:
         count = sum(len(group) for group in variants.values())
         why = "" if count == 1 else ", which differ in nothing but the seed"
@@ -233,7 +231,7 @@ def _repeated(name: str, group: Sequence[Trained]) -> Iterator[str]:
 
 
 def _unequal(variants: Mapping[str, Mapping[int, Trained]]) -> str:
-    """What to train, or what to leave out, so that every variant has the same seeds."""
+    """Says what to train or to leave out, so that every variant has the same seeds."""
     every = set().union(*variants.values())
     common = every.intersection(*variants.values())
     has = "; ".join(f"{name}: {joined(sorted(group))}" for name, group in variants.items())

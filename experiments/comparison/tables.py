@@ -13,7 +13,7 @@ from .measures import Measure
 
 
 def iter_tables(findings: Findings) -> Iterator[Table]:
-    """Every table as CSV; the two that people read first also where MLflow's UI shows tables."""
+    """Every table as CSV; the two most important ones also as JSON, which MLflow's UI shows."""
     tables = {
         "runs": findings.runs,
         "summary": flat(findings.summary),
@@ -36,7 +36,7 @@ def _per_seed(table: pd.DataFrame) -> list[str]:
 
 
 def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, object]:
-    """The comparison as JSON: what was compared, the numbers of the tables, and the sentences."""
+    """The comparison for JSON: runs, numbers of the tables, and sentences."""
     return {
         "name": name,
         "link": link,
@@ -64,12 +64,12 @@ def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, 
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows, with null where there is no number, which JSON cannot write."""
+    """The rows, with null for NaN, which JSON does not have."""
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 
 def table_rows(findings: Findings) -> list[dict[str, str]]:
-    """A row per variant, written out for people."""
+    """A row per variant: heading -> text."""
     rows = []
     for name, row in findings.summary.iterrows():
         seeds = int(row["test/accuracy", "count"])

@@ -1,4 +1,4 @@
-"""What a finished run was trained with, and whether two such runs can be compared."""
+"""The settings of finished runs, and whether these runs can be compared."""
 
 import shlex
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -26,24 +26,24 @@ NO_VARIANT = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training and what it was trained with."""
+    """A finished training and its settings."""
 
     run: FinishedRun
     config: RunConfig
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         return f"{self.run.id[:8]} ({self.run.name})"
 
     @property
     def settings(self) -> TrainSettings:
-        """Its options."""
+        """Its options, as they were given."""
         return self.config.settings
 
     @cached_property
     def options(self) -> dict[str, str]:
-        """What makes it this variant: every option with an effect on the network, but for the data and the seed."""
+        """What defines its variant: every option that affects the network, except data and seed."""
         left_out = self.settings.idle().keys() | NO_VARIANT
         texts = self.settings.as_params() | {"precision": self.config.machine.precision}
         return {name: text for name, text in texts.items() if name not in left_out}
@@ -55,7 +55,7 @@ class Trained:
 
     @property
     def unusual(self) -> tuple[bool, int]:
-        """Sorts the run without Cutout, nearest to its recipe, to the front."""
+        """A sort key: first the runs without Cutout, then those with the fewest changes to their recipe."""
         recipe = self.settings.recipe if self.settings.recipe in RECIPES else "fast"  # a recipe file may have gone
         usual = TrainSettings.of(recipe=recipe).as_params()
         changed = sum(value != usual[name] for name, value in self.options.items())
@@ -70,7 +70,7 @@ class Trained:
         return f"{used.name} {used.digest[:8]} ({options})"
 
     def command(self, seed: int) -> str:
-        """What trains the same with another seed."""
+        """The command that trains the same with another seed."""
         options = {**self.config.given, "seed": str(seed)}
         options = {name: value for name, value in options.items() if name not in ("checkpoint", "resume")}
         return shlex.join(["python", "-m", "experiments.train", *_words(options)])
@@ -82,7 +82,11 @@ def _words(options: Mapping[str, object]) -> Iterator[str]:
 
 
 def comparable(option: str, runs: Sequence[FinishedRun]) -> list[Trained]:
-    """The runs, which were trained on the same data and explained the same images in the same way."""
+    """The runs with their settings; checks that they have the same data, images, CAM method and layers.
+
+    Raises:
+        SettingsError: they have not.
+    """
     trained = [trained_of(option, run) for run in runs]
     words: dict[str, str] = {}  # one for each digest: the same data may be asked for in several ways
     data = [(one, words.setdefault(one.config.dataset.digest, one.data)) for one in trained]
@@ -100,26 +104,26 @@ def comparable(option: str, runs: Sequence[FinishedRun]) -> list[Trained]:
 
 
 def trained_of(option: str, run: FinishedRun) -> Trained:
-    """The run with its settings.
+    """Reads the settings of the run.
 
     Raises:
-        SettingsError: it was logged by another version in a way that this one cannot read.
+        SettingsError: another version logged them in a way that this one cannot read.
     """
-    with _refused_as(option):
+    with refused_as(option):
         return Trained(run, config(run))
 
 
 def _explained(option: str, trained: Trained) -> dict[str, str]:
-    """Which test images the run's maps are of, in words."""
-    with _refused_as(option):
+    """The test images that the run's maps explain, as text."""
+    with refused_as(option):
         found = maps(trained.run)
     chosen = {"indices": found.indices.tolist(), "sample_indices": found.sample_indices.tolist()}
     return {name: f"{len(indices)} images {joined(indices)}" for name, indices in chosen.items()}
 
 
 @contextmanager
-def _refused_as(option: str) -> Iterator[None]:
-    """Puts what a run does not have down to the option that chose the run."""
+def refused_as(option: str) -> Iterator[None]:
+    """Turns a TrackingError into a SettingsError of the option."""
     try:
         yield
     except TrackingError as error:
@@ -127,7 +131,7 @@ def _refused_as(option: str) -> Iterator[None]:
 
 
 def _refuse_mixed(option: str, trouble: str, values: Sequence[tuple[Trained, str]], cure: str) -> None:
-    """Nothing where all runs have one value."""
+    """Checks that all runs have the same value."""
     runs: dict[str, list[str]] = {}
     for trained, value in values:
         runs.setdefault(value, []).append(trained.label)

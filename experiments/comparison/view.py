@@ -14,12 +14,12 @@ AXES = 6  # settings, and measures, in the view's parallel coordinates: more can
 
 
 def write_view(findings: Findings, experiment_id: str, name: str) -> str:
-    """Saves the view of the runs in MLflow and returns the link's last part; of too many runs one for each variant."""
+    """Saves a view of the runs in MLflow, of too many one per variant, and returns the last part of its link."""
     shown_runs = findings.shown_in_grid(views.MAX_RUNS_IN_GRID)
     runs = [member.run for member in shown_runs]
     step = max(map(_last_epoch, runs))
     for run in runs:
-        # MLflow's grid shows one step: a shorter training must have its pictures there too.
+        # MLflow's grid shows one step, so a shorter training needs its pictures at that step too.
         if step not in run.picture_steps():
             append_records(run.id, iter_keyed(findings, run, step))
     split = followed(findings)

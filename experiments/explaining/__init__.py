@@ -1,1 +1,1 @@
-"""Where a network looks: which layers and images are explained, and what is measured of the maps."""
+"""Where a network looks: which layers and images are explained, and the measures of the maps."""

@@ -1,4 +1,4 @@
-"""What the background does to the predictions: the same objects of the scenes on other backgrounds."""
+"""The effect of the background on predictions: the same objects of the scenes on other backgrounds."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from ..training.predictions import Predictions
 
 
 def background_shift(found: Mapping[str, Predictions]) -> dict[str, float]:
-    """What the background does, named as it is logged; the splits `own` and `other` show the same objects in order.
+    """The effect of the background, by metric; the splits `own` and `other` show the same objects in the same order.
 
     The accuracy of each split, the gap between own and other backgrounds, and the share of predictions that differ.
     """

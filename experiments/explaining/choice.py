@@ -1,4 +1,4 @@
-"""What a run explains and how: which layers, by which methods of `cam_core`."""
+"""Which layers a run explains, and with which methods of `cam_core`."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from ..settings.train import TrainSettings
 
 @dataclass(frozen=True)
 class Explaining:
-    """Layers from shallow to deep, the method of pictures and measures, and those that one picture compares."""
+    """Layers from shallow to deep, the method of pictures and measures, and the methods that one picture compares."""
 
     layers: tuple[str, ...]
     method: str
@@ -21,15 +21,15 @@ class Explaining:
 
     @property
     def all_methods(self) -> tuple[str, ...]:
-        """Every method that the images explained by every run need, each once."""
+        """All methods, each once."""
         return tuple(dict.fromkeys((self.method, *self.methods)))
 
 
 def resolve_explaining(settings: TrainSettings) -> Explaining:
-    """What the settings mean by `cam_method`, `cam_methods` and `cam_layers`; tried on one image of the network.
+    """Resolves `cam_method`, `cam_methods` and `cam_layers`, and tries the layers on one image.
 
     Raises:
-        SettingsError: for an unknown method or layer, with the nearest one, and a layer that puts out no map.
+        SettingsError: a method or layer is unknown, or a layer has no map as its output; names the nearest one.
     """
     problems: list[str] = []
     method = _method("cam_method", settings.cam_method, problems)

@@ -1,7 +1,7 @@
 """Every measure of maps: its name, how tables write it, what it means, and which way a study may go.
 
-`measuring` computes them by these names; reports, charts and `tune` take everything else from here. `cam_core.quality`
-defines them.
+`measuring` computes them by these names, as `cam_core.quality` defines them. Reports, charts and `tune` take everything
+else from here.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class MapMeasure:
     Attributes:
         name: also that of its column in a run's table of measures.
         heading, format, meaning: how tables write the number, and what it is.
-        direction: which one a study may search for; `neither` where a measure is no quality, so that no study may.
-        on_object: whether it compares the map with the object's mask, which not every data set has.
+        direction: the better one, for the objectives of a study; `neither` for a size, which is no objective.
+        on_object: whether it compares the map with the object's mask, which not all data sets have.
     """
 
     name: str

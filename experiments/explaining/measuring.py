@@ -1,4 +1,4 @@
-"""Where a network looks, in numbers: class activation maps of a sample of test images, measured per layer."""
+"""Measures the class activation maps of a sample of test images at every layer."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +21,15 @@ from ..training.predictions import Predictions
 from .probes import spread
 
 SAMPLE = 2000
-"""Test images that are measured at most, evenly spread over the split."""
+"""At most so many test images are measured, evenly spread over the split."""
 
 
 EXPENSIVE = 250
-"""How many of those, evenly spread too, are measured by asking the network about changed images."""
+"""So many of them, also evenly spread, are measured with changed images, which needs further forward passes."""
 
 
 STEPS = 5
-"""Of deletion; more of them moved the mean over images by less than a fifth of its standard error."""
+"""Steps of deletion; with more of them the mean over images changed by less than a fifth of its standard error."""
 
 
 CHUNK = 250  # images whose maps at all layers are in memory at a time
@@ -45,7 +45,7 @@ _ON_OBJECT: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
         "precision": quality.object_precision,
     }
 )
-"""What is measured of a map and the object's mask, by the names of `map_measures`; the focus index asks for more."""
+"""Measures of map and mask, by the names of `map_measures`; the focus index also needs the layer's resolution."""
 
 
 _OF_SHAPE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -57,7 +57,7 @@ _OF_SHAPE: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "dead": quality.dead_rate,
     }
 )
-"""What is measured of a map alone."""
+"""Measures of the map alone."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def at_grid(maps: Float[Tensor, "n h w"], grid: tuple[int, int]) -> Float[Tensor
 
 
 def _undo_resize(cells: int, side: int) -> Float[Tensor, "{cells} {side}"]:
-    """The matrix that gives back the values that were resized from `cells` to `side`."""
+    """The matrix that restores the values that were resized from `cells` to `side`."""
     return torch.linalg.pinv(resize(torch.eye(cells)[None], (side, cells))[0])
 
 
@@ -119,7 +119,7 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
 
 
 def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, int]) -> pd.DataFrame:
-    """What maps that know nothing of the images score against these masks, the mean over images.
+    """The scores of blind maps, which do not depend on the image, with these masks; mean over images.
 
     Rows: `uniform`, `random` (a map of noise of that `grid`, rows and columns, for each image; always the same ones)
     and `centre` (a blob in the middle of each). Columns: the measures on the object. Images with an empty mask are left
@@ -157,7 +157,7 @@ def faithfulness(model: nn.Module, layer: str, split: Split, method: str, device
 
 
 def faithfulness_summary(table: pd.DataFrame, layer: str) -> dict[str, float]:
-    """The means, as they are logged: `faith/deletion_margin` and `cam/<layer>/flip_consistency`; none of dead maps."""
+    """The means by metric, `faith/deletion_margin` and `cam/<layer>/flip_consistency`, without dead maps."""
     means = {
         "faith/deletion_margin": float(table["deletion_margin"].mean()),
         f"cam/{layer}/flip_consistency": float(table["flip_consistency"].mean()),

@@ -1,4 +1,4 @@
-"""Which images every run explains: the same in every run of a data set."""
+"""The images that every run explains: the same in all runs of a data set."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SPLIT = "test"
 
 @dataclass(frozen=True)
 class Probes:
-    """Test images, their place in the test split, true labels, object masks, and keys in MLflow's image grid."""
+    """Test images, their positions in the test split, true labels, object masks, keys in MLflow's image grid."""
 
     indices: Int64[np.ndarray, "n"]
     images: UInt8[np.ndarray, "n h w 3"]
@@ -49,5 +49,5 @@ def picture_key(index: int, name: str) -> str:
 
 
 def spread(n: int, sample: int) -> Int64[np.ndarray, "m"]:
-    """At most `sample` indices, evenly spread over `n`: a fixed sample that meets every class of a sorted data set."""
+    """At most `sample` indices, evenly spread over `n`: a fixed sample with all classes of a sorted data set."""
     return np.unique(np.linspace(0, n - 1, min(n, sample)).round().astype(np.int64))

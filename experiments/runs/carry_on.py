@@ -1,4 +1,4 @@
-"""The checkpoint of a run: where it lies, whether there is one to carry on from."""
+"""The checkpoint of a run: where it is written, and from which one a run resumes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Ke
 
 
 def keeper_of(settings: TrainSettings, fingerprint: str) -> Keeper | None:
-    """What writes the checkpoints that the settings ask for; None where they ask for none."""
+    """The writer of the checkpoints that the settings ask for, or None."""
     where = settings.checkpoint
     if where == NONE:
         return None
@@ -19,10 +19,10 @@ def keeper_of(settings: TrainSettings, fingerprint: str) -> Keeper | None:
 
 
 def find_checkpoint(settings: TrainSettings, fingerprint: str, reporter: Reporter) -> Checkpoint | None:
-    """The checkpoint that the settings say to carry on from, or None.
+    """The checkpoint from which the settings resume, or None.
 
     Raises:
-        CheckpointError: a file was named that is no checkpoint of this training.
+        CheckpointError: the named file is no checkpoint of this training.
     """
     if settings.resume == NONE:
         return None

@@ -22,12 +22,12 @@ class Clock:
         self.cpu[phase] = self.cpu.get(phase, 0.0) + time.process_time() - cpu
 
     def add(self, before: Mapping[str, Mapping[str, float]]) -> None:
-        """Adds the training seconds of a run that this one carries on."""
+        """Adds the training seconds of the run that this one resumes."""
         for own, earlier in ((self.wall, before["wall"]), (self.cpu, before["cpu"])):
             own["train"] = own.get("train", 0.0) + earlier.get("train", 0.0)
 
     def metrics(self) -> dict[str, float]:
-        """Named as they are logged: `time/<phase>_s` and `time/<phase>_cpu_s`."""
+        """The seconds by metric: `time/<phase>_s` and `time/<phase>_cpu_s`."""
         return {f"time/{phase}_s": seconds for phase, seconds in self.wall.items()} | {
             f"time/{phase}_cpu_s": seconds for phase, seconds in self.cpu.items()
         }

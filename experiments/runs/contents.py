@@ -1,6 +1,6 @@
 """The files of a training's run: their names, the records that write them, and typed readers.
 
-Every reader raises TrackingError where the run does not have the file, or has it as another version wrote it.
+Every reader raises TrackingError if the run does not have the file, or has it in the form of another version.
 """
 
 import json
@@ -64,11 +64,11 @@ class UsedData:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was trained with; the one place where a finished run's settings are read.
+    """The settings of a run; the one place from which those of a finished run are read.
 
     Attributes:
         given: the options given by hand.
-        settings: all options. Where `auto` was left to the machine, `machine` has what it became.
+        settings: all options; `machine` has what `auto` became on the machine.
         layers: those that the run explained, from shallow to deep.
         methods: the CAM methods of the picture that compares several; empty for runs of version 0.1.
         augmentation: its steps in words; empty for runs of version 0.1.
@@ -143,7 +143,7 @@ def options_record(given: Mapping[str, str], settings: Mapping[str, str]) -> Tex
 
 
 def predictions_record(predictions: Predictions, classes: tuple[str, ...]) -> Table:
-    """What the network said of each test image."""
+    """The predictions for all test images."""
     return Table(_PREDICTIONS, prediction_table(predictions, classes))
 
 
@@ -159,12 +159,12 @@ def map_measures_record(table: pd.DataFrame) -> Table:
 
 
 def faithfulness_record(table: pd.DataFrame) -> Table:
-    """What changed images tell of the maps: `measuring.faithfulness`."""
+    """The faithfulness of maps: `measuring.faithfulness`."""
     return Table(_FAITHFULNESS, table)
 
 
 def config(run: FinishedRun) -> RunConfig:
-    """The run's settings, read once. Options that came later than the run are off."""
+    """The run's settings, read only once. Options that are newer than the run are off."""
     if _CONFIG not in run.memo:
         run.memo[_CONFIG] = _read(run, _CONFIG, lambda: _config_of(run.read_json(_CONFIG)))
     found: RunConfig = run.memo[_CONFIG]
@@ -187,7 +187,7 @@ def _config_of(logged: Mapping[str, Any]) -> RunConfig:
 
 
 def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
-    """Every option is there, so the recipe decides nothing any more: the file that it names may have gone."""
+    """Every option is there, so the recipe is not needed: its file may be gone."""
     known = {name: value for name, value in logged.items() if name in TrainSettings.model_fields}
     recipe = known.get("recipe", "fast")
     settings = TrainSettings.of(**{**PLAIN, **known, "recipe": recipe if recipe in RECIPES else "fast"})
@@ -195,7 +195,7 @@ def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
 
 
 def predictions(run: FinishedRun, classes: tuple[str, ...]) -> Predictions:
-    """What the run's network said of each test image."""
+    """The run's predictions for all test images."""
     return predictions_of(run.read_table(_PREDICTIONS), classes)
 
 
@@ -205,7 +205,7 @@ def map_measures(run: FinishedRun) -> pd.DataFrame:
 
 
 def faithfulness(run: FinishedRun) -> pd.DataFrame:
-    """A row per test image about whose changed versions the network was asked: `measuring.faithfulness`."""
+    """A row per image of the smaller sample: `measuring.faithfulness`."""
     return run.read_table(_FAITHFULNESS)
 
 

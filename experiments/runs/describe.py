@@ -1,4 +1,4 @@
-"""What is recorded before the work begins: settings, data, and training images as the network sees them."""
+"""What a run records before the work begins: settings, data, augmented training images."""
 
 import platform
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +16,7 @@ from .prepare import Prepared
 
 
 def iter_settings(prepared: Prepared) -> Iterator[Record]:
-    """What was given to a training, what it became, and the data."""
+    """The settings of a training, its data, and examples of augmented images."""
     config, dataset = run_config(prepared), prepared.dataset
     yield from _settings(config.resolved)
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
@@ -27,7 +27,7 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
 
 
 def run_config(prepared: Prepared) -> RunConfig:
-    """What the training will be done with, as its run records it."""
+    """The settings as the run records them."""
     dataset, sizes = prepared.dataset, {name: len(split) for name, split in prepared.dataset.splits.items()}
     return RunConfig(
         name=prepared.name,
@@ -47,7 +47,7 @@ def run_config(prepared: Prepared) -> RunConfig:
 
 
 def option_records(settings: Settings, names: Collection[str] = ()) -> Iterator[Record]:
-    """What was given to a comparison or a study and what it became, of all options or of those in `names`."""
+    """The options of a comparison or a study: all of them, or those in `names`."""
     texts = {name: settings.shown(name, text) for name, text in settings.as_params().items()}
     given = {name: settings.shown(name, text) for name, text in settings.given.items()}
     chosen = {name: text for name, text in texts.items() if name in (names or texts)}
@@ -56,6 +56,6 @@ def option_records(settings: Settings, names: Collection[str] = ()) -> Iterator[
 
 
 def _settings(texts: Mapping[str, str]) -> Iterator[Param]:
-    """Each setting once; under a name of its own, because MLflow's launcher logs what was typed under the plain one."""
+    """Each setting once, as `resolved.NAME`, because MLflow's launcher logs what was typed as `NAME`."""
     for name, text in texts.items():
         yield Param(f"resolved.{name}", text)

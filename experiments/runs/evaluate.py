@@ -1,4 +1,4 @@
-"""What a trained network does on the test images and where it looks, as records."""
+"""Evaluates and explains a trained network on the test images; yields records."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ from .prepare import Prepared
 
 
 def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -> Iterator[list[Record]]:
-    """What the trained network does and where it looks, in portions; the time each takes goes to the clock."""
+    """All results of the trained network, in portions; the clock measures the time of each."""
     clock, dataset, explaining = prepared.clock, prepared.dataset, prepared.explaining
     split, epoch = dataset.splits[SPLIT], int(history.index[-1])
     with clock.measuring("evaluate"):
@@ -66,14 +66,14 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
 
 
 def model_record(prepared: Prepared, model: nn.Module) -> Model:
-    """The trained network, with two test images and what it says of them."""
+    """The trained network, with two test images and its logits for them."""
     split = prepared.dataset.splits[SPLIT]
     said = predict(model, split.images[:2], split.labels[:2], prepared.machine.device)
     return Model(model, to_tensor(split.images[:2]).numpy(), said.logits, prepared.settings.epochs)
 
 
 def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictions, epoch: int) -> Iterator[Record]:
-    """Accuracy on the test images, every prediction, confusions; on the scenes also what the background does."""
+    """Test accuracy, all predictions, the confusion matrix; for the scenes also the effect of the background."""
     dataset = prepared.dataset
     if not prepared.settings.track_test:  # otherwise the last epoch has logged them
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
@@ -103,7 +103,7 @@ def _accuracies_with_mirrors(
 
 
 def iter_best_epoch(history: pd.DataFrame) -> Iterator[Metrics]:
-    """The epoch that does best on the tracked test images: what a source may report, not an estimate."""
+    """The best epoch on the tracked test images. Some sources report it; it is no unbiased estimate."""
     if "test/accuracy" in history:
         best, accuracy = _best_epoch(history)
         found = {"test/best_accuracy": accuracy, "test/best_epoch": float(best)}
@@ -111,13 +111,13 @@ def iter_best_epoch(history: pd.DataFrame) -> Iterator[Metrics]:
 
 
 def _best_epoch(history: pd.DataFrame) -> tuple[int, float]:
-    """The epoch of the highest test accuracy, the first of equals, and that accuracy."""
+    """The epoch with the highest test accuracy, the first of equals, and that accuracy."""
     curve = history["test/accuracy"]
     return int(curve.index[int(curve.argmax())]), float(curve.max())
 
 
 def curves_title(prepared: Prepared, history: pd.DataFrame) -> str:
-    """The run's name, what its last and its best epoch reached where the test images were tracked, what train is of."""
+    """The run's name, its last and best test accuracy if they were tracked, and what the train curves are."""
     smoothing = prepared.settings.label_smoothing
     smoothed = f", labels smoothed by {smoothing:g}" if smoothing else ""
     what = f"train: mean over the epoch's steps, on augmented images{smoothed}"
@@ -132,7 +132,7 @@ def curves_title(prepared: Prepared, history: pd.DataFrame) -> str:
 def iter_looks(
     prepared: Prepared, model: nn.Module, chosen: Probes, own: Cams, predictions: Predictions, epoch: int
 ) -> Iterator[Record]:
-    """Where it looks: measures of a sample of the test images, and its maps beside those of the images in `chosen`."""
+    """The measures and maps of a sample of the test images, and the maps of the images in `chosen`."""
     explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
     looks = measuring.measure(model, explaining.layers, split, predictions, explaining.method, prepared.machine.device)
     yield Metrics(measuring.summary(looks.table), epoch)
@@ -142,7 +142,7 @@ def iter_looks(
 
 
 def iter_faithfulness(prepared: Prepared, model: nn.Module, epoch: int) -> Iterator[Record]:
-    """Whether the last layer's maps say what the network used, on fewer images."""
+    """How faithful the last layer's maps are, measured on fewer images."""
     explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
     last = explaining.layers[-1]
     table = measuring.faithfulness(model, last, split, explaining.method, prepared.machine.device)

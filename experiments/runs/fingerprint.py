@@ -1,4 +1,4 @@
-"""What makes two runs the same run."""
+"""The fingerprint of a training: equal for trainings with the same result."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ from ..data.dataset import Dataset
 from ..settings.train import TrainSettings
 from ..training.machine import Machine
 
-# The code that decides a result: whole rooms, and the module that reads the notation of settings. A run made by other
-# code is not the same run.
+# The code that decides a result: whole rooms, and the module that reads the notation of settings. Other code makes
+# another run.
 _ROOMS = ("data", "models", "augmentation", "training", "explaining")
 _NOTATION = Path("settings", "notation.py")
-_WORDS = Path("explaining", "map_measures.py")  # how tables write what `measuring` computes
+_WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` computes: no part of the result
 
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
 _NOT_IDENTITY = {
@@ -25,9 +25,9 @@ _NOT_IDENTITY = {
 
 
 def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
-    """20 hex digits that are the same where settings, data, number format, code and libraries decide the same result.
+    """20 hex digits that are equal if settings, data, number format, code and libraries give the same result.
 
-    The same up to rounding: threads and compilation are left out, as are options without effect.
+    The same up to rounding: threads, compilation and options without effect are left out.
     """
     left_out = settings.idle().keys() | _NOT_IDENTITY
     options = {name: value for name, value in settings.as_params().items() if name not in left_out}
@@ -40,7 +40,7 @@ def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> 
 
 
 def deciding_sources() -> list[Path]:
-    """The files whose text is part of every fingerprint, always in the same order."""
+    """The files whose text is part of each fingerprint, always in the same order."""
     suite, engine = Path(__file__).parents[1], Path(cam_core.__file__).parent
     rooms = [path for room in _ROOMS for path in sorted((suite / room).rglob("*.py")) if path != suite / _WORDS]
     return [*rooms, suite / _NOTATION, *sorted(engine.glob("*.py"))]

@@ -46,9 +46,7 @@ def iter_probe_records(
 
 
 def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Predictions) -> Iterator[Record]:
-    """Misclassified and correct test images, and where the network looks on them at every layer: of the misclassified
-    on all, of the correct on half as many.
-    """
+    """Misclassified and correct test images, and their maps at every layer; of the correct ones maps of only half."""
     split, classes, size = prepared.dataset.splits[SPLIT], prepared.dataset.classes, prepared.settings.gallery_size
     explained = {"misclassified": size, "correct": (size + 1) // 2}
     for name, chosen in (("misclassified", ~predictions.right), ("correct", predictions.right)):
@@ -74,7 +72,7 @@ def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Prediction
 def _maps(
     prepared: Prepared, model: nn.Module, indices: Int64[np.ndarray, "m"], explained: Int64[np.ndarray, "m"]
 ) -> Cams:
-    """The maps of some test images at every layer, for the class in `explained` of each."""
+    """The maps of some test images at every layer, each for its class in `explained`."""
     images = to_tensor(prepared.dataset.splits[SPLIT].images[indices])
     layers, method = prepared.explaining.layers, prepared.explaining.method
     return cams(model, images, layers, torch.from_numpy(explained), method=method)
@@ -89,7 +87,7 @@ def _sheet(
     footer: str = sheets.EXPLAINED,
     tiles: sheets.Tiles = map_tiles,
 ) -> style.Pixels:
-    """The maps beside their images, drawn by `tiles`."""
+    """The maps, drawn by `tiles`, next to their images."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     said, drawn = sheets.verdicts(predictions, indices, classes), relative_to_mean(found.maps).cpu().numpy()
     images, labels = split.images[indices], split.labels[indices]

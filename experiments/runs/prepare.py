@@ -1,4 +1,4 @@
-"""Everything a training needs, checked before anything is trained or logged."""
+"""Everything that a training needs, checked before anything is trained or logged."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from .fingerprint import fingerprint
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a training needs, checked; nothing has been trained or logged yet."""
+    """Everything that a training needs, checked. Nothing has been trained or logged yet."""
 
     name: str
     settings: TrainSettings
@@ -42,10 +42,10 @@ def prepare(
     dataset: Dataset | None = None,
     reporter: Reporter | None = None,
 ) -> Prepared:
-    """Loads the data set (unless it is passed) and resolves what was left to the machine.
+    """Loads the data set, unless it is passed, and resolves what `auto` means on this machine.
 
     Raises:
-        SettingsError, data.DataError, CheckpointError: when the training cannot be started as asked.
+        SettingsError, DataError, CheckpointError: the training cannot start with these settings.
     """
     clock = Clock()
     machine = resolve_machine(settings)
@@ -72,7 +72,7 @@ def prepare(
 
 
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
-    """The data set that the settings name; says which one `auto` became."""
+    """The data set of the settings; the reporter says which one `auto` became."""
     name = resolve_name(settings.dataset, settings.data_dir, reporter.say)
     dataset = load(
         name,
@@ -91,6 +91,6 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 
 
 def default_name(settings: TrainSettings) -> str:
-    """What the run is called in MLflow unless it has a name."""
+    """The run's name in MLflow, unless it is given."""
     variant = f"cutout {settings.cutout_size} px" if settings.cutout else "baseline"
     return f"{variant}, seed {settings.seed}"

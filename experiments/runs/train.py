@@ -21,18 +21,18 @@ from .describe import iter_settings
 from .evaluate import iter_findings, model_record
 from .prepare import Prepared
 
-EXPLAINING = 0.1  # share of the work after the training, for the progress bar
+EXPLAINING = 0.1  # share of the evaluation in the progress bar, relative to the training
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 Finds = Callable[[Prepared, nn.Module], Iterable[Record]]
 
 
 def no_further(prepared: Prepared, model: nn.Module) -> Iterable[Record]:
-    """Nothing beyond what every run finds out."""
+    """No records beyond those of every run."""
     return ()
 
 
 def work(prepared: Prepared) -> int:
-    """Steps of the progress bar: the training steps and a share for what follows them."""
+    """Steps of the progress bar: the training steps, and a share for the evaluation."""
     done = prepared.checkpoint.epochs if prepared.checkpoint else 0
     return _training_steps(prepared) - done * _steps_of_an_epoch(prepared) + _explaining_steps(prepared)
 
@@ -50,10 +50,10 @@ def _explaining_steps(prepared: Prepared) -> int:
 
 
 def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None = None) -> FinishedRun:
-    """Trains, evaluates and explains the variant in an MLflow run of its own, and returns that run.
+    """Trains, evaluates and explains the variant in its own MLflow run, and returns that run.
 
     Raises:
-        TrainingDiverged: when the loss is no longer finite; the run is then marked as failed.
+        TrainingDiverged: the loss is no longer finite; the run is then marked as failed.
     """
     with open_run(kind=TRAIN, name=prepared.name, tags=tags_of(prepared), parent_run_id=parent_run_id) as run:
         train_into(run, prepared, reporter)
@@ -62,12 +62,12 @@ def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None =
 
 
 def tags_of(prepared: Prepared) -> dict[str, str]:
-    """The tags that a run of this training carries from its beginning."""
+    """The tags that the run has from its beginning."""
     return {FINGERPRINT: prepared.fingerprint, "camparison.dataset": prepared.dataset.name}
 
 
 def finish(prepared: Prepared) -> None:
-    """The run is complete: a checkpoint that was kept in passing has done its work."""
+    """Deletes the automatic checkpoint, which a completed run no longer needs."""
     if keeper := keeper_of(prepared.settings, prepared.fingerprint):
         keeper.finish()
 
@@ -83,12 +83,12 @@ def train_into(
 ) -> None:
     """Trains, evaluates and explains the variant, and logs everything into `run`, which stays open.
 
-    `on_epoch` is called with each epoch, counted from 1, and its metrics before they are logged; what it raises ends
-    the training. `further` finds out more about the trained network than every run does. With `keep_model` the run
-    holds the network itself.
+    `on_epoch` is called with each epoch, counted from 1, and its metrics, before they are logged; an exception in it
+    ends the training. `further` yields more records about the trained network. With `keep_model` the network itself is
+    logged too.
 
     Raises:
-        TrainingDiverged: when the loss is no longer finite.
+        TrainingDiverged: the loss is no longer finite.
     """
     settings, dataset, clock = prepared.settings, prepared.dataset, prepared.clock
 
@@ -109,7 +109,7 @@ def train_into(
                 *(Metrics(metrics, epoch) for epoch, metrics in history.items()),
             ]
         )
-        reporter.say(f"{prepared.name}: carries on after epoch {before.epochs} of {settings.epochs}")
+        reporter.say(f"{prepared.name}: resumes after epoch {before.epochs} of {settings.epochs}")
     keeper = keeper_of(prepared.settings, prepared.fingerprint)
     state = before.state if before else None
     results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)
@@ -125,7 +125,7 @@ def train_into(
             try:
                 with clock.measuring("checkpoint"):
                     keeper.keep(_checkpoint(prepared, history, result.state()))
-            except CheckpointError as error:  # hours of training are worth more than the state of one epoch
+            except CheckpointError as error:  # a lost checkpoint must not end hours of training
                 reporter.say(f"{prepared.name}: {error}")
     reporter.stage(f"{prepared.name}: explaining")
     for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
@@ -138,15 +138,15 @@ def train_into(
 
 
 def _checkpoint(prepared: Prepared, history: Mapping[int, dict[str, float]], state: Mapping[str, Any]) -> Checkpoint:
-    """What the training needs to carry on after the last epoch of `history`."""
+    """What the training needs to resume after the last epoch of `history`."""
     return Checkpoint(prepared.fingerprint, prepared.settings.as_params(), dict(history), asdict(prepared.clock), state)
 
 
 def assist(prepared: Prepared) -> None:
-    """Trains along with the first of several processes, which runs `train`; nothing is logged or kept.
+    """The part of every further process: trains along with rank 0, which runs `train`; logs and writes nothing.
 
     Raises:
-        TrainingDiverged, parallel.ProcessLost: as in the first process.
+        TrainingDiverged, ProcessLost: as on rank 0.
     """
     settings, dataset = prepared.settings, prepared.dataset
     model = build_model(settings, len(dataset.classes), *dataset.statistics)
@@ -155,7 +155,7 @@ def assist(prepared: Prepared) -> None:
 
 
 def headline(run: FinishedRun) -> str:
-    """What the run achieved and where to look, for the terminal."""
+    """The run's accuracies and its link, for the terminal."""
     link = ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
     metrics = run.metrics
     words = [f"{run.name}: test accuracy {metrics['test/accuracy']:.2%}"]

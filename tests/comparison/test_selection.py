@@ -419,7 +419,7 @@ def test_other_data_than_that_of_the_runs_is_refused(ids: dict[str, str], asked:
     settings = CompareSettings.of(runs=ids["cifar0"], data_dir="somewhere")
     (run,) = found(ids, "cifar0")
     with pytest.raises(
-        SettingsError, match=f"data set toy .* has digest {toys['digest']}, but .* {OTHER['digest']}: bring"
+        SettingsError, match=f"data set toy .* has digest {toys['digest']}, but .* {OTHER['digest']}: restore"
     ):
         shared_dataset([Member("plain", 0, run, True)], settings, Reporter())
     assert (asked[0].dataset, asked[0].data_dir) == ("cifar10", "somewhere")

@@ -1,4 +1,4 @@
-"""The pictures of a comparison as they stand in its report: PNG in the page, caption, text alternative from numbers."""
+"""The pictures of the report: PNG inside the page, caption, and a text alternative made from the numbers."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from .tables import difference_of, interval_text, named, records, signed, value_
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture in the page: its data URI, text alternative, caption and size; `name` where it is one of several."""
+    """A picture in the page: data URI, text alternative, caption, size in pixels; `name` if it is one of several."""
 
     source: str
     alt: str
@@ -33,7 +33,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Blink:
-    """The baseline's and the variant's map of one image, to be laid over each other."""
+    """The baseline's and the variant's map of one image, which the page shows over each other."""
 
     label: str
     before: Figure
@@ -42,7 +42,7 @@ class Blink:
 
 @dataclass(frozen=True)
 class Words:
-    """What stands with a picture: its caption, what its text alternative says is seen and with which numbers."""
+    """The texts of a picture: its caption, and for its text alternative what it shows and the numbers."""
 
     caption: str
     seen: str
@@ -51,7 +51,7 @@ class Words:
 
 
 def figure_groups(findings: Findings, pictures: Mapping[str, Pixels]) -> dict[str, list[Figure]]:
-    """The pictures that there are, by the place on the page where they stand."""
+    """The pictures that exist, by their place on the page."""
     alone = [path for path in pictures if path.startswith("side_by_side/")]
     deepest = {last_layer(member.run) for member in findings.members}
     if "side_by_side.png" in pictures and len(deepest) == 1:
@@ -78,14 +78,14 @@ def _figure(findings: Findings, path: str, picture: Pixels) -> Figure:
 
 
 def _within(path: str) -> str:
-    """The layer or variant that the picture in a folder is named by; a variant's name may have slashes too."""
+    """The layer or variant in the picture's path; the name of a variant may contain slashes."""
     return path.partition("/")[2].removesuffix(".png")
 
 
 def looks_text(findings: Findings) -> str:
-    """On how many measured images each variant's last map is more on the object, or larger, than the baseline's.
+    """On how many measured images the variant's last map is more on the object, or larger, than the baseline's.
 
-    Nothing of variants whose last layers have other resolutions than the baseline's: a coarse map is larger by itself.
+    Without variants whose last layers have another resolution than the baseline's: coarse maps are always larger.
     """
     parts = []
     for pair in filter(findings.one_grid, findings.pairs):
@@ -94,7 +94,7 @@ def looks_text(findings: Findings) -> str:
         difference = _mean_over_seeds(after[measure] - before[measure])
         present = difference[np.isfinite(difference)]
         if len(present):
-            what = "has more of itself on the object" if measure == "energy" else "covers more of the image"
+            what = "has a larger share on the object" if measure == "energy" else "covers more of the image"
             parts.append(
                 f"On {int((present > 0).sum()):,} of {len(present):,} test images the map of {pair.variant} {what} "
                 f"than that of {pair.against} (median {signed(float(np.median(present)), share=True)} points)."
@@ -103,13 +103,13 @@ def looks_text(findings: Findings) -> str:
 
 
 def _mean_over_seeds(values: np.ndarray) -> np.ndarray:
-    """The mean of the seeds that have a value, NaN where none has."""
+    """The mean over the seeds with a value; NaN if there is none."""
     count = np.isfinite(values).sum(0)
     return np.divide(np.nansum(values, 0), count, out=np.full(count.shape, np.nan), where=count > 0)
 
 
 def differences_text(findings: Findings) -> str:
-    """Every difference in words and numbers."""
+    """All differences as text."""
     quantities = {measure.metric: measure.quantity for measure in findings.measures}
     parts = []
     for row in records(findings.differences):
@@ -143,7 +143,7 @@ def agreement_text(findings: Findings) -> str:
 
 
 def changes_text(findings: Findings, variant: str) -> str:
-    """How many test images the variant's first network gets right or wrong where the baseline's does not."""
+    """How many test images only one of the first networks of variant and baseline classifies correctly."""
     if variant not in findings.right:
         return ""
     after, before = findings.right[variant][0], findings.right[findings.variants[0]][0]
@@ -153,7 +153,7 @@ def changes_text(findings: Findings, variant: str) -> str:
 
 
 def classes_text(findings: Findings) -> str:
-    """The lowest and the highest difference between classes of each variant."""
+    """For each variant the classes with the lowest and the highest difference."""
     parts = []
     for name, table in findings.classes.dropna(subset="difference").groupby("name", sort=False):
         ordered = records(table.sort_values("difference"))
@@ -176,7 +176,7 @@ WORDS = {
         "Over all seeds",
     ),
     "mean_maps.png": Words(
-        "The mean map over many test images: what all have in common is a habit, such as looking at the middle",
+        "The mean map over many test images: what all maps have in common, such as a preference for the middle",
         "Mean of the last layer’s maps over test images.",
         looks_text,
         "The mean map",
@@ -185,23 +185,25 @@ WORDS = {
     "charts/seeds.png": Words("Every dot is a run", "The measures of every run.", accuracies_text),
     "charts/curves.png": Words("Loss and accuracy per epoch", "Loss and accuracy per epoch.", accuracies_text),
     "charts/reliability.png": Words(
-        "On the diagonal the networks are as sure as they are right", "Accuracy against confidence.", calibration_text
+        "On the diagonal the confidence is equal to the accuracy", "Accuracy against confidence.", calibration_text
     ),
     "charts/agreement.png": Words(
-        "Agreement between variants beside that between seeds of one variant", "Agreement of maps.", agreement_text
+        "Agreement between variants, compared with the agreement between seeds of one variant",
+        "Agreement of maps.",
+        agreement_text,
     ),
 }
-"""Of the pictures that every comparison can have, by path."""
+"""The texts of the pictures with fixed paths."""
 
 
 def words(findings: Findings, path: str) -> Words:
-    """Those of the picture at `path`, of whatever kind."""
+    """The texts of the picture at `path`."""
     first, own = findings.variants[0], _within(path)
     if path.startswith("side_by_side/"):
         seen = f"The same test images, each with the map of every variant at {own}."
         return Words(f"The same images at {own}", seen, _no_numbers, f"At {own}")
     if path.startswith("changed/"):
-        caption = f"Images picked by how the predictions of {first} and {own} differ, one seed"
+        caption = f"Images selected by how the predictions of {first} and {own} differ, one seed"
         return Words(caption, caption + ".", lambda findings: changes_text(findings, own), f"{own} against {first}")
     if path.startswith("charts/classes"):
         return Words("The accuracy of each class", "Differences per class, in points.", classes_text)
@@ -213,14 +215,14 @@ def _no_numbers(findings: Findings) -> str:
 
 
 def data_uri(picture: Pixels) -> str:
-    """The picture as a PNG that can stand in the page itself."""
+    """The picture as a PNG inside a data URI."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")  # optimised it is a fiftieth smaller and takes ten times as long
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def blinks(findings: Findings) -> list[Blink]:
-    """The last layer's maps of the first two networks on each probe image; none unless there are two variants."""
+    """The last layer's maps of two variants on each probe image; none if there are more variants."""
     if len(findings.variants) != 2:
         return []
     before, after = (_overlaid(findings, findings.of(name)[0]) for name in findings.variants)
@@ -228,7 +230,7 @@ def blinks(findings: Findings) -> list[Blink]:
 
 
 def _overlaid(findings: Findings, member: Member) -> Iterator[Figure]:
-    """The network's map over each probe image, and what it said."""
+    """The network's map over each probe image, and its prediction."""
     chosen, maps, said = findings.probes, last_maps(member.run), verdicts_of(findings, member.run)
     for image, map_, verdict, note in zip(chosen.images, maps, said, notes(maps, chosen.masks), strict=True):
         words = ", ".join(filter(None, (f"{member.variant}: {verdict.caption}", verdict.verdict, note)))

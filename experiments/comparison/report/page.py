@@ -1,4 +1,4 @@
-"""The comparison as one HTML page that needs nothing else: pictures, style and a small script inside."""
+"""The comparison as one self-contained HTML page, with pictures, style and a small script."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from .figures import blinks, figure_groups
 from .tables import DASH, TextTable, grid_text, measured, tables, value_text
 
 EXPLORED = "Explored: "
-"""How questions begin that were not asked beforehand."""
+"""The beginning of questions that were not asked beforehand."""
 
 
 def html(
@@ -37,11 +37,11 @@ def html(
 ) -> str:
     """The whole page, headed `name`; works from disk, without JavaScript, and prints.
 
-    `rows` are those of the summary, a text per heading. `pictures` are shown as far as they are there:
+    `rows` are those of the summary: heading -> text. Those of the following `pictures` that exist are shown:
     `side_by_side.png`, `side_by_side/<layer>.png`, `changed/<variant>.png`, `over_seeds.png`, `mean_maps.png` and in
     `charts/`: `forest.png`, `seeds.png`, `curves.png`, `reliability.png`, `classes*.png`, `agreement.png`. `address`
-    is that of the saved view in MLflow, `hint` what to do before it opens; `command` makes the comparison again.
-    `chosen` is the option by which finished runs were chosen, empty where the settings alone say which runs these are.
+    is that of the saved view in MLflow, `hint` tells what to start before it opens; `command` repeats the comparison.
+    `chosen` is the option that chose finished runs by hand, empty if the settings alone decide which runs these are.
     """
     folder = Path(__file__).parent
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
@@ -71,7 +71,7 @@ def html(
 
 
 def by_question(answers: Iterable[Answer]) -> dict[str, list[str]]:
-    """The sentences of all pairs under each question, which stands without the word that it was explored."""
+    """The sentences of all pairs by question, without the word `Explored`."""
     found: dict[str, list[str]] = {}
     for answer in answers:
         question = answer.question.removeprefix(EXPLORED)
@@ -80,7 +80,7 @@ def by_question(answers: Iterable[Answer]) -> dict[str, list[str]]:
 
 
 def scope(findings: Findings) -> str:
-    """One line on what was compared."""
+    """One line: variants, data set, seeds."""
     first, *others = findings.variants
     seeds = {len(findings.of(name)) for name in findings.variants}
     dataset = findings.dataset
@@ -91,14 +91,14 @@ def scope(findings: Findings) -> str:
 
 
 def selection(chosen: str) -> str:
-    """Whether test results can have decided which networks are compared."""
+    """Whether test results may have decided which networks are compared."""
     if not chosen:
         return "Nothing was selected on the test images: no epoch, seed or layer."
     return f"The runs were chosen by hand ({chosen}): if test results decided the choice, the comparison is biased."
 
 
 def settings_table(findings: Findings) -> TextTable:
-    """The settings, as they were resolved, in which the variants differ."""
+    """The resolved settings in which the variants differ."""
     settings = {name: contents.config(run).resolved for name, run in findings.first_seed.items()}
     rows = [
         [key, *(own.get(key, DASH) for own in settings.values())]
@@ -109,7 +109,7 @@ def settings_table(findings: Findings) -> TextTable:
 
 
 def facts(findings: Findings) -> dict[str, str]:
-    """What must be known to trust or repeat the numbers."""
+    """What a reader needs to trust or repeat the numbers."""
     dataset, probes = findings.dataset, findings.probes
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     masks = "the data set has object masks" if probes.masks is not None else "the data set has no object masks"
@@ -121,29 +121,29 @@ def facts(findings: Findings) -> dict[str, str]:
             f"{name}: {', '.join(str(member.seed) for member in findings.of(name))}" for name in findings.variants
         ),
         "Measured images": measured_images(findings),
-        "Images in the sheets": f"{len(probes.indices)} test images, chosen by class and place before any training.",
-        "Class explained": "The true one, for right and wrong predictions alike.",
+        "Images in the sheets": f"{len(probes.indices)} test images, chosen by class and position before any training.",
+        "Class explained": "The true class, for right and for wrong predictions.",
         "Maps": f"{', '.join(map(method_name, methods))}; enlarged to the image (bilinear).",
         "Last layer": _last_layers(findings),
-        "Colour scale": f"The map divided by its mean, from 0 to {SCALE_MAX:g}; 1 = no preference. One for all.",
+        "Colour scale": f"The map divided by its mean, from 0 to {SCALE_MAX:g}; 1 = no preference. One scale for all.",
     }
 
 
 def measured_images(findings: Findings) -> str:
-    """On how many test images maps are measured, and on how few what asks the network about changed images."""
+    """How many test images are measured, and how many of them with further forward passes."""
     every = f"Maps: {measured(findings):,} of the {len(findings.dataset.splits[SPLIT]):,} test images, evenly spread."
     asked = [member.run for member in findings.members if "faith/deletion_margin" in member.run.metrics]
     if not asked:
         return every
     few = len(contents.faithfulness(asked[0]))
     return (
-        f"{every} Deletion margin and flip consistency: {few:,} of those, evenly spread too, because the network is "
-        f"asked anew about every changed image; pixels are deleted in {measuring.STEPS} steps."
+        f"{every} Deletion margin and flip consistency: {few:,} of those, also evenly spread, because both "
+        f"need further forward passes of the network; pixels are deleted in {measuring.STEPS} steps."
     )
 
 
 def _last_layers(findings: Findings) -> str:
-    """The deepest layer of each variant and its resolution; once where they are the same."""
+    """The deepest layer of each variant and its resolution, written once if all are the same."""
     layers = [
         f"{layer}, {grid_text(findings.grids[name])}"
         for name, layer in zip(findings.variants, findings.last_layers, strict=True)
@@ -154,7 +154,7 @@ def _last_layers(findings: Findings) -> str:
 
 
 def _shared(findings: Findings, settings: Iterable[str]) -> str:
-    """The settings with the values that the runs have."""
+    """The settings with the values of all runs."""
     parts = []
     for setting in settings:
         values = dict.fromkeys(contents.config(member.run).resolved[setting] for member in findings.members)
@@ -163,7 +163,7 @@ def _shared(findings: Findings, settings: Iterable[str]) -> str:
 
 
 def run_row(member: Member) -> dict[str, str]:
-    """A line of the list of runs."""
+    """A row of the list of runs."""
     run = member.run
     return {
         "variant": member.variant,

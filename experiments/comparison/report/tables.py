@@ -1,4 +1,4 @@
-"""The tables of a comparison, written out for people: sensible digits, shares in points, a dash where nothing is."""
+"""The tables of the report as text: sensible digits, shares in points, a dash for a missing value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ DASH = "–"
 SUBSETS = ("all", "right", "wrong")
 REFERENCES = {"uniform": "uniform map", "random": "random map", "centre": "centred blob"}
 LOOKS = {name: of_maps(row, name) for name, row in MAP_MEASURES.items()}
-"""What is measured of maps, by name, in the order of tables."""
+"""The measures of maps by name, in the order of tables."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table written out for people; the first cell of a row is its heading."""
+    """A table of texts; the first cell of each row is its heading."""
 
     caption: str
     headings: Sequence[str]
@@ -37,7 +37,7 @@ class TextTable:
 
 
 def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, object]:
-    """Every table of the page, and the words that belong to them."""
+    """All tables of the page and the texts that belong to them."""
     layers = [layer for layer in findings.where["layer"].unique() if layer not in (LAST, _only_last(findings))]
     return {
         "summary": TextTable(
@@ -60,13 +60,13 @@ def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, o
 
 
 def _only_last(findings: Findings) -> str | None:
-    """The name of the last layer where it is the same in all runs."""
+    """The name of the last layer if it is the same in all runs."""
     names = {last_layer(member.run) for member in findings.members}
     return names.pop() if len(names) == 1 else None
 
 
 def measured(findings: Findings) -> int:
-    """Test images whose maps are measured."""
+    """The number of test images whose maps are measured."""
     images: int = findings.looks[findings.variants[0]][LAST]["right"].shape[1]
     return images
 
@@ -74,8 +74,8 @@ def measured(findings: Findings) -> int:
 def _uneven_text(findings: Findings, pair: Pair) -> str:
     one, other = (f"{name} ({grid_text(findings.grids[name])})" for name in (pair.variant, pair.against))
     return (
-        f"The last layers of {one} and {other} have different resolutions. Only the focus index allows for that: "
-        "no other measure of their maps is compared."
+        f"The last layers of {one} and {other} have different resolutions. Only the focus index takes that into "
+        "account, so no other measure of their maps is compared."
     )
 
 
@@ -85,7 +85,7 @@ def grid_text(grid: Sequence[int]) -> str:
 
 
 def difference_table(findings: Findings, pair: Pair) -> TextTable:
-    """Every measure's difference; those asked beforehand first."""
+    """The difference of every measure; those asked beforehand come first."""
     asked = [one for one in primary(findings) if one.pair == pair]
     rows = [[*_difference_cells(one.difference, one.quantity), p_cell(one.p_holm)] for one in asked]
     names = {one.quantity.name for one in asked}
@@ -110,14 +110,14 @@ def _difference_cells(found: Difference, quantity: Quantity) -> list[str]:
 
 
 def difference_of(row: Mapping[str, Any]) -> Difference:
-    """The difference that a row of a table was made of."""
+    """The difference that a table's row was made from."""
     numbers = ("low", "high", "p", "smallest_shown", "detectable")
     found = {name: None if _missing(row[name]) else float(row[name]) for name in numbers}
     return Difference(row["per_seed"], row["mean"], **found)
 
 
 def look_table(findings: Findings, layer: str) -> TextTable:
-    """Where each variant looks at a layer: a row per variant and images; at the last one what blind maps score too."""
+    """The measures at a layer: a row per variant and subset of images; at the last layer also those of blind maps."""
     where = findings.where[findings.where["layer"] == layer]
     measures = [measure for name, measure in LOOKS.items() if name in set(where["measure"])]
     rows = []
@@ -137,9 +137,9 @@ def _mean_text(measure: Measure, row: pd.Series, seeds: int) -> str:
 
 
 def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list[str]]:
-    """What maps that know nothing score on the measured images, at each resolution that the variants' last layers have.
+    """The scores of blind maps on the measured images, at each resolution of the variants' last layers.
 
-    No rows where there are no masks.
+    Empty without masks.
     """
     masks = findings.dataset.splits[SPLIT].masks
     if masks is None:
@@ -157,7 +157,7 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
 
 
 def look_difference_table(findings: Findings, pair: Pair) -> TextTable:
-    """The differences of the last layer's measures, on all images and on those that both get right."""
+    """The differences of the last layer's measures, on all images and on those that both classify correctly."""
     table = findings.look_differences
     own = table[(table["variant"] == pair.variant) & (table["layer"] == LAST)] if len(table) else table
     rows = []
@@ -165,7 +165,7 @@ def look_difference_table(findings: Findings, pair: Pair) -> TextTable:
         for subset in ("all", BOTH_RIGHT):
             for row in records(own[(own["measure"] == name) & (own["subset"] == subset)]) if len(own) else ():
                 rows.append(_look_cells(row, measure.quantity))
-    headings = ("measure", "images", "difference", "95 % interval", "images drawn too", "seeds", "smallest shown")
+    headings = ("measure", "images", "difference", "95 % interval", "images resampled too", "seeds", "smallest shown")
     return TextTable(f"{pair.variant} against {pair.against}, last layer", headings, rows)
 
 
@@ -176,7 +176,7 @@ def _look_cells(row: Mapping[str, Any], quantity: Quantity) -> list[str]:
 
 
 def class_table(findings: Findings, pair: Pair) -> TextTable:
-    """Class by class the accuracies and their difference."""
+    """The accuracies of each class and their difference."""
     table = findings.classes[findings.classes["name"] == pair.variant]
     rows = [
         [
@@ -217,7 +217,7 @@ def network_table(findings: Findings, pair: Pair) -> TextTable:
 
 
 def agreement_table(findings: Findings) -> TextTable:
-    """How alike the maps of every two variants are, and of two seeds of each."""
+    """How similar the maps of every two variants are, and of two seeds of each variant."""
     rows = [
         [whose(row), f"{row['pairs']:,}", _plain(row["rank_correlation"]), _plain(row["top_iou"])]
         for row in records(findings.agreement)
@@ -267,7 +267,7 @@ def p_cell(value: float | None) -> str:
 
 
 def signed(value: float | None, *, share: bool, sign: str = "+") -> str:
-    """A difference, of shares in points of per cent; more decimals where the usual ones would show nothing."""
+    """A difference (shares in percentage points), with more decimals if the usual ones would show zero."""
     if value is None or math.isnan(value):
         return DASH
     scaled, usual = (100 * value, 2) if share else (value, 3)
@@ -282,7 +282,7 @@ def interval(low: float | None, high: float | None, *, share: bool) -> str:
 
 
 def interval_text(found: Difference, quantity: Quantity) -> str:
-    """The difference and in brackets its interval, where there is one."""
+    """The difference, and its interval in brackets if there is one."""
     mean, bounds = signed(found.mean, share=quantity.share), interval(found.low, found.high, share=quantity.share)
     return mean if bounds == DASH else f"{mean} ({bounds})"
 
