@@ -55,14 +55,16 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)  # what an import finds that is not installed
     with pytest.raises(SystemExit, match="2"):
         entry_point.main(["ray"])
-    assert "Ray is not installed; pip install '.[ray]'" in capsys.readouterr().err
+    assert "Ray is not installed: pip install '.[ray]'" in capsys.readouterr().err
 
 
 def test_a_study_that_nobody_has_started_is_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ray")
     with pytest.raises(SystemExit, match="2"):
         entry_point.main(["ray", "--study", "absent"])
-    assert "study=absent: sqlite:///studies.db contains no study with this name; start it with" in capsys.readouterr().err
+    assert (
+        "study=absent: sqlite:///studies.db contains no study with this name; start it with" in capsys.readouterr().err
+    )
 
 
 def test_the_former_spelling_works_with_a_note(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

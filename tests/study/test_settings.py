@@ -94,8 +94,7 @@ BAD = [
     ),
     (
         {"trials": "14"},
-        "trials=14: too few for a search and a confirmation; give 15 or more, "
-        "or add confirm=false for a search only",
+        "trials=14: too few for a search and a confirmation; give 15 or more, or add confirm=false for a search only",
     ),
     ({"holdout": "false"}, "holdout=false: leaves no validation images to search on; add holdout=true"),
     ({"checkpoint": "a.pt"}, "checkpoint=a.pt: a study has many trainings; take auto or none"),
@@ -160,7 +159,9 @@ def test_a_worker_of_a_study_that_is_not_there_makes_no_database(store: Path) ->
     command = [sys.executable, "-m", "experiments.tune", "worker", "--study", "holes"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
     assert done.returncode == 2
-    assert "study=holes: sqlite:///studies.db contains no study with this name; start it with `mlflow run" in done.stderr
+    assert (
+        "study=holes: sqlite:///studies.db contains no study with this name; start it with `mlflow run" in done.stderr
+    )
     assert "-e tune -P study=holes`" in done.stderr
     assert not list(store.glob("studies.db*"))
 
