@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .errors import did_you_mean
 from .settings.base import SettingsError
-from .settings.command_line import fail, read
+from .settings.command_line import fail, meaning, read
 from .study.addresses import STORAGE, check_storage
 from .study.settings import TuneSettings
 
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def work(words: Sequence[str]) -> None:
     """`worker`: trains for a study on this machine until nothing is left to do."""
     parser = _Parser("worker", "Work on this machine for a study that `tune` has started, until nothing is left to do.")
-    parser.option("threads", "auto", "CPU threads of a training on this machine")
-    parser.option("device", "auto", "device on this machine: auto, cpu, cuda, cuda:1 ...")
-    parser.option("precision", None, "number format on this machine (default: that of the study)")
+    parser.shared("threads")
+    parser.shared("device")
+    parser.option("precision", None, f"{meaning(TuneSettings, 'precision')} (default: that of the study)")
     parser.add_argument("--quiet", action="store_true", help="print nothing, and end when the parent process is gone")
     given = parser.read(words)
 
@@ -87,18 +87,23 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, name: str, description: str) -> None:
         prog = f"{TuneSettings.command} {name}"
         super().__init__(prog, "%(prog)s [--option value ...]", description, allow_abbrev=False)
-        fields = TuneSettings.model_fields
-        self.option("study", fields["study"].default, "name of the study")
-        storage = os.environ.get(STORAGE, fields["storage"].default)
-        help_text = f"where the study is stored (default: {STORAGE} if it is set, else {fields['storage'].default})"
-        self.add_argument("--storage", default=storage, metavar="", help=help_text)
-        self.option("data_dir", fields["data_dir"].default, "folder for data sets on this machine")
+        self.shared("study")
+        storage = os.environ.get(STORAGE, TuneSettings.default_text("storage"))
+        default = f"(default: {TuneSettings.shown('storage', storage)}; {STORAGE} changes it)"
+        self.add_argument(
+            "--storage", default=storage, metavar="", help=f"{meaning(TuneSettings, 'storage')} {default}"
+        )
+        self.shared("data_dir")
+
+    def shared(self, name: str) -> None:
+        """Adds an option of `tune`, with its text and its default."""
+        self.option(name, TuneSettings.default_text(name), meaning(TuneSettings, name))
 
     def option(self, name: str, default: object, text: str) -> None:
         """Adds an option; without a default it is a text."""
         kind = str if default is None else type(default)
-        shown = text if default is None else f"{text} (default: %(default)s)"
-        self.add_argument(f"--{name}", type=kind, default=default, metavar="", help=shown)
+        text += "" if default is None else f" (default: {default})"
+        self.add_argument(f"--{name}", type=kind, default=default, metavar="", help=text.replace("%", "%%"))
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """The options; a word that no option takes, or a wrong storage, ends the process with 2, in one line."""

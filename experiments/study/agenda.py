@@ -1,4 +1,4 @@
-"""What a study does next: baselines, search, race, final pairs. This follows from the ledger alone.
+"""What a study does next: baselines, search, race, final pairs. It follows from the ledger only.
 
 Any worker asks, under the lock of the ledger, and all workers get the same answer. The agenda also adds the next ticket
 to the ledger.
@@ -47,7 +47,7 @@ class Confirming:
 
     @property
     def key(self) -> "Key":
-        """What tells the trainings of one confirmation apart."""
+        """The key of the training among those of one confirmation."""
         return self.candidate, self.seed, self.round
 
     def notes(self, ticket: int, stage: int) -> Notes:

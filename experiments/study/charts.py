@@ -45,7 +45,7 @@ from .chart_panels import (
     without_far,
 )
 from .importance_chart import importance_chart
-from .notes import Notes
+from .notes import ticket_of
 from .race import undominated
 from .results import quantity
 
@@ -90,7 +90,7 @@ def iter_charts(
             for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if np.isfinite(trial.values).all()
         ),
-        key=lambda trial: Notes.of(trial).ticket or 0,
+        key=lambda trial: ticket_of(trial) or 0,
     )
     for name, figure in _iter_figures(trials, quantities, baselines):
         if figure is not None:

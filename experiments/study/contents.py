@@ -32,17 +32,13 @@ def conclude(run: Run, ledger: Ledger, found: Results, dataset: Dataset) -> str:
     """Saves the view and logs all records of the study; returns the last part of the link to the view."""
     link = write_view(run, found, dataset)
     run.log(list(iter_records(ledger, found, link)))
-    if findings := findings_of(found, dataset):
-        words = {"runs": _runs_words(found)}
-        run.log(compare.iter_records(findings, f"{run_title(found)}: confirmed", link, words))
+    if found.final:
+        runs = " ".join(f"{name.replace(' ', '-')}={'+'.join(ids)}" for name, ids in found.final.sides)
+        title = f"study {found.settings.study}: confirmed"
+        run.log(compare.iter_records(findings_of(found.final, dataset), title, link, {"runs": runs}))
     # After the comparison, whose note it replaces.
     run.log([Tag(NOTE, note(found, link))])
     return link
-
-
-def run_title(found: Results) -> str:
-    """The study's name for headings."""
-    return f"study {found.settings.study}"
 
 
 def iter_records(ledger: Ledger, found: Results, link: str) -> Iterator[Record]:
@@ -67,19 +63,14 @@ def iter_records(ledger: Ledger, found: Results, link: str) -> Iterator[Record]:
         summary = f"{found.best.name} of study {settings.study}"
         yield Text("best.toml", as_toml(summary, recipe_of(found.best.options, settings)))
         values["tune/search_score"] = found.best.search_score
-    if found.gain:
-        assert found.final
-        values |= {"tune/gain": found.gain.mean, "tune/pairs": float(len(found.final.seeds))}
-        values |= {f"tune/gain_{side}": bound for side, bound in _bounds(found).items()}
+    if (gain := found.gain) and found.final:
+        values |= {"tune/gain": gain.mean, "tune/pairs": float(len(found.final.seeds))}
+        bounds = {"tune/gain_low": gain.low, "tune/gain_high": gain.high}
+        values |= {name: bound for name, bound in bounds.items() if bound is not None}
     if found.over_claim is not None:
         values["tune/over_claim"] = found.over_claim
     yield Metrics({name: value for name, value in values.items() if math.isfinite(value)}, 0)
     yield Text("tuning.json", json.dumps(for_machines(found, link), indent=2))
-
-
-def _bounds(found: Results) -> dict[str, float]:
-    gain = found.gain
-    return {"low": gain.low, "high": gain.high} if gain and gain.low is not None and gain.high is not None else {}
 
 
 def iter_database(storage: str) -> Iterator[Record]:
@@ -147,18 +138,11 @@ def note(found: Results, link: str) -> str:
     return "\n\n".join([*lines, f"[Pictures side by side]({link})"])
 
 
-def findings_of(found: Results, dataset: Dataset) -> Findings | None:
-    """The comparison of winner and baseline as two variants; None without pairs."""
-    if not found.final:
-        return None
+def findings_of(final: Final, dataset: Dataset) -> Findings:
+    """The comparison of winner and baseline as two variants."""
     members = [
         Member(name, seed, finished_run(run), reused=False)
-        for name, runs in found.final.sides
-        for seed, run in zip(found.final.seeds, runs, strict=True)
+        for name, runs in final.sides
+        for seed, run in zip(final.seeds, runs, strict=True)
     ]
     return Findings(tuple(members), dataset)
-
-
-def _runs_words(found: Results) -> str:
-    assert found.final
-    return " ".join(f"{name.replace(' ', '-')}={'+'.join(runs)}" for name, runs in found.final.sides)

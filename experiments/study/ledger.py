@@ -20,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from .addresses import StudyError, without_password
-from .notes import Notes, StudyNotes, write
+from .notes import Notes, StudyNotes, ticket_of, write
 from .race import Budget
 from .sampling import pruner, sampler
 from .settings import TuneSettings
@@ -192,7 +192,7 @@ class Ledger:
         """The tickets that have been handed out, by number."""
         attempts: dict[int, list[FrozenTrial]] = {}
         for trial in study.get_trials(deepcopy=False):
-            if (number := Notes.of(trial).ticket) is not None:
+            if (number := ticket_of(trial)) is not None:
                 attempts.setdefault(number, []).append(trial)
         return [Ticket(number, tuple(attempts[number])) for number in sorted(attempts)]
 

@@ -102,6 +102,11 @@ class StudyNotes:
         return _read(cls, study.user_attrs)
 
 
+def ticket_of(trial: FrozenTrial) -> int | None:
+    """The number of the ticket only: faster than all notes, for scans of thousands of trials."""
+    return trial.user_attrs.get("ticket")
+
+
 N = TypeVar("N", Notes, StudyNotes)
 
 

@@ -56,7 +56,7 @@ def refuse_without_ray() -> None:
     try:
         import ray  # noqa: F401
     except ImportError:
-        raise StudyError("Ray is not installed; pip install '.[ray]'") from None
+        raise StudyError("Ray is not installed: pip install '.[ray]'") from None
 
 
 def place(study: str, storage: str, placement: Placement, address: str | None, data_dir: str) -> None:

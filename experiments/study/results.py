@@ -2,12 +2,11 @@
 
 import math
 import statistics as numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pandas as pd
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ..evidence.differences import ACCURACY, Difference, Quantity, paired_difference
 from ..evidence.sentences import sentence
@@ -252,14 +251,6 @@ def results(ledger: Ledger, settings: TuneSettings) -> Results:
     return Results(settings, table, candidates, raced, final, len(confirmed))
 
 
-T = TypeVar("T")
-
-
-def _two(sides: Iterable[T]) -> tuple[T, T]:
-    first, second = sides
-    return first, second
-
-
 def _confirmed(ledger: Ledger, agenda: Agenda, stage: int) -> tuple[dict[str, tuple[float, ...]], Final | None]:
     """Scores of the race of a stage by candidate, and its final pairs."""
     tickets = [one for one in ledger.tickets(ledger.confirmation) if one.notes.stage == stage and one.completed]
@@ -280,13 +271,18 @@ def _confirmed(ledger: Ledger, agenda: Agenda, stage: int) -> tuple[dict[str, tu
     )
     if not seeds:
         return races, None
-    pairs = [[finals[name, seed] for seed in seeds] for name in (winner, OWN)]
-    places = range(len(agenda.settings.goals))
+    winners, owns = ([finals[name, seed] for seed in seeds] for name in (winner, OWN))
+
+    def test(side: list[tuple[FrozenTrial, Notes]]) -> tuple[float, ...]:
+        return tuple(notes.metrics.get("test/accuracy", math.nan) for _, notes in side)
+
+    # A row of `trial.values` for each seed becomes a tuple of seeds for each objective.
+    goals = (zip(*(trial.values for trial, _ in side), strict=True) for side in (winners, owns))
     return races, Final(
         searched[winner],
         searched[OWN],
-        tuple(_two(tuple(trial.values[place] for trial, _ in side) for side in pairs) for place in places),
-        _two(tuple(notes.metrics.get("test/accuracy", math.nan) for _, notes in side) for side in pairs),
+        tuple(zip(*goals, strict=True)),
+        (test(winners), test(owns)),
         seeds,
-        _two(tuple(notes.run or "" for _, notes in side) for side in pairs),
+        (tuple(notes.run or "" for _, notes in winners), tuple(notes.run or "" for _, notes in owns)),
     )

@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from .addresses import StudyError
-from .notes import Notes
+from .notes import ticket_of
 from .space import P_STEP, PROBABILITY, Space
 
 
@@ -40,7 +40,7 @@ class PerTicket(optuna.samplers.BaseSampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Makes the sampler for the ticket of this trial."""
-        self._inner = self._made((self._seed * 100_003 + (Notes.of(trial).ticket or 0)) % 2**32)
+        self._inner = self._made((self._seed * 100_003 + (ticket_of(trial) or 0)) % 2**32)
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -57,7 +57,7 @@ class PerTicket(optuna.samplers.BaseSampler):
             return self._inner.sample_relative(study, trial, search_space)
         trial = copy.copy(trial)
         # CMA-ES draws by the number; the trials of Optuna also count dead attempts.
-        if (ticket := Notes.of(trial).ticket) is not None:
+        if (ticket := ticket_of(trial)) is not None:
             trial.number = ticket
         return self._inner.sample_relative(_TrialsWith(study, search_space), trial, search_space)  # type: ignore[arg-type]
 
@@ -115,11 +115,6 @@ def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
     makers: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
         "tpe": lambda own: optuna.samplers.TPESampler(seed=own),
         "gp": lambda own: optuna.samplers.GPSampler(seed=own),
-        "random": lambda own: optuna.samplers.RandomSampler(seed=own),
-        # The agenda decides the settings of these two. Optuna's own samplers leave out what is enqueued, and count
-        # the settings of holes that do not exist as different points.
-        "grid": lambda own: optuna.samplers.RandomSampler(seed=own),
-        "brute_force": lambda own: optuna.samplers.RandomSampler(seed=own),
         # All tickets need the same seed, or their points would not belong to one sequence.
         "qmc": lambda own: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
         "cmaes": lambda own: optuna.samplers.CmaEsSampler(seed=own, warn_independent_sampling=False),
@@ -128,7 +123,9 @@ def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
     if together and name == "cmaes":  # numbers only, and at least two of them
         numbers = {axis: one for axis, one in together.items() if not isinstance(one, CategoricalDistribution)}
         together = numbers if len(numbers) > 1 else {}
-    return PerTicket(makers[name], seed, together)
+    # Also for grid and brute_force, whose points the agenda decides. Optuna's own samplers with these names leave out
+    # what is enqueued, and count the settings of holes that do not exist as different points.
+    return PerTicket(makers.get(name, lambda own: optuna.samplers.RandomSampler(seed=own)), seed, together)
 
 
 def pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:

@@ -5,11 +5,14 @@ Sizes are in pixels. Training without Cutout is one point of the space.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from ..settings.base import spelled
+
+if TYPE_CHECKING:  # an import of seconds, without which the options can be checked
+    import optuna
 
 Options = Mapping[str, Any]
 """The options of the holes of a training, by name."""
@@ -18,23 +21,6 @@ Options = Mapping[str, Any]
 HOLES, SIZE, HEIGHT, WIDTH = "cutout_holes", "cutout_size", "cutout_height", "cutout_width"
 PROBABILITY, FILL, PLACEMENT = "cutout_p", "cutout_fill", "cutout_placement"
 P_STEP = 0.05  # finer differences of the probability do not matter
-
-
-@runtime_checkable
-class Proposes(Protocol):
-    """Proposes values one after another, such as an Optuna trial."""
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A whole number in [low, high]."""
-        ...
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float) -> float:
-        """A number in [low, high], a multiple of `step` above `low`."""
-        ...
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        """One of `choices`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Space:
     placements: tuple[str, ...]
     side: int
 
-    def propose(self, trial: Proposes) -> Options:
+    def propose(self, trial: "optuna.trial.BaseTrial") -> Options:
         """The options of the holes. If there is no hole, the trial is asked for nothing else."""
         holes = trial.suggest_int(HOLES, *self.holes)
         if not holes:

@@ -26,12 +26,12 @@ def write_view(run: Run, found: Results, dataset: Dataset) -> str:
 
     Baseline and winner come first, then the trials of the search, the best first.
     """
-    completed = found.table[found.table["state"] == "complete"] if len(found.table) else found.table
     goal = found.settings.goals[0]
-    if completed.empty:
-        return f"#/experiments/{run.experiment_id}/runs/{run.id}"
+    completed = found.table[found.table["state"] == "complete"] if len(found.table) else found.table
     finals = [pair for seed in zip(*reversed(found.final.runs), strict=True) for pair in seed] if found.final else []
-    searched = completed.sort_values(goal, ascending=not found.higher, kind="stable")["run"].tolist()
+    searched: list[str] = []
+    if len(completed):
+        searched = completed.sort_values(goal, ascending=not found.higher, kind="stable")["run"].tolist()
     there = (run_id for run_id in dict.fromkeys([*finals, *searched]) if is_there(run_id))
     shown_runs = list(islice(there, IN_VIEW))
     if not shown_runs:

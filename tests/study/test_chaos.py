@@ -105,7 +105,7 @@ def test_sixteen_tickets_survive_five_kills_and_a_restart(
 
 
 def check_runs(store: Path, ledger: Ledger) -> None:
-    """The runs agree with the ledger: none is left open, the study's holds the table and is above all others."""
+    """The runs agree with the ledger: none is left open, and the run of the study is the parent of all others."""
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{store}/mlflow.db")
@@ -165,7 +165,7 @@ def test_a_worker_that_slept_leaves_its_ticket_to_the_one_that_took_it(store: Pa
 
 
 def _stopped_outside_databases(pid: int, folder: Path) -> bool:
-    """Stops the process, or lets it go on where it holds a database that all others would wait for in vain."""
+    """Stops the process, or lets it go on if it has locked a database, for which all others would wait."""
     os.kill(pid, signal.SIGSTOP)
     for name in ("mlflow.db", "studies.db"):
         connection = sqlite3.connect(folder / name, timeout=0.5, isolation_level=None)

@@ -231,7 +231,7 @@ def test_several_workers_of_which_some_are_killed(storage: str) -> None:
 
 
 def test_an_attempt_without_a_worker_was_killed_when_it_was_claimed(storage: str) -> None:
-    """Its worker signs while it holds the lock: whoever has the lock and sees no name knows that it is dead."""
+    """A worker signs under the lock. So an attempt without a name, seen under the lock, belongs to a dead worker."""
     ledger = opened(settings_of(storage))
     number = running(ledger)
     sweep(ledger)

@@ -79,7 +79,7 @@ def test_rounds_by_hand() -> None:
         # Left behind after the first round, whatever the mean.
         ({"lucky": [0.9], "a": [0.5, 0.6], "b": [0.5, 0.7]}, True, ["b", "a", "lucky"]),
         ({"lucky": [0.1], "a": [0.5, 0.6], "b": [0.5, 0.7]}, False, ["a", "b", "lucky"]),
-        # A training that failed says nothing; one who has nothing else is last.
+        # A failed training does not count; a candidate without any other is last.
         ({"failed": [math.nan], "a": [0.5], "b": [0.6]}, True, ["b", "a", "failed"]),
         ({"failed": [math.nan], "a": [0.5], "b": [0.6]}, False, ["a", "b", "failed"]),
         ({"half": [0.9, math.nan], "a": [0.5, 0.6], "diverged": [math.inf, math.inf]}, True, ["half", "a", "diverged"]),

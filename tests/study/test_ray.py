@@ -55,7 +55,7 @@ def test_without_ray_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)  # what an import finds that is not installed
     with pytest.raises(SystemExit, match="2"):
         entry_point.main(["ray"])
-    assert "Ray is not installed; pip install '.[ray]'" in capsys.readouterr().err
+    assert "Ray is not installed: pip install '.[ray]'" in capsys.readouterr().err
 
 
 def test_a_study_that_nobody_has_started_is_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a study may say: verdicts on studies worked off with known scores, without training."""
+"""The verdicts of studies: with known scores, without training."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ FRESH = 1000  # seeds from here on are those of the confirmation
 
 
 def worked_off(folder: Path, scores: Scores, **given: object) -> tuple[Ledger, TuneSettings, Results]:
-    """A study with random holes that are never the best, until it owes nothing."""
+    """A study with random holes that are never the best, until nothing is left to do."""
     ledger, settings = toy_study(folder, **{"sampler": "random"} | given)
     work_off(ledger, settings, scores)
     return ledger, settings, results(ledger, settings)

@@ -24,7 +24,7 @@ TINY = {
 
 
 def run(folder: Path, module: str, **options: str) -> str:
-    """What the command says; it must succeed."""
+    """The output of the command, which must succeed."""
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     command = [sys.executable, "-m", module, *words]
     done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=900)

@@ -49,7 +49,7 @@ def opened(settings: TuneSettings) -> Ledger:
 
 
 def score(options: Options, seed: int) -> float:
-    """Of the holes alone, with a little of the seed in it."""
+    """A score that depends on the holes, and a little on the seed."""
     if not options["cutout"]:
         return 0.5 + 0.001 * seed
     side = int(str(options["cutout_size"]))
@@ -82,13 +82,13 @@ def work(settings: TuneSettings, kind: type[Worker] = ToyWorker) -> None:
 
 
 def toy_study(folder: Path, **given: object) -> tuple[Ledger, TuneSettings]:
-    """A new study of images of the usual size in a file of `folder`, which owes what the settings say."""
+    """A new study of images of the usual size in a file of `folder`, with the trainings that the settings ask for."""
     settings = TuneSettings.of(**{"storage": sqlite(folder), "trials": 15} | given)
     return opened(settings), settings
 
 
 def work_off(ledger: Ledger, settings: TuneSettings, scores: Scores, most: int = 10**6) -> int:
-    """Takes tickets until the study owes nothing, or `most` of them; how many were taken."""
+    """Takes tickets until nothing is left to do, or `most` of them; returns how many were taken."""
     agenda, hand = Agenda(ledger, settings), worker(ledger, settings)
     for done in range(most):
         study = agenda.next()
