@@ -109,8 +109,8 @@ class TrainSettings(Settings):
         "usual",
     )
     sides: Annotated[str, BeforeValidator(str), read_by(side_shares), BY_RECIPE] = Field(
-        description="train on smaller images first: one side for each equal part of the training, such as 20,24,32, where "
-        "32 is the full side; or none"
+        description="train on smaller images first: one side for each equal part of the training, such as 20,24,32, "
+        "where 32 is the full side; or none"
     )
     test_flip: Annotated[bool, BY_RECIPE] = Field(
         description="also log each final accuracy with the logits averaged over every image and its mirror image"
@@ -166,8 +166,8 @@ class TrainSettings(Settings):
         "random: one random colour per hole; noise: a random colour per pixel"
     )
     cutout_placement: Annotated[Literal["published", "inside"], BY_RECIPE] = Field(
-        description="published: the centre is anywhere, and the hole is clipped at the border; inside: the whole hole is "
-        "in the image, as in CoarseDropout"
+        description="published: the centre is anywhere, and the hole is clipped at the border; inside: the whole hole "
+        "is in the image, as in CoarseDropout"
     )
 
     # Pictures
