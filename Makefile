@@ -14,7 +14,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/bin/conda ## install the locked versions into .venv (several GB), and make MLflow's store ready
+setup: .venv/bin/conda ## install the locked versions into .venv (several GB), and prepare MLflow's store
 
 # An environment works only in the folder where it was made. After a move, .venv/ready names another folder: build anew.
 ifneq ($(shell cat .venv/ready 2>/dev/null),$(CURDIR))

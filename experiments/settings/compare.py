@@ -37,7 +37,7 @@ class CompareSettings(TrainSettings):
 
     variants: str = Field(
         "baseline,cutout",
-        description="variants to compare, two to ten, separated by ; or by ,: baseline, cutout, or "
+        description="two to ten variants to compare, separated by ';' or ',': baseline, cutout, or "
         "'name: option=value option=value'",
     )
     seeds: int = Field(

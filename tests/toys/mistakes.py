@@ -40,7 +40,7 @@ MISTAKES = [
         quality.rank_accuracy,
         (MAPS, MASKS[:1]),
         ValueError,
-        r"masks must be \(2, 8, 8\) as the maps",
+        r"masks must be \(2, 8, 8\) like the maps",
     ),
     (quality.focus_index, (MAPS, MASKS[:, None], (4, 4)), ValueError, r"masks must be \(2, 8, 8\)"),
     (quality.coverage, (MAPS[None],), ValueError, r"maps must be \(n, h, w\), got \(1, 2, 8, 8\); take one layer"),
