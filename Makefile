@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 UV := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate \
       --no-emit-index-url --no-emit-find-links --quiet
-# What `mlflow run` starts must find the project's Python first.
+# Programs that `mlflow run` starts must find the project's Python first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -14,9 +14,9 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/bin/conda ## install the locked versions into .venv (several GB), and make MLflow's store ready
+setup: .venv/bin/conda ## install the locked versions into .venv (several GB), and prepare MLflow's store
 
-# An environment works only in the folder where it was made. After a move the mark names another folder: build it anew.
+# An environment works only in the folder where it was made. After a move, .venv/ready names another folder: build anew.
 ifneq ($(shell cat .venv/ready 2>/dev/null),$(CURDIR))
 .venv/ready: moved
 endif
@@ -34,11 +34,11 @@ endif
 	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps --requirement requirements-dev.txt
 	@touch $@
 
-# `mlflow run .` looks for conda, also where none is installed.
+# `mlflow run .` asks for conda, even on a machine without conda.
 .venv/bin/conda: experiments/system/conda.sh .venv/ready
 	@install -m 755 $< $@
 
-# With --env-manager=local a real conda does not build a second environment.
+# --env-manager=local keeps a real conda from building a second environment.
 demo: setup ## train with and without Cutout on built-in images, compare both, and show where to look
 	$(BIN)/python -m mlflow run . --env-manager=local -e compare -P dataset=scenes
 

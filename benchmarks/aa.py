@@ -1,12 +1,12 @@
-"""Does the comparison cry wolf, and does it find what is there? Prints markdown.
+"""Does the comparison raise false alarms, and does it find real effects? Prints markdown.
 
-python -m benchmarks.aa             a quarter of an hour or so on two cores
-python -m benchmarks.aa --quick     two minutes, too few networks for a judgement
+python -m benchmarks.aa             about fifteen minutes on two cores
+python -m benchmarks.aa --quick     two minutes, with too few networks for a conclusion
 
-A/A: networks that differ in nothing but the seed are divided into two "variants" many times; each measure may be
-declared different in about 5 % of the comparisons. Planted effect: networks trained with `background_bias` 0.8 against
-0.0, three seeds each, again and again; accuracy on foreign backgrounds and energy inside the object must differ. The
-networks are tiny, so that there can be hundreds: nothing here is about how good they are.
+A/A: networks that differ only in the seed are divided into two "variants" many times; about 5 % of the comparisons may
+find a difference, for each measure. Planted effect: networks trained with `background_bias` 0.8 against 0.0, three
+seeds each, many times; the accuracy on other backgrounds and the energy inside the object must differ. The networks are
+tiny, so that there can be hundreds of them; how good they are does not matter.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from experiments.training.predictions import predict
 
 LAYER = "features"
 TRAIN = 4000
-IMAGES = 500  # of each split that is measured
+IMAGES = 500  # images of each measured split
 MEASURES = ("accuracy", *MAP_MEASURES)
 BOTH = "focus, on images both get right"
 PLANTED = ("accuracy, other background", "energy")
@@ -46,7 +46,7 @@ DIVISIONS = 2000
 
 
 class TinyNet(nn.Module):
-    """Three convolutions and a linear layer, some two hundred times less work than a ResNet-18."""
+    """Three convolutions and a linear layer, about two hundred times less work than a ResNet-18."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -80,16 +80,18 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     found = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    found.add_argument("--networks", type=int, default=300, help="in the A/A pool (default %(default)s)")
-    found.add_argument("--planted", type=int, default=10, help="comparisons with an effect (default %(default)s)")
-    found.add_argument("--epochs", type=int, default=3, help="of each network (default %(default)s)")
-    found.add_argument("--data-dir", default="data", help="where the scenes are kept (default %(default)s)")
-    found.add_argument("--quick", action="store_true", help="30 networks and two comparisons with an effect")
+    found.add_argument("--networks", type=int, default=300, help="networks in the A/A pool (default %(default)s)")
+    found.add_argument(
+        "--planted", type=int, default=10, help="comparisons with a planted effect (default %(default)s)"
+    )
+    found.add_argument("--epochs", type=int, default=3, help="epochs of each network (default %(default)s)")
+    found.add_argument("--data-dir", default="data", help="folder for the scenes (default %(default)s)")
+    found.add_argument("--quick", action="store_true", help="30 networks and two comparisons with a planted effect")
     return found
 
 
 def training_settings(epochs: int) -> TrainSettings:
-    """Plain training, as the suite does it."""
+    """The settings of a plain training, as in the suite."""
     sgd = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64}
     schedule = {"schedule": "onecycle", "lr_warmup": 0.25, "label_smoothing": 0.1, "sides": "none"}
     images = {"dataset": "scenes", "train_images": TRAIN, "hflip_mode": "random", "border": "black"}
@@ -97,7 +99,7 @@ def training_settings(epochs: int) -> TrainSettings:
 
 
 def dataset(background_bias: float, data_dir: str) -> Dataset:
-    """The scenes, with few images to validate and to test."""
+    """The scenes, with few images for validation and test."""
     found = load(
         "scenes",
         data_dir=data_dir,
@@ -118,7 +120,7 @@ def first(split: Split, count: int) -> Split:
 
 @dataclass(frozen=True)
 class Pool:
-    """Networks of one kind: a row of numbers for each, and for each image its focus index and whether it is right."""
+    """Networks of one kind: a row of numbers for each, and the focus index and correctness of each image."""
 
     numbers: pd.DataFrame
     focus: Float64[np.ndarray, "networks images"]
@@ -126,7 +128,7 @@ class Pool:
 
 
 def networks(settings: TrainSettings, images: Dataset, count: int, what: str) -> Pool:
-    """Networks of as many seeds, trained and measured as the suite does it."""
+    """Networks with this number of seeds, trained and measured as in the suite."""
     mean, _ = images.statistics
     rows, focused, rights = [], [], []
     for seed in track(range(count), what):
@@ -143,7 +145,7 @@ def networks(settings: TrainSettings, images: Dataset, count: int, what: str) ->
 
 
 def measured(model: nn.Module, images: Dataset) -> tuple[dict[str, float], pd.DataFrame]:
-    """Accuracy, also on foreign backgrounds, and the means of the map measures; and these of each image."""
+    """Accuracy, also on other backgrounds, and the means of the map measures; and a table of these for each image."""
     test, other = (predict(model, s.images, s.labels, "cpu") for s in (images.splits["test"], images.splits["other"]))
     looks = measuring.measure(model, (LAYER,), images.splits["test"], test, "gradcam", "cpu")
     maps = {name.rpartition("/")[2]: value for name, value in measuring.summary(looks.table).items()}
@@ -151,10 +153,10 @@ def measured(model: nn.Module, images: Dataset) -> tuple[dict[str, float], pd.Da
 
 
 def false_alarms(pool: Pool) -> Iterator[str]:
-    """How often two groups that differ in nothing are declared different, for each measure.
+    """How often two groups without a true difference are declared different, for each measure.
 
-    First with every network in one group only, so that the comparisons are independent and an interval can be given;
-    then with many random divisions of the same networks, which say the same with less noise.
+    First every network is in only one group, so the comparisons are independent and have an interval. Then many random
+    divisions of the same networks give the same result with less noise.
     """
     yield "| measure | " + " | ".join(f"{n} against {n} seeds | 95 % interval | divided anew" for n in SIZES) + " |"
     yield "|---|" + "---|---|---|" * len(SIZES)
@@ -168,7 +170,7 @@ def false_alarms(pool: Pool) -> Iterator[str]:
 
 
 def alarm(pool: Pool, measure: str, one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether the suite says that these two groups of networks differ in the measure."""
+    """Whether the suite concludes that these two groups of networks differ in the measure."""
     if measure == BOTH:
         sides = paired_means(pool.focus[one], pool.focus[other], pool.right[one] & pool.right[other])
         return sides is not None and declared(*sides)
@@ -177,24 +179,24 @@ def alarm(pool: Pool, measure: str, one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def disjoint(count: int, seeds: int) -> list[np.ndarray]:
-    """Pairs of groups of so many networks; no network is in two of them."""
+    """Pairs of groups of `seeds` networks; no network is in two groups."""
     pairs = count // (2 * seeds)
     return list(np.arange(pairs * 2 * seeds).reshape(pairs, 2, seeds))
 
 
 def divisions(count: int, seeds: int) -> list[np.ndarray]:
-    """Pairs of groups of so many networks, drawn again and again from all."""
+    """Pairs of groups of `seeds` networks, drawn many times from all networks."""
     generator = np.random.default_rng(0)
     return [generator.choice(count, (2, seeds), replace=False) for _ in range(DIVISIONS)]
 
 
 def declared(variant: np.ndarray, baseline: np.ndarray) -> bool:
-    """Whether the suite says that the variants differ."""
+    """Whether the suite concludes that the variants differ."""
     return paired_difference(variant, baseline).shown
 
 
 def rate(outcomes: Sequence[bool]) -> str:
-    """k of n and the share, with its exact interval, which must hold the 5 % that are allowed."""
+    """k of n and the share, with its exact interval, which must contain the allowed 5 %."""
     found = stats.binomtest(sum(outcomes), len(outcomes), 1 - CONFIDENCE)
     low, high = found.proportion_ci(CONFIDENCE)
     outside = "" if low <= 1 - CONFIDENCE <= high else " (outside)"
@@ -204,7 +206,7 @@ def rate(outcomes: Sequence[bool]) -> str:
 
 
 def detections(without: Pool, biased: Pool) -> Iterator[str]:
-    """How often three seeds find that the background was made to give the class away."""
+    """How often three seeds find that the background reveals the class."""
     yield "| measure | bias 0.0 | bias 0.8 | found with 3 seeds |"
     yield "|---|---|---|---|"
     for measure in PLANTED:

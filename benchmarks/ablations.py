@@ -1,12 +1,12 @@
-"""What each part of a speed recipe brings: the recipe with one part taken out, beside the recipe. Prints markdown.
+"""The effect of each part of a speed recipe: compares the recipe without one part to the recipe. Prints markdown.
 
 python -m benchmarks.ablations parts --recipe fast --dataset cifar10 --epochs 5
                                Muon, whitening, label smoothing, alternating flips, small images first, kept memory
 python -m benchmarks.ablations path --recipe fast --dataset cifar10 --epochs 4 --seeds 3
                                bf16 on whole batches against float32 on images that albumentations augments one by one
 
-Every other option of experiments.train holds for all rows. Accuracies are of the validation images; seconds are those
-of training steps with their input. Each training has a process of its own, and the rows of a seed follow each other.
+Any other option of experiments.train applies to all rows. Accuracies are on the validation images; seconds are for
+training steps with their input. Each training runs in its own process, and the rows of one seed run one after another.
 """
 
 import argparse
@@ -39,11 +39,11 @@ ACCURACY = Quantity("validation accuracy", "higher")
 
 @dataclass(frozen=True)
 class Part:
-    """A row: options that differ from the recipe's, and what no option can change.
+    """A row: options that differ from the recipe, and changes for which there is no option.
 
     Attributes:
-        change: done to the fresh network.
-        keep_memory: whether freed memory stays with the process, as in every entry point.
+        change: applied to the new network.
+        keep_memory: whether the process keeps freed memory, as in every entry point.
     """
 
     options: Mapping[str, object]
@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one training: accuracy on the validation images, alone and with their mirror images, and seconds of steps."""
+    """The result of one training: validation accuracy, without and with mirror images, and seconds of its steps."""
 
     accuracy: float
     mirrored: float
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def ordinary_stem(model: nn.Module) -> None:
-    """The first convolution as any other: its filters begin at random and are trained."""
+    """Makes the first convolution like any other: its filters start at random and are trained."""
     if isinstance(model, FastNet):
         model.stem.get_parameter("0.weight").requires_grad_(True)
         model.whiten = lambda images: None  # type: ignore[method-assign]
@@ -70,7 +70,7 @@ def ordinary_stem(model: nn.Module) -> None:
 SGD = {"optimizer": "sgd", "momentum": 0.85, "weight_decay": 5e-4}
 PARTS = {
     THE_RECIPE: Part({}),
-    # airbench94's own SGD comes to a rate of 1.5 for a mean loss; threefold steps to both sides.
+    # The SGD of airbench94 has a learning rate of 1.5 for a mean loss; also three times smaller and larger.
     **{f"SGD at rate {lr} for all parameters instead of Muon": Part(SGD | {"lr": lr}) for lr in (0.5, 1.5, 4.5)},
     "filters of the stem at random and trained": Part({}, ordinary_stem),
     "no label smoothing": Part({"label_smoothing": 0}),
@@ -88,12 +88,12 @@ TABLES = {"parts": PARTS, "path": PATHS}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the table and what it shows."""
+    """Prints the table and the conclusions."""
     parser = argparse.ArgumentParser(
         prog=COMMAND, description=(__doc__ or "").splitlines()[0], epilog="and every option of experiments.train"
     )
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each row (default %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings per row (default %(default)s)")
     options, rest = parser.parse_known_args(argv)
     given = typed(TrainSettings, rest) | {"checkpoint": "none", "resume": "none"}
     parts = TABLES[options.table]
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for part in parts.values():
             settings = TrainSettings.of(**given | dict(part.options))
         if not settings.holdout:
-            raise SettingsError(["holdout=false: leaves no validation images to judge by; add --holdout true"])
+            raise SettingsError(["holdout=false: leaves no validation images for the accuracy; add --holdout true"])
         load_dataset(settings, Printer())
     except (SettingsError, DataError) as error:
         fail(COMMAND, str(error).splitlines())
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def outcomes(
     parts: Mapping[str, Part], given: Mapping[str, object], seeds: Iterable[int]
 ) -> Iterator[tuple[str, Outcome]]:
-    """Every row with every seed, each in a fresh process: an allocator's setting cannot be taken back."""
+    """Every row with every seed, each in a new process, because a setting of the allocator cannot be undone."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
         for seed in seeds:
@@ -122,7 +122,7 @@ def outcomes(
 
 
 def trained(name: str, given: Mapping[str, object]) -> Outcome:
-    """One training of the row, as `experiments.train` does it but for the row's change."""
+    """One training of the row, as in `experiments.train` except for the change of the row."""
     part = (PARTS | PATHS)[name]
     if part.keep_memory:
         keep_freed_memory()
@@ -131,7 +131,7 @@ def trained(name: str, given: Mapping[str, object]) -> Outcome:
 
 
 def outcome(prepared: Prepared, change: Callable[[nn.Module], None]) -> Outcome:
-    """What the training comes to where the fresh network is changed first."""
+    """The outcome of the training, with the change applied to the new network."""
     settings, dataset = prepared.settings, prepared.dataset
     model = loop.build_model(settings, len(dataset.classes), *dataset.statistics)
     change(model)
@@ -145,7 +145,7 @@ def outcome(prepared: Prepared, change: Callable[[nn.Module], None]) -> Outcome:
 
 
 def report(parts: Mapping[str, Part], found: Iterable[tuple[str, Outcome]]) -> Iterator[str]:
-    """A row for each part, means over the seeds with their spread; then what may be said of the differences."""
+    """A row for each part, with means over the seeds and their spread; then the conclusions about the differences."""
     by_name: dict[str, list[Outcome]] = {name: [] for name in parts}
     for name, outcome in found:
         by_name[name].append(outcome)
@@ -162,7 +162,7 @@ def report(parts: Mapping[str, Part], found: Iterable[tuple[str, Outcome]]) -> I
 
 
 def percent(values: Sequence[float]) -> str:
-    """The mean, and from two values on the standard deviation."""
+    """The mean and, with two values or more, the standard deviation."""
     spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * fmean(values):.2f}{spread} %"
 

@@ -1,11 +1,11 @@
-"""What maps cost: this project beside grad-cam, torchcam, captum and the bare limit. Prints markdown.
+"""The time for maps: compares this project with grad-cam, torchcam, captum and the lower limit. Prints markdown.
 
 python -m benchmarks.cam            about five minutes on two cores
-python -m benchmarks.cam --quick    a minute, once each
+python -m benchmarks.cam --quick    one minute, with one round
 
-All runs of a table take turns, n rounds of them, in an order that is reversed every other round; a ratio is the median
-of the ratios within the rounds. CPU time is that of all threads of the process. Where others leave the maps small and
-not scaled (torchcam, captum), our resize and scaling are part of their run. Needs the dev extra.
+All runs of a table take turns for n rounds, in an order that is reversed every other round; a ratio is the median of
+the ratios within the rounds. CPU time is that of all threads of the process. torchcam and captum leave the maps small
+and not scaled, so our resize and scaling are part of their run. Needs the dev extra.
 """
 
 import argparse
@@ -45,7 +45,7 @@ AIMS = {
 
 
 def main() -> None:
-    """Prints the machine, a table per comparison, and the ratios to reach."""
+    """Prints the machine, a table per comparison, and the target ratios."""
     options = parser().parse_args()
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)
@@ -63,10 +63,10 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     found = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    found.add_argument("--batch", type=int, default=64, help="images explained at once (default %(default)s)")
+    found.add_argument("--batch", type=int, default=64, help="images to explain at once (default %(default)s)")
     found.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default %(default)s)")
     found.add_argument(
-        "--repeats", type=int, default=7, help="rounds; where peers are slow, half (default %(default)s)"
+        "--repeats", type=int, default=7, help="rounds; half of them for slow packages (default %(default)s)"
     )
     found.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
     found.add_argument("--quick", action="store_true", help="one round, fewer images")
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def report(case: cam_runs.Case, repeats: int, counts: tuple[int, ...]) -> Iterator[str]:
-    """The lines of all tables, as they are measured."""
+    """The lines of all tables, as soon as they are measured."""
     few = max(1, repeats // 2)
     setting = f"{type(case.model).__name__}, {len(case.images)} images, {len(case.layers)} layers"
     aims: list[str] = []
@@ -102,7 +102,7 @@ def interleaved(runs: Mapping[str, Run], rounds: int, warm_up: int = 0) -> dict[
     """The timings of all runs, which take turns; the first `warm_up` rounds are not counted."""
     found = {name: Timing([], []) for name in runs}
     for index in range(-warm_up, rounds):
-        gc.collect()  # what earlier rounds left behind is not this one's
+        gc.collect()  # garbage of earlier rounds must not count in this one
         for name in list(runs) if index % 2 == 0 else list(runs)[::-1]:
             print(f"round {index + 1} of {rounds}: {name}", file=sys.stderr)
             wall, cpu = timed(runs[name])
@@ -113,7 +113,7 @@ def interleaved(runs: Mapping[str, Run], rounds: int, warm_up: int = 0) -> dict[
 
 
 def timed(run: Run) -> tuple[float, float]:
-    """Wall and CPU seconds until the result is there, on a GPU too."""
+    """Wall and CPU seconds until the result is ready, also on a GPU."""
     synchronise()
     wall, cpu = time.perf_counter(), time.process_time()
     run()
@@ -139,7 +139,7 @@ def _milliseconds(seconds: list[float]) -> str:
 
 
 def machine(device: torch.device) -> str:
-    """The processor, the device, the threads and the versions, in a line."""
+    """The processor, the device, the threads and the versions in one line."""
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return f"{cpu_name()}{gpu}, {torch.get_num_threads()} threads; Python {python_version()}, {versions}"

@@ -1,7 +1,7 @@
-"""What `benchmarks.cam` times: the same maps of the same images by this project and by others, and the bare limit.
+"""The runs that `benchmarks.cam` measures: the same maps from this project and other packages, and the lower limit.
 
-Everybody gives maps of the images' size on the scale [0, 1]. torchcam and captum leave the resize and the scaling to
-the caller, so they get ours here. Needs the dev extra.
+All runs give maps with the size of the images on the scale [0, 1]. torchcam and captum leave resize and scaling to the
+caller, so they use ours here. Needs the dev extra.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ GRAD_CAM_SIX = ("GradCAM", "GradCAMPlusPlus", "HiResCAM", "XGradCAM", "LayerCAM"
 
 @dataclass(frozen=True)
 class Case:
-    """A network in eval mode and images with a class each, all on one device; the maps are of all its CAM layers."""
+    """A network in eval mode, and images with a class each, all on one device; the maps are for all its CAM layers."""
 
     model: nn.Module
     images: Tensor
@@ -46,7 +46,7 @@ class Case:
         return (self.images.shape[2], self.images.shape[3])
 
     def of(self, count: int) -> "Case":
-        """The same network with so many other images."""
+        """The same network with `count` other images."""
         images, classes = pictures(count)
         return replace(self, images=images.to(self.images.device), classes=classes.to(self.classes.device))
 
@@ -55,7 +55,7 @@ Run = Callable[[], object]
 
 
 def pictures(count: int, side: int = 32) -> tuple[Tensor, Tensor]:
-    """Noise with a bright square, `(count, 3, side, side)` in [0, 1], and its place as the class, `(count,)`."""
+    """Noise with a bright square, `(count, 3, side, side)` in [0, 1]; its place is the class, `(count,)`."""
     images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)) / 2
     classes = torch.arange(count) % CLASSES
     cell = side // 4
@@ -66,13 +66,13 @@ def pictures(count: int, side: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def case(model_name: str, count: int, device: torch.device, *, steps: int = 4) -> Case:
-    """A network after a few steps of learning, so that its running statistics and its maps are not degenerate."""
+    """A network after a few training steps, so that its running statistics and maps are not degenerate."""
     torch.manual_seed(0)
     model = load_part(NETWORKS, model_name)(CLASSES, (0.3,) * 3, (0.2,) * 3)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # so few steps: their plain mean
+            module.momentum = None  # with so few steps, use their plain mean
     images, classes = pictures(32)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -84,7 +84,7 @@ def case(model_name: str, count: int, device: torch.device, *, steps: int = 4) -
 
 
 def bare_limit(case: Case) -> Tensor:
-    """The gradient at the first layer and nothing else: what no engine can do without."""
+    """Only the gradient at the first layer, which every method needs."""
     kept: list[Tensor] = []
     hook = case.model.get_submodule(case.layers[0]).register_forward_hook(lambda *call: kept.append(call[-1]))
     try:
@@ -136,7 +136,7 @@ def grad_cam_maps(case: Case, methods: Sequence[str]) -> list[np.ndarray]:
 
 
 def one_pass(case: Case) -> dict[str, Run]:
-    """The bare limit first, then engines with one pass per method at most."""
+    """The lower limit first, then packages with at most one pass per method."""
     return {
         "bare limit: forward, gradient at the stem": partial(bare_limit, case),
         "ours, GradCAM": partial(ours, case, ["gradcam"]),
@@ -150,7 +150,7 @@ def one_pass(case: Case) -> dict[str, Run]:
 
 
 def one_object_each(case: Case) -> dict[str, Run]:
-    """grad-cam, which takes a pass per method and layer."""
+    """grad-cam, which needs one pass per method and layer."""
     return {
         "bare limit: forward, gradient at the stem": partial(bare_limit, case),
         "ours, GradCAM": partial(ours, case, ["gradcam"]),
@@ -161,7 +161,7 @@ def one_object_each(case: Case) -> dict[str, Run]:
 
 
 def eigen(case: Case) -> dict[str, Run]:
-    """EigenCAM: the method by itself from the same activations, at all layers and at the second; then from images."""
+    """EigenCAM: only the method from the same activations, at all layers and at the second one; then from images."""
     evidence = cam_core.capture(case.model, case.images, case.layers, case.classes)
     every = list(evidence.activations.values())
     second = [evidence.activations[case.layers[1]]]
@@ -184,5 +184,5 @@ def _eigen_grad_cam(activations: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def growing(case: Case, counts: Sequence[int]) -> dict[str, Run]:
-    """GradCAM of more and more images."""
+    """GradCAM for increasing numbers of images."""
     return {f"one of {count:,} images": partial(ours, case.of(count), ["gradcam"]) for count in counts}

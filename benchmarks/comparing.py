@@ -1,9 +1,10 @@
-"""Seconds that comparing finished runs takes, and whether they grow with the runs. Prints markdown.
+"""The time to compare finished runs, and whether it grows with the number of runs. Prints markdown.
 
 python -m benchmarks.comparing
 
-The runs are made up, of the size of real ones (2,000 test images, ten classes, five layers), and logged as real ones
-are; then they are compared: everything read, computed, drawn, logged and reported. Choosing the runs is not in it.
+The runs are artificial. They have the size of real runs (2,000 test images, ten classes, five layers) and are logged
+like real runs. The measured time includes reading, computing, drawing, logging and reporting, but not the choice of
+the runs.
 """
 
 import os
@@ -44,12 +45,12 @@ from experiments.training.predictions import Predictions
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 GRIDS = (32, 32, 16, 8, 4)
-RUNS = (2, 8, 10, 32)  # two variants of so many seeds together
+RUNS = (2, 8, 10, 32)  # runs in total, of two variants
 EPOCHS = 6
 
 
 def main() -> None:
-    """Makes the runs, compares more and more of them, and prints the table."""
+    """Makes the runs, compares increasing numbers of them, and prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         images = load(Path("data").resolve())
         os.chdir(folder)
@@ -75,7 +76,7 @@ def load(data_dir: Path) -> Dataset:
 
 
 def row(members: list[Member], images: Dataset) -> str:
-    """The seconds of one comparison, from nothing read to everything logged."""
+    """The seconds of one comparison, from reading the runs to logging the results."""
     started = time.perf_counter()
     findings = Findings(tuple(sorted(members, key=lambda member: member.variant)), images)
     with open_run(kind="compare", name=f"{len(members)} runs") as run:

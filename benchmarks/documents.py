@@ -1,4 +1,4 @@
-"""Writes what the documents repeat from the code: docs/options.md, and the tree in docs/layout.md.
+"""Writes the parts of the documents that come from the code: docs/options.md, and the tree in docs/layout.md.
 
 python -m benchmarks.documents
 """
@@ -82,7 +82,7 @@ def _first_line(path: Path) -> str:
 
 
 def layout_page() -> str:
-    """docs/layout.md as it is, with the tree of the code as it is now."""
+    """docs/layout.md with the tree of the present code."""
     before, _, rest = LAYOUT.read_text(encoding="utf-8").partition(BEGIN)
     return f"{before}{BEGIN}\n{tree()}\n{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""The house in figures: rooms, the arrows of imports between them, lengths of functions, lines.
+"""Figures about the code: rooms, the imports between them, lengths of functions, number of lines.
 
 python -m benchmarks.imports [--picture FILE.png]
 """
@@ -15,7 +15,7 @@ PACKAGES = ("cam_core", "experiments")
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """Every module of the packages by its dotted name; a package's own module is named like the package."""
+    """All modules of the packages by dotted name; the `__init__` module of a package has the name of the package."""
     return {
         ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
         for package in PACKAGES
@@ -24,9 +24,9 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def imported(name: str, path: Path) -> set[str]:
-    """Every module that the file imports anywhere, dotted; `from x import y` counts as x and as x.y.
+    """The dotted names of all modules that the file imports; `from x import y` counts as x and as x.y.
 
-    Relative imports are read as Python reads them: from the package that the module lies in.
+    Relative imports start at the package that contains the module, as in Python.
     """
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found: set[str] = set()
@@ -47,7 +47,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 
 def arrows(found: dict[str, Path]) -> dict[str, set[str]]:
-    """Of each module the other modules of the packages that it imports."""
+    """For each module, the other modules of the packages that it imports."""
     return {name: (imported(name, path) & found.keys()) - {name} for name, path in found.items()}
 
 
@@ -58,16 +58,16 @@ def room(module: str) -> str:
 
 
 def room_arrows(between: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Of each room the other rooms that it imports from."""
+    """For each room, the other rooms that it imports from."""
     rooms: dict[str, set[str]] = {}
     for name, needs in between.items():
         rooms.setdefault(room(name), set()).update({room(need) for need in needs} - {room(name), "experiments"})
-    rooms.pop("experiments", None)  # the package itself is a docstring
+    rooms.pop("experiments", None)  # the package itself contains only a docstring
     return rooms
 
 
 def circle(needs: dict[str, set[str]]) -> set[str]:
-    """What remains when everything that needs nothing that remains is taken away, again and again."""
+    """The nodes on a circle or above one: repeatedly removes all nodes that need no remaining node."""
     remaining = dict(needs)
     while free := [name for name, own in remaining.items() if not own & remaining.keys()]:
         for name in free:
@@ -92,12 +92,12 @@ def classes(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def lines(path: Path) -> int:
-    """Lines of the file."""
+    """The number of lines of the file."""
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def figures(found: dict[str, Path]) -> Iterator[str]:
-    """The figures, one line each."""
+    """The figures, one per line."""
     between = arrows(found)
     rooms = room_arrows(between)
     yield f"{len(rooms)} rooms, {sum(map(len, rooms.values()))} arrows between them"
@@ -123,10 +123,10 @@ def floors(rooms: dict[str, set[str]]) -> dict[str, int]:
     """The floor of each room: above every room that it imports from.
 
     Raises:
-        ValueError: the rooms have a circle.
+        ValueError: the rooms import each other in a circle.
     """
     if found := circle(rooms):
-        raise ValueError(f"a circle among the rooms {', '.join(sorted(found))}")
+        raise ValueError(f"the rooms {', '.join(sorted(found))} import each other in a circle")
     level: dict[str, int] = {}
     while len(level) < len(rooms):
         for name in rooms.keys() - level.keys():
@@ -162,7 +162,7 @@ def draw(rooms: dict[str, set[str]], target: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the figures; draws the picture where it is asked for."""
+    """Prints the figures, and draws the picture if requested."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.imports", description=__doc__, allow_abbrev=False)
     parser.add_argument("--picture", type=Path, help="draw rooms and arrows into this file")
     given = parser.parse_args(argv)

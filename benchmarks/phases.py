@@ -1,9 +1,9 @@
-"""Seconds of each phase of one run from the start of the process, and what share of it is not training. Linux only.
+"""The seconds of each phase of one run, from the start of the process, and the share of each. Linux only.
 
 python -m benchmarks.phases                       the built-in scenes
 python -m benchmarks.phases --dataset cifar10     and any other option of experiments.train
 
-A checkpoint is written after every epoch, as with checkpoint=FILE; one that a training has left is not touched.
+A checkpoint is written after every epoch, as with checkpoint=FILE. Existing checkpoints are not changed.
 """
 
 import os
@@ -28,7 +28,7 @@ PHASES = ("data", "train", "checkpoint", "evaluate", "cam", "faithfulness", "pic
 
 
 def main() -> None:
-    """Trains once in a store of its own and prints the table."""
+    """Trains once in a separate store and prints the table."""
     given = {"dataset": "scenes"} | typed(TrainSettings, sys.argv[1:])
     given |= {"data_dir": str(Path(str(given.get("data_dir", "data"))).resolve()), "resume": "none"}
     keep_freed_memory()  # as every entry point does
@@ -46,20 +46,20 @@ def main() -> None:
 
 
 def seconds_since_start() -> float:
-    """Since this process began, imports included."""
+    """Seconds since the start of this process, including imports."""
     began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
 def report(run: FinishedRun, start: float, wall: float, cpu: float) -> None:
-    """The table on the terminal; `start` and `wall` are seconds, the whole includes the start."""
+    """Prints the table; `start` and `wall` are in seconds, and the total includes the start."""
     training = sum(seconds for _, seconds in run.metric_history("train/epoch_s"))
     table = Table(title=f"{run.name}: test accuracy {run.metrics['test/accuracy']:.2%}")
     for heading in ("phase", "wall s", "CPU s", "share of wall"):
         table.add_column(heading, justify="left" if heading == "phase" else "right")
     table.add_row("start", f"{start:.2f}", "", f"{start / wall:.1%}")
     for phase in PHASES:
-        if f"time/{phase}_s" not in run.metrics:  # no checkpoint was due
+        if f"time/{phase}_s" not in run.metrics:  # no checkpoint was written
             continue
         seconds, own = run.metrics[f"time/{phase}_s"], run.metrics[f"time/{phase}_cpu_s"]
         table.add_row(phase, f"{seconds:.2f}", f"{own:.2f}", f"{seconds / wall:.1%}")

@@ -1,4 +1,4 @@
-"""Images per second of drawing the built-in scenes, and of reading them back from their cache.
+"""Images per second when the built-in scenes are drawn, and when they are read from their cache.
 
 python -m benchmarks.scenes_speed
 """
@@ -10,7 +10,7 @@ from experiments.data.load import load
 
 
 def timed_load(data_dir: str) -> tuple[int, float, float]:
-    """Images loaded, wall seconds and CPU seconds."""
+    """The number of loaded images, wall seconds and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = load(
         "scenes",
@@ -20,7 +20,9 @@ def timed_load(data_dir: str) -> tuple[int, float, float]:
         train_images="all",
         progress=lambda line: None,
     )
-    drawn = sum(len(split) for name, split in dataset.splits.items() if name != "test_shifted")  # a second name
+    drawn = sum(
+        len(split) for name, split in dataset.splits.items() if name != "test_shifted"
+    )  # a second name of another split
     return drawn, time.perf_counter() - wall, time.process_time() - cpu
 
 

@@ -1,7 +1,7 @@
-"""Fair timing: contenders that take turns, ratios within the rounds, and what was to be reached.
+"""Fair timing: programs that take turns, ratios within the rounds, and targets.
 
-Each contender works in a process of its own, so that one's allocator, threads and caches are not another's, and waits
-between two of its epochs; nothing else of the benchmark works meanwhile.
+Each program (contender) runs in its own process, so that they share no allocator, threads or caches. It waits between
+its epochs, and only one of them runs at a time.
 """
 
 import multiprocessing
@@ -20,21 +20,21 @@ from statistics import median
 import torch
 
 WARM_UP = 1
-"""Epochs of each contender that are not counted: workers start, kernels are chosen, code is compiled."""
+"""The first epochs of each contender do not count: workers start, kernels are chosen, code is compiled."""
 
 Report = Callable[[float], None]
-"""Called after every epoch with its mean loss, NaN where nothing is trained; returns when the next one may start."""
+"""Called after every epoch with its mean loss, or NaN without training; returns when the next epoch may start."""
 
 Run = Callable[[Report], None]
 """Works epoch by epoch."""
 
-# Fresh processes, none a copy of this one, that do not all have to import the same libraries again.
+# New processes, not copies of this one, that need not all import the same libraries again.
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round, of the clock on the wall and of the processor."""
+    """Seconds of each round, wall time and CPU time."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Aim:
-    """How many times as long `run` may take as `base`, at most; or must, at least."""
+    """A target: the time of `run` divided by the time of `base` must be at most, or at least, this number."""
 
     run: str
     base: str
@@ -58,7 +58,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What a contender reports: its mean loss and the seconds, its workers' CPU seconds included."""
+    """The report of a contender: mean loss and seconds, including the CPU seconds of its workers."""
 
     loss: float
     wall: float
@@ -66,7 +66,7 @@ class Epoch:
 
 
 class Turns:
-    """What a contender calls after every epoch: sends the seconds, then waits until it is its turn again."""
+    """A contender calls this after every epoch: it sends the seconds and waits for its next turn."""
 
     def __init__(self, connection: "Connection[Epoch, None]") -> None:
         self._connection = connection
@@ -78,18 +78,20 @@ class Turns:
         self._wait()
 
     def _wait(self) -> None:
-        with suppress(EOFError):  # after the last epoch nobody asks for another
+        with suppress(EOFError):  # after the last epoch there is no request for another one
             self._connection.recv()
         self._wall, self._cpu = time.perf_counter(), cpu_seconds()
 
 
 def _work(run: Run, connection: "Connection[Epoch, None]", start_method: str) -> None:
-    multiprocessing.set_start_method(start_method, force=True)  # of DataLoader workers: as everywhere else
+    multiprocessing.set_start_method(
+        start_method, force=True
+    )  # the start method of DataLoader workers, the same as elsewhere
     run(Turns(connection))
 
 
 class Contender:
-    """A run in a process of its own, which does an epoch when asked for one."""
+    """A run in its own process, which does one epoch on request."""
 
     def __init__(self, name: str, run: Run) -> None:
         self.name = name
@@ -102,7 +104,7 @@ class Contender:
         """The next epoch.
 
         Raises:
-            ChildProcessError: the process has ended; what it said is on the terminal.
+            ChildProcessError: the process has ended; its messages are on the terminal.
         """
         try:
             self._connection.send(None)
@@ -112,7 +114,7 @@ class Contender:
             raise ChildProcessError(f"{self.name}: ended with exit code {self._process.exitcode}") from None
 
     def close(self) -> None:
-        """Waits for the process, which has no more to do, and ends it where it has."""
+        """Waits for the end of the process, and stops it if it does not end."""
         self._connection.close()
         self._process.join(timeout=10)
         self._process.terminate()
@@ -120,12 +122,12 @@ class Contender:
 
 
 def preload(module: str) -> None:
-    """Lets contenders start with `module` imported; to be called before the first one."""
+    """Lets contenders start with `module` already imported; call it before the first one starts."""
     _CONTEXT.set_forkserver_preload([module])
 
 
 def take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, Timing]:
-    """The timings of all runs, of `WARM_UP + rounds` epochs each, in an order that is reversed every other round."""
+    """The timings of all runs, with `WARM_UP + rounds` epochs each, in an order that is reversed every other round."""
     found = {name: Timing() for name in runs}
     with ExitStack() as stack:
         contenders = [Contender(name, run) for name, run in runs.items()]
@@ -142,13 +144,13 @@ def take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, Timing]:
 
 
 def synchronise() -> None:
-    """Waits for the GPU, where there is one."""
+    """Waits for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process, of the workers that it has and of those that it had; NaN where /proc is missing."""
+    """CPU seconds of this process and of its present and former workers; NaN without /proc."""
     alive = sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children())
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + alive + ended.ru_utime + ended.ru_stime
@@ -163,24 +165,24 @@ def _cpu_seconds_of(process: int | None) -> float:
 
 
 def ratio(run: Timing, base: Timing) -> tuple[float, float]:
-    """How many times as long, by the wall and by the CPU: the median over the rounds."""
+    """The time of `run` divided by that of `base`, for wall and CPU time: the median over the rounds."""
     return median(ratios(run.wall, base.wall)), median(ratios(run.cpu, base.cpu))
 
 
 def ratios(seconds: list[float], base: list[float]) -> list[float]:
-    """How many times as long, within each round."""
+    """The ratio of the times within each round."""
     return [a / b for a, b in zip(seconds, base, strict=True)]
 
 
 def aim_row(aim: Aim, timings: Mapping[str, Timing]) -> str:
-    """What was to be reached and what was, missed or not."""
+    """A table row with the target, the measured ratios and whether they miss it."""
     found = ratio(timings[aim.run], timings[aim.base])
     wall, cpu = (f"{value:.2f}" + ("" if aim.met(value) else " (missed)") for value in found)
     return f"| {aim.run} / {aim.base} | {aim} | {wall} | {cpu} |"
 
 
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """The model name of the processor."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

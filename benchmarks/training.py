@@ -1,14 +1,14 @@
-"""What training costs: this project beside the plain loop, torchvision's transforms and Lightning. Prints markdown.
+"""The time of training: compares this project with a plain loop, torchvision and Lightning. Prints markdown.
 
 python -m benchmarks.training            about half an hour on two cores
 python -m benchmarks.training --quick    a few minutes: one short round of each
 python -m benchmarks.training --only training
-                                         the tables of trainings, or of input, alone
+                                         only the tables of trainings, or of input
 python -m benchmarks.training reach --target 0.8895 --recipe fast --dataset cifar10
-                                         seconds of training until that accuracy, with any option of experiments.train
+                                         seconds of training until that accuracy; takes all options of experiments.train
 
-All runs of a table take turns, each in a process of its own, in an order that is reversed every other round; a ratio is
-the median of the ratios within the rounds. A round is an epoch of made-up images, without evaluation. CPU time is that
+All runs of a table take turns, each in its own process, in an order that is reversed every other round; a ratio is the
+median of the ratios within the rounds. A round is an epoch of artificial images, without evaluation. CPU time is that
 of all threads and DataLoader workers. Needs the dev extra.
 """
 
@@ -52,14 +52,14 @@ from experiments.training.predictions import predict_with_mirrors
 LIBRARIES = ("torch", "torchvision", "albumentations", "pytorch-lightning", "numpy")
 INPUT_RECIPES = ("fast", "resnet18", "resnet18_steplr", "resnet18_onecycle", "resnet18_cutout")
 LOOPS_AIM = {"resnet18": 2.2, "fastnet": 4}
-"""How many times as long as ours the plain loop is to take on a CPU, by network."""
+"""Targets on a CPU, by network: the time of the plain loop divided by ours."""
 INPUT_AIM = 3
-"""The same for a DataLoader with albumentations against our whole batches."""
+"""The same for a DataLoader with albumentations, compared with our whole batches."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done in a round: images of each training, by network, and of each input; sides of the matrices."""
+    """The work of one round: images of each training, by network, and of each input; sides of the matrices."""
 
     rounds: int
     training: Mapping[str, int]
@@ -68,7 +68,7 @@ class Scale:
 
 
 def scale(device: str, quick: bool) -> Scale:
-    """Seconds for each run of a round; on a GPU whole epochs of CIFAR-10's length; with `quick` as little as can be."""
+    """A few seconds per run and round; on a GPU epochs as long as CIFAR-10; with `quick` as little as possible."""
     if quick:
         return Scale(1, {"resnet18": 256, "fastnet": 2000}, 2000, 512)
     if device == "cuda":
@@ -77,7 +77,7 @@ def scale(device: str, quick: bool) -> Scale:
 
 
 def main() -> None:
-    """Prints the machine, a table per training and per input, and the ratios to reach; or how fast a target is."""
+    """Prints the machine, a table per training and per input, and the target ratios; or the time to an accuracy."""
     if sys.argv[1:2] == ["reach"]:
         reach(sys.argv[2:])
         return
@@ -109,14 +109,14 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     found.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default %(default)s)")
     found.add_argument("--rounds", type=int, help="rounds of each table (default 5)")
-    found.add_argument("--only", choices=("training", "input"), help="the tables of one kind (default both)")
+    found.add_argument("--only", choices=("training", "input"), help="print the tables of one kind (default both)")
     found.add_argument("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
-    found.add_argument("--quick", action="store_true", help="one round of few images")
+    found.add_argument("--quick", action="store_true", help="one round with few images")
     return found
 
 
 def report(trainings: list[Case], inputs: list[Case], rounds: int, side: int) -> Iterator[str]:
-    """The lines of all tables, as they are measured; matrices have sides of `side`."""
+    """The lines of all tables, as soon as they are measured; matrices have sides of `side`."""
     device = (trainings or inputs)[0].machine.device
     peaks = {precision: measured_peaks(device, precision, side) for precision in ("fp32", "bf16")}
     yield from peak_table(peaks)
@@ -141,18 +141,18 @@ def report(trainings: list[Case], inputs: list[Case], rounds: int, side: int) ->
 
 
 def family(case: Case) -> str:
-    """The network without what its width adds to the name."""
+    """The name of the network without the part for its width."""
     return case.settings.model.partition("_")[0]
 
 
 def title(case: Case) -> str:
-    """The recipe, its network and batch, and the images of a round."""
+    """The recipe, its network and batch size, and the images of a round."""
     settings = case.settings
     return f"recipe {settings.recipe}, {settings.model}, batch {settings.batch_size}, {case.images:,} images"
 
 
 def table(timings: Mapping[str, Timing], images: int) -> Iterator[str]:
-    """Images per second, CPU time of an image, and how many times as long as the first row each run takes."""
+    """Images per second, CPU time per image, and the time of each run relative to the first row."""
     yield "| run | images/s | from ... to | CPU µs per image | time / ours, wall | from ... to | CPU |"
     yield "|---|---|---|---|---|---|---|"
     base = next(iter(timings.values()))
@@ -168,7 +168,7 @@ def table(timings: Mapping[str, Timing], images: int) -> Iterator[str]:
 
 
 def measured_peaks(device: str, precision: str, side: int) -> dict[str, float]:
-    """The most floating-point operations per second that plain operations reach, by the operation's name."""
+    """The highest number of floating-point operations per second of plain operations, by name of the operation."""
     return {
         operation.name: operation.flops / fastest(operation.work, 1 if device == "cpu" else 20)
         for operation in training_runs.operations(device, precision, side)
@@ -176,7 +176,7 @@ def measured_peaks(device: str, precision: str, side: int) -> dict[str, float]:
 
 
 def fastest(work: Callable[[], object], calls: int, tries: int = 7) -> float:
-    """Seconds of one call, where `calls` follow each other: the least of several tries after a first one."""
+    """Seconds per call in a series of `calls`: the fastest of several tries, after one that does not count."""
     found = []
     for _ in range(tries + 1):
         synchronise()
@@ -189,7 +189,7 @@ def fastest(work: Callable[[], object], calls: int, tries: int = 7) -> float:
 
 
 def peak_table(peaks: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """What the machine reaches at most, by number format."""
+    """The peak performance of the machine, by number format."""
     yield from ("", "### Peaks: the fastest of seven, GFLOP/s", "", "| operation | fp32 | bf16 |", "|---|---|---|")
     for name in peaks["fp32"]:
         yield f"| {name} | {peaks['fp32'][name] / 1e9:,.0f} | {peaks['bf16'][name] / 1e9:,.0f} |"
@@ -198,7 +198,7 @@ def peak_table(peaks: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 def arithmetic_table(
     timings: Mapping[str, Timing], case: Case, peaks: Mapping[str, Mapping[str, float]]
 ) -> Iterator[str]:
-    """How much of the peaks each run reaches; input is in its time but not in its operations."""
+    """The share of the peaks that each run reaches; the time includes the input, the operations do not."""
     flops = {run: training_runs.flops_per_image(run, case) for run in (training_runs.ours, training_runs.plain)}
     names = list(peaks["fp32"])
     yield f"| run | format | GFLOP per image | GFLOP/s | {' | '.join(f'of the peak: {name}' for name in names)} |"
@@ -213,7 +213,7 @@ def arithmetic_table(
 
 
 def machine(device: str) -> str:
-    """The processor, the device, the threads and the versions, in a line."""
+    """The processor, the device, the threads and the versions in one line."""
     gpu = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
     there = [name for name in LIBRARIES if find_spec(name.replace("-", "_"))]
     versions = ", ".join(f"{name} {version(name)}" for name in there)
@@ -224,7 +224,7 @@ def machine(device: str) -> str:
 
 
 def reach(argv: list[str]) -> None:
-    """Trains and prints a line per epoch: seconds of training so far, and the accuracy on the test images."""
+    """Trains and prints a line per epoch: seconds of training so far, and the test accuracy."""
     own = argparse.ArgumentParser(
         prog="python -m benchmarks.training reach", epilog="and every option of python -m experiments.train"
     )
@@ -242,7 +242,7 @@ def reach(argv: list[str]) -> None:
 
 
 def progress(prepared: Prepared, target: float) -> Iterator[str]:
-    """The table, and when `target` was first reached; evaluations are not counted as training."""
+    """The table, and the time when `target` was first reached; evaluations do not count as training."""
     settings, dataset = prepared.settings, prepared.dataset
     model = loop.build_model(settings, len(dataset.classes), *dataset.statistics)
     yield f"| epoch of {settings.epochs} | seconds of training | test accuracy | with mirror images |"
@@ -263,7 +263,7 @@ def progress(prepared: Prepared, target: float) -> Iterator[str]:
 
 
 def mirrored_accuracy(model: nn.Module, prepared: Prepared) -> float:
-    """That of the mean logits of every test image and its mirror image, in float32."""
+    """The accuracy with logits averaged over every test image and its mirror image, in float32."""
     test = prepared.dataset.splits["test"]
     return predict_with_mirrors(model, test.images, test.labels, prepared.machine.device).accuracy
 

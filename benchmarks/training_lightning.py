@@ -1,4 +1,4 @@
-"""A training by Lightning's Trainer, for `benchmarks.training_runs`; needs the dev extra."""
+"""A training with Lightning's Trainer, for `benchmarks.training_runs`; needs the dev extra."""
 
 import logging
 import warnings
@@ -45,7 +45,7 @@ class Reporting(lightning.Callback):
 
 
 def fit(module: Module, loader: DataLoader[Any], epochs: int, device: str, report: Report) -> None:
-    """Trains in place, without logger, checkpoints and progress bar."""
+    """Trains in place, without logger, checkpoints or progress bar."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     trainer = lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),

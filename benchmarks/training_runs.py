@@ -1,9 +1,9 @@
-"""What `benchmarks.training` times: the same training by this project, by the loop that many write, and by Lightning.
+"""The runs that `benchmarks.training` measures: the same training by this project, a typical plain loop and Lightning.
 
-All train the same network from the same images in batches of the same size, with the same augmentations, shuffled; none
-evaluates. Ours is what `experiments.train` does; the others are in float32, with two DataLoader workers that stay alive
-between epochs, and ask for the loss in every step, as the training loops of many course projects do (after
-kuangliu/pytorch-cifar, main.py). Where ours clips holes at the border, the others cut out whole ones.
+All train the same network with the same shuffled images, batch size and augmentations, without evaluation. Ours does
+the same as `experiments.train`. The others use float32 and two DataLoader workers that stay alive between epochs, and
+read the loss in every step, like the training loops of many course projects (after kuangliu/pytorch-cifar, main.py).
+If our run clips holes at the border, the others use whole holes.
 """
 
 import math
@@ -19,7 +19,7 @@ from experiments.runs.prepare import Prepared, prepare
 from experiments.training import loop
 from experiments.training.machine import Machine, resolve_machine
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no look at the package index in every process
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no request to the package index in every process
 
 import albumentations as A
 import numpy as np
@@ -57,7 +57,7 @@ Loader = DataLoader[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """The settings of a training, and how many images an epoch of it has."""
+    """The settings of a training, and the number of images per epoch."""
 
     settings: TrainSettings
     images: int
@@ -67,19 +67,19 @@ class Case:
         return resolve_machine(self.settings)
 
     def where(self, **options: object) -> "Case":
-        """The same with other options."""
+        """The same case with other options."""
         return Case(self.settings.model_copy(update=options), self.images)
 
 
 def case(recipe: str, images: int, epochs: int, **options: object) -> Case:
-    """A recipe at the full side of its images, with whole batches only: `images` less what is left over."""
+    """A recipe with images at full size and only full batches: `images` without the remainder."""
     given = {"recipe": recipe, "epochs": epochs, "sides": "none", "checkpoint": "none", "resume": "none"} | options
     settings = TrainSettings.of(**given)
     return Case(settings, max(1, images // settings.batch_size) * settings.batch_size)
 
 
 def made_up(count: int, side: int) -> ImageDataset:
-    """Noise in a colour that tells the class: the time of a step does not depend on what is in the pictures."""
+    """Noise in a colour that depends on the class; the time of a step does not depend on the content of the images."""
     random = np.random.default_rng(0)
     labels = np.arange(count) % CLASSES
     colours = random.integers(0, 128, (CLASSES, 1, 1, 3), dtype=np.uint8)
@@ -91,7 +91,7 @@ def made_up(count: int, side: int) -> ImageDataset:
 
 
 def trainings(case: Case) -> dict[str, Run]:
-    """Ours first; on a GPU also compiled. Lightning is left out where it is not installed."""
+    """Ours first, on a GPU also compiled. Lightning is left out if it is not installed."""
     found: dict[str, Run] = {OURS: partial(ours, case)}
     if case.machine.device == "cuda":
         found[f"{OURS}, compiled"] = partial(ours, case.where(compile=True))
@@ -102,7 +102,7 @@ def trainings(case: Case) -> dict[str, Run]:
 
 
 def ours(case: Case, report: Report) -> None:
-    """What `experiments.train` does between loading the data and evaluating."""
+    """The part of `experiments.train` between loading the data and the evaluation."""
     prepared = prepared_case(case)
     dataset, settings = prepared.dataset, prepared.settings
     model = loop.build_model(settings, len(dataset.classes), *dataset.statistics)
@@ -111,7 +111,7 @@ def ours(case: Case, report: Report) -> None:
 
 
 def prepared_case(case: Case) -> Prepared:
-    """The case as `experiments.train` would prepare it, in a process like its own."""
+    """The case as `experiments.train` prepares it, in a similar process."""
     keep_freed_memory()
     return prepare(case.settings, dataset=made_up(case.images, case.settings.side))
 
@@ -127,7 +127,7 @@ def torchvision(case: Case, report: Report) -> None:
 
 
 def plain_loop(case: Case, loader: Loader, report: Report) -> None:
-    """float32, SGD, the loss and the count of correct predictions asked for in every step."""
+    """A loop with float32 and SGD that reads the loss and the number of correct predictions in every step."""
     torch.set_num_threads(case.machine.threads)
     device = case.machine.device
     model = network(case).to(device)
@@ -149,12 +149,12 @@ def plain_loop(case: Case, loader: Loader, report: Report) -> None:
 
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
-    """The others' optimiser; a recipe's numbers may belong to another one, and cost the same."""
+    """The optimiser of the other programs; the recipe's numbers may be for another one, but the time is the same."""
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
 
 def lightning(case: Case, report: Report) -> None:
-    """Lightning's Trainer, without logger, checkpoints and progress bar."""
+    """Lightning's Trainer, without logger, checkpoints or progress bar."""
     from benchmarks import training_lightning  # takes seconds; only its own process needs it
 
     torch.set_num_threads(case.machine.threads)
@@ -164,7 +164,7 @@ def lightning(case: Case, report: Report) -> None:
 
 
 def network(case: Case) -> nn.Module:
-    """The case's network without its own normalisation, which the others' transforms do."""
+    """The network of the case without its normalisation, which the transforms of the other programs do."""
     dataset = made_up(1, case.settings.side)
     model = loop.build_model(case.settings, CLASSES, *dataset.statistics)
     model.normalise = nn.Identity()
@@ -175,7 +175,7 @@ def network(case: Case) -> nn.Module:
 
 
 def inputs(case: Case) -> dict[str, Run]:
-    """Both of our paths and two DataLoaders, each giving the batches of an epoch to nobody."""
+    """Both of our implementations and two DataLoaders; each makes the batches of an epoch, which are not used."""
     return {
         WHOLE_BATCH: partial(our_input, case.where(augment="batch")),
         ONE_BY_ONE: partial(our_input, case.where(augment="albumentations")),
@@ -185,7 +185,7 @@ def inputs(case: Case) -> dict[str, Run]:
 
 
 def our_input(case: Case, report: Report) -> None:
-    """The batches that `fit` would train on."""
+    """Makes the batches that `fit` would train on."""
     prepared = prepared_case(case)
     train = prepared.dataset.splits["train"]
     for epoch in range(case.settings.epochs):
@@ -194,7 +194,7 @@ def our_input(case: Case, report: Report) -> None:
 
 
 def loader_input(case: Case, loader: Callable[[Case], Loader], report: Report) -> None:
-    """The batches of a DataLoader, brought to the device."""
+    """Makes the batches of a DataLoader and moves them to the device."""
     torch.set_num_threads(case.machine.threads)
     batches = loader(case)
     for _ in range(case.settings.epochs):
@@ -208,7 +208,7 @@ def _exhaust(batches: Batches, device: str) -> None:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Images with their class, transformed by albumentations when asked for."""
+    """Images with their class, transformed by albumentations when they are read."""
 
     def __init__(self, split: Split, transform: A.Compose) -> None:
         self.images, self.labels, self.transform = split.images, split.labels, transform
@@ -221,7 +221,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 class PillowImages(Images):
-    """The same transformed by torchvision, from Pillow images as its own data sets give them."""
+    """The same images transformed by torchvision, from Pillow images as in torchvision's data sets."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
@@ -235,7 +235,7 @@ def albumentations_loader(case: Case) -> Loader:
 
 
 def torchvision_loader(case: Case) -> Loader:
-    """The same by torchvision."""
+    """The same with torchvision."""
     dataset = made_up(case.images, case.settings.side)
     transform = torchvision_transform(case.settings, *dataset.statistics)
     return _loader(PillowImages(dataset.splits["train"], transform), case.settings)
@@ -248,7 +248,7 @@ def _loader(images: Images, settings: TrainSettings) -> Loader:
 
 
 def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.ndarray) -> A.Compose:
-    """The settings' augmentations, then normalisation, from an image to a tensor."""
+    """The augmentations of the settings and normalisation, from an image to a tensor."""
     border = BORDERS[settings.border]
     steps: list[A.BasicTransform] = []
     if settings.hflip:
@@ -284,9 +284,9 @@ def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.
 
 
 def torchvision_transform(settings: TrainSettings, mean: np.ndarray, std: np.ndarray) -> v2.Compose:
-    """The same from a Pillow image; saturation and value are multiplied where albumentations adds, as near as it gets.
+    """The same from a Pillow image; it multiplies saturation and value where albumentations adds, the closest option.
 
-    One square hole at most, of the same areas: `RandomErasing` has no more, and no sides of its own.
+    At most one square hole with the same areas, because `RandomErasing` supports neither more holes nor given sides.
     """
     steps: list[nn.Module] = []
     if settings.hflip:
@@ -314,14 +314,14 @@ def torchvision_transform(settings: TrainSettings, mean: np.ndarray, std: np.nda
     return v2.Compose(steps)
 
 
-# What the arithmetic needs, and what the machine can do at most
+# Operations of a training step, and the peak performance of the machine
 
 
 def flops_per_image(run: Callable[[Case, Report], None], case: Case) -> float:
-    """Floating-point operations of a training step for one image, a multiplication and an addition being two.
+    """Floating-point operations of a training step per image; a multiplication and an addition count as two.
 
-    Those of matrix products and convolutions, forward, backward and in the optimiser, the mean over the epochs that
-    count; those of single elements are left out.
+    It counts matrix products and convolutions in the forward pass, the backward pass and the optimiser, as the mean
+    over the counted epochs. It does not count element-wise operations.
     """
     totals: list[int] = []
     with FlopCounterMode(display=False) as counter:
@@ -331,7 +331,7 @@ def flops_per_image(run: Callable[[Case, Report], None], case: Case) -> float:
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation that is nothing but multiplications and additions, and how many floating-point operations it has."""
+    """An operation made of multiplications and additions, and its number of floating-point operations."""
 
     name: str
     work: Callable[[], object]
@@ -339,7 +339,7 @@ class Operation:
 
 
 def operations(device: str, precision: str, side: int) -> list[Operation]:
-    """A product of square matrices of `side`, and a 3x3 convolution of 256 channels with about as much to do."""
+    """A product of square matrices of `side`, and a 3x3 convolution of 256 channels with about the same work."""
     form = {"device": device, "dtype": {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]}
     left, right = torch.randn(2, side, side, **form)  # type: ignore[call-overload]
     channels, cells = 256, 16

@@ -1,8 +1,8 @@
-"""What a study costs beside its trainings, what a second worker brings, and whether a long study gets slower.
+"""The time of a study besides its trainings, the gain of a second worker, and whether a long study becomes slower.
 
-python -m benchmarks.tune overhead     of a trial: start, storage, logging, pictures, as a share of a minute
-python -m benchmarks.tune workers      two workers with one thread each against one: trials per hour, side by side
-python -m benchmarks.tune ledger       1,000 trials that train nothing: the last hundred against the first
+python -m benchmarks.tune overhead     start, storage, logging and pictures of a trial, as a share of a minute
+python -m benchmarks.tune workers      trials per hour of two workers with one thread each, compared with one worker
+python -m benchmarks.tune ledger       1,000 trials that train nothing: the last hundred compared with the first
 """
 
 import argparse
@@ -32,21 +32,23 @@ from experiments.tracking.reading import finished_run
 from experiments.tracking.store import prepare_store
 
 SMALL = {"dataset": "scenes", "threads": "1", "confirm": "false", "sampler": "random", "gallery_size": "10"}
-"""Trainings on the built-in scenes, none of which is a baseline twice."""
+"""Small trainings on the built-in scenes, without repeated baselines."""
 NETWORK = ("train", "evaluate", "cam", "faithfulness")
-"""Phases that compute with the network; what remains of a trial is what the study costs."""
+"""Phases that compute with the network; the rest of a trial is the cost of the study."""
 MINUTE_S = 60.0
 AT_MOST_OF_A_MINUTE, AT_LEAST_FOR_TWO, AT_MOST_SLOWER = 0.05, 1.7, 1.5
 TRIVIAL, BLOCK = 1000, 100
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one benchmark in a store of its own and prints its table."""
+    """Runs one benchmark in a separate store and prints its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("overhead", "workers", "ledger"))
     parser.add_argument("--data_dir", default="data", help="folder for data sets (default: %(default)s)")
-    parser.add_argument("--train_images", default="4000", help="of a training (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=6, help="of each study, or trivial ones (default: %(default)s)")
+    parser.add_argument(
+        "--train_images", default="4000", help="training images of each training (default: %(default)s)"
+    )
+    parser.add_argument("--trials", type=int, default=6, help="trials of each study (default: %(default)s)")
     given = parser.parse_args(argv)
     data_dir = str(Path(given.data_dir).resolve())
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def study_of(
     name: str, data_dir: str, train_images: str, trials: int, workers: int, seed: int = 0
 ) -> list[FrozenTrial]:
-    """The trials of a study that the entry point has run in this folder.
+    """Runs a study in this folder with the entry point and returns its trials.
 
-    With the seed of an earlier one it would find the trainings that it wants to do, and do none.
+    Use a new seed for each study: with the same seed it would find all trainings finished and do none.
     """
     options = SMALL | {"study": name, "data_dir": data_dir, "train_images": train_images, "seed": str(seed)}
     options |= {"trials": str(trials), "workers": str(workers)}
@@ -77,7 +79,7 @@ def study_of(
 
 
 def overhead(data_dir: str, train_images: str, trials: int) -> None:
-    """Seconds of each trial that are neither training nor evaluating its network; the first is left out, as warm-up."""
+    """Seconds of each trial without training and evaluation of its network; the first trial is left out as warm-up."""
     found = study_of("overhead", data_dir, train_images, trials, workers=1)
     prepare_store(Path.cwd())
     table = Table(title=f"{trials - 1} trials after the first, scenes, {train_images} images, one thread")
@@ -102,9 +104,10 @@ def overhead(data_dir: str, train_images: str, trials: int) -> None:
 
 
 def two_workers(data_dir: str, train_images: str, trials: int) -> None:
-    """Trials per hour, from the end of each worker's first trial on: imports and data are loaded then.
+    """Trials per hour, counted after the first trial of each worker, when imports and data are loaded.
 
-    One worker, two, one again: a machine that changes its pace shows as a difference between the first and the last.
+    Runs one worker, two workers and one worker again: if the speed of the machine changes, the first and the last
+    differ.
     """
     table = Table(title=f"scenes, {train_images} images, one thread a worker")
     for heading in ("workers", "trials counted", "trials per hour"):
@@ -122,7 +125,7 @@ def two_workers(data_dir: str, train_images: str, trials: int) -> None:
 
 
 def rate_of(trials: Sequence[FrozenTrial], workers: int) -> tuple[int, float]:
-    """Trials that count, and how many an hour: of each worker those after its first, whose imports are done."""
+    """The number of counted trials, and trials per hour; the first trial of each worker does not count."""
     ends: dict[str, list[float]] = {}
     for trial in trials:
         assert trial.datetime_complete
@@ -151,10 +154,10 @@ def long_study(data_dir: str) -> None:
 
 
 class Trivial(Attempt):
-    """Trains nothing: the score follows from the settings."""
+    """Trains nothing; the score is computed from the settings."""
 
     def values(self, trial: optuna.Trial, options: Options, seed: int) -> list[float]:
-        """Something that a sampler can learn from."""
+        """A score from which a sampler can learn."""
         return [float(options.get("cutout_p", 0.5))]
 
 
@@ -162,7 +165,7 @@ class TrivialWorker(Worker):
     """A worker whose trainings take no time."""
 
     def attempt(self, study: optuna.Study, release: Callable[[], None]) -> Attempt:
-        """One that takes no time."""
+        """An attempt that takes no time."""
         return Trivial(self, study, release)
 
 

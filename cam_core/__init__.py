@@ -1,7 +1,7 @@
 """Class activation maps: several layers and methods from one forward and one backward pass.
 
-`cams`, `cams_of_methods` and `iter_cams` give maps; `overlay`, `layer_strips` and `side_by_side` draw them;
-`cam_core.quality`, `agreement`, `faithfulness` and `randomisation` say what they are worth.
+`cams`, `cams_of_methods` and `iter_cams` compute maps; `overlay`, `layer_strips` and `side_by_side` draw them;
+`cam_core.quality`, `agreement`, `faithfulness` and `randomisation` measure how good they are.
 """
 
 from cam_core.agreement import centre_shift, cosine, flip_consistency, rank_correlation, top_iou

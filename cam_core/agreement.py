@@ -1,9 +1,9 @@
-"""How alike the maps of two models, methods or seeds are on the same images, per image.
+"""How similar the maps of two models, methods or seeds are on the same images, per image.
 
-Both are `(n, h, w)`, non-negative, each on any scale of its own. Each measure returns `(n,)` float32, symmetric in the
-two, and NaN where either map is dead (zero everywhere): average with `nanmean`, and report how many are left. Agreement
-is not quality: two models can agree on the wrong place. And it has a floor: two seeds of one recipe disagree too, and
-only what lies below their agreement is a difference between recipes.
+Both inputs are `(n, h, w)` and non-negative; their scales may differ. Each measure returns `(n,)` float32 and does not
+depend on the order of the two. It is NaN if either map is dead (zero everywhere): average with `nanmean`, and report
+how many maps are left. Agreement is not quality: two models can agree on the wrong place. Two seeds of one recipe
+disagree too, so only an agreement lower than theirs is a difference between recipes.
 
 The share of a map inside a given region, such as where the other map is high, is `cam_core.quality.energy_inside` with
 the region as the mask.
@@ -18,10 +18,10 @@ from cam_core.quality import centre, check_maps, live, ranks, top
 
 
 def rank_correlation(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
-    """Spearman's correlation over the pixels, in [-1, 1], higher is more alike; unrelated maps have 0 on average.
+    """Spearman's correlation over the pixels, in [-1, 1]; higher is more similar, unrelated maps have 0 on average.
 
-    The correlation of the ranks, with the average rank for equal pixels. It weighs the order among the low pixels as
-    much as among the high: `top_iou` looks at the high alone. NaN also where a map is constant.
+    The correlation of the ranks; equal pixels get their average rank. The order of the low pixels counts as much as the
+    order of the high ones, whereas `top_iou` uses the high ones only. NaN also if a map is constant.
     """
     check_maps(a, b)
     size = a.shape[1] * a.shape[2]
@@ -29,11 +29,11 @@ def rank_correlation(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Fl
 
 
 def top_iou(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"], share: float = 0.2) -> Float32[Tensor, " n"]:
-    """Intersection over union of the top `share` of the pixels of either map, in [0, 1], higher is more alike.
+    """Intersection over union of the top `share` of the pixels of both maps, in [0, 1], higher is more similar.
 
-    Two maps of independent noise score about share / (2 - share). Equal pixels for which there is not room for all are
-    in to the same degree d, so that nothing hangs on their order, and the measure is sum(min(d, d')) / sum(max(d, d')),
-    which is the ordinary one where there are no such ties. A pixel with 0 is never in: no evidence is no agreement.
+    Two maps of independent noise score about share / (2 - share). If equal pixels compete for the last places, each is
+    included to the same degree d, so their order does not matter. The measure is sum(min(d, d')) / sum(max(d, d')),
+    which is the usual one without ties. A pixel with value 0 is never included: no evidence is no agreement.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, a share of the pixels of a map, not {share}")
@@ -46,30 +46,31 @@ def top_iou(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"], share: float =
 
 
 def cosine(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
-    """The cosine of the angle between the maps as vectors, sum(a*b) / (|a| |b|), in [0, 1], higher is more alike.
+    """The cosine of the angle between the maps as vectors, sum(a*b) / (|a| |b|), in [0, 1], higher is more similar.
 
-    0 = nowhere both above 0; 1 = the same up to scale. Unrelated maps are far from 0, since no map is negative: two of
-    uniform noise have 3/4, and more when resized from a coarse grid. `rank_correlation` has a plain zero.
+    0 = no pixel where both are above 0; 1 = the same up to scale. Unrelated maps are far from 0, because no map is
+    negative: two maps of uniform noise have 3/4, and more after a resize from a coarse grid. For unrelated maps
+    `rank_correlation` is 0.
     """
     check_maps(a, b)
     return _cosine(normalise(a), normalise(b))
 
 
 def centre_shift(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
-    """The distance between the centres of mass, sqrt(dy^2 + dx^2), in [0, 1.41), lower is more alike.
+    """The distance between the centres of mass, sqrt(dy^2 + dx^2), in [0, 1.41), lower is more similar.
 
-    In fractions of the image side, as `quality.spread`. Maps that differ in size or shape alone have 0, and so have all
-    that are symmetrical about the middle: it says where maps lie and not whether they are the same.
+    In fractions of the image side, as `quality.spread`. Maps that differ only in size or shape have 0, and so do all
+    maps that are symmetrical about the middle: the measure compares places, not maps.
     """
     check_maps(a, b)
     return (centre(a) - centre(b)).norm(dim=1)
 
 
 def flip_consistency(maps: Float[Tensor, "n h w"], maps_of_mirrored: Float[Tensor, "n h w"]) -> Float32[Tensor, " n"]:
-    """The `cosine` of the maps with those of the images mirrored left to right, mirrored back, in [0, 1].
+    """The `cosine` between the maps and the maps of the mirrored images after mirroring them back, in [0, 1].
 
-    Higher is better: how much of the map is about the picture and not about the way round it was shown. A uniform map
-    has 1: consistent is not the same as right.
+    Higher is better: the map then depends less on the direction in which the image was shown. A uniform map has 1, so a
+    consistent map need not be right.
     """
     check_maps(maps, maps_of_mirrored)
     return cosine(maps, maps_of_mirrored.flip(2))

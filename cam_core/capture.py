@@ -1,4 +1,4 @@
-"""One forward and one backward pass: what several layers put out, and how the explained logits depend on it."""
+"""One forward and one backward pass: the outputs of several layers, and the gradients of the explained logits there."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from cam_core.targets import Target, check_target, scores
 
 Reshape = Callable[[Tensor], Tensor]
-"""Turns a layer's output into a map `(n, c, h, w)`, such as the tokens of a ViT; only rearranges and selects values."""
+"""Turns a layer's output, such as tokens of a ViT, into a map `(n, c, h, w)`; only rearranges and selects values."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What every gradient method is computed from: per layer the activations and their gradients, and the logits.
+    """The input of all gradient methods: activations and gradients of each layer, and the logits.
 
-    `activations[name]` and `gradients[name]` have the shape `(n, c, h, w)` of that layer's output; the gradient is that
-    of what is explained of each image; `observe` has none. All are float32, detached, on the model's device, in the
-    order asked for.
+    `activations[name]` and `gradients[name]` have the shape `(n, c, h, w)` of that layer's output. The gradient is that
+    of the explained number of each image; `observe` gives no gradients. All tensors are float32, detached, on the
+    model's device, in the order of the requested layers.
     """
 
     activations: dict[str, Float32[Tensor, "n _ _ _"]]
@@ -39,23 +39,24 @@ def capture(
     *,
     reshape: Reshape | None = None,
 ) -> Evidence:
-    """The evidence of `layers` (dotted module names) for what `target` says of each image (see `cam_core.targets`).
+    """The evidence of `layers` (dotted module names) for the `target` of each image (see `cam_core.targets`).
 
-    Takes one forward pass and one `torch.autograd.grad` over all layers; only where the network changes a layer's
-    output in place afterwards is the forward pass repeated, with copies. The model runs in eval mode and is afterwards
-    as it was, also after an exception: parameters, their `.grad` and `requires_grad`, buffers, modes of all modules,
-    hooks and random state. Frozen parameters, `no_grad`, `inference_mode`, autocast and compiled models are all fine;
-    under autocast the passes run in its precision and the evidence is float32. `images` and `target` may be on any
-    device. Layers that put out something else than maps need `reshape`.
+    Takes one forward pass and one `torch.autograd.grad` over all layers. The forward pass is repeated, with copies,
+    only if the network changes a layer's output in place afterwards. The model runs in eval mode. Afterwards it is as
+    before, also after an exception: parameters, their `.grad` and `requires_grad`, buffers, modes of all modules, hooks
+    and random state. Frozen parameters, `no_grad`, `inference_mode`, autocast and compiled models are allowed; under
+    autocast the passes use its precision, and the evidence is float32. `images` and `target` may be on any device.
+    Layers whose output is not a map need `reshape`.
 
-    Raises ValueError for images that are no float batch, a target of another number or out of range, layers that are
-    unknown, never run, run twice, put out no `(n, c, h, w)` map or do not lead to the target, and non-finite values.
+    Raises ValueError for images that are not a float batch, a target with a wrong length or out of range, non-finite
+    values, and layers that are unknown, never run, run twice, whose output is not an `(n, c, h, w)` map, or on which
+    the target does not depend.
     """
     check_inputs(images, layers, target)
     modules = find_layers(model, layers)
     device = device_of(model, images)
     with undisturbed(model, device):
-        # Copies, for tensors made in inference_mode cannot take part in a backward pass.
+        # Copies, because tensors made in inference_mode cannot take part in a backward pass.
         logits, outputs = _run(model, images.detach().to(device).clone().requires_grad_(), modules)
         _check_logits(logits, len(images))
         gradients = _gradients(scores(target, logits).sum(), outputs)
@@ -70,9 +71,9 @@ def observe(
     *,
     reshape: Reshape | None = None,
 ) -> Evidence:
-    """The same without gradients, from one forward pass: for methods that ask for none.
+    """The same as `capture` without gradients, from one forward pass, for methods that need no gradients.
 
-    `target` is only checked. Raises as `capture` does; whether the target depends on a layer does not matter here.
+    `target` is only checked. Raises as `capture` does, but the target need not depend on the layers.
     """
     check_inputs(images, layers, target)
     modules = find_layers(model, layers)
@@ -85,7 +86,7 @@ def observe(
 
 
 def check_images(images: object) -> Tensor:
-    """The images; raises TypeError for what is no tensor, ValueError for what is no batch of floats."""
+    """Checks and returns the images; raises TypeError if they are no tensor, ValueError if they are no float batch."""
     if not isinstance(images, Tensor):
         raise TypeError(
             f"images must be a torch tensor, got {type(images).__name__}; torch.stack makes one of a list of tensors"
@@ -93,7 +94,11 @@ def check_images(images: object) -> Tensor:
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"images must be a float tensor (n, channels, height, width), got {images.dtype} {tuple(images.shape)}"
-            + ("; for one image use image[None]" if images.ndim == 3 else "; make them what the model was trained with")
+            + (
+                "; for one image use image[None]"
+                if images.ndim == 3
+                else "; convert them to what the model was trained with"
+            )
         )
     if len(images) == 0:
         raise ValueError("images is an empty batch; give at least one image")
@@ -101,7 +106,7 @@ def check_images(images: object) -> Tensor:
 
 
 def check_inputs(images: object, layers: object, target: object) -> None:
-    """Nothing; raises TypeError for what is of another type, ValueError where the three do not fit together."""
+    """Checks the three; raises TypeError for a wrong type, ValueError if they do not fit together."""
     check_target(target, len(check_images(images)))
     if isinstance(layers, str):
         raise ValueError(f"layers must be a list of names, got the text {layers!r}; write [{layers!r}]")
@@ -112,12 +117,12 @@ def check_inputs(images: object, layers: object, target: object) -> None:
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every module inside the model by its dotted name, without the prefixes that `torch.compile` adds."""
+    """All modules inside the model by dotted name, without the prefixes that `torch.compile` adds."""
     return {name.replace("_orig_mod.", ""): module for name, module in _plain(model).named_modules() if name}
 
 
 def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules of these dotted names; ValueError names the closest known one."""
+    """The modules with these dotted names; the ValueError for an unknown name suggests the closest known one."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     known = named_layers(model)
@@ -130,15 +135,15 @@ def find_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """A question in brackets naming the closest known name, or nothing where none is close."""
+    """A question in brackets with the closest known name; empty if none is close."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.75)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:
-    """Where the model's parameters are; for a model without any, where the images are.
+    """The device of the model's parameters; that of the images if the model has no parameters.
 
-    Raises TypeError for what is no module, ValueError where one of the two is float64 and the other is not.
+    Raises TypeError if the model is not a module, ValueError if only one of the two is float64.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -157,12 +162,12 @@ def _plain(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Gradients on, all in eval mode, compiled code run as plain Python; modes and random state restored at the end."""
+    """Turns on gradients and eval mode, runs compiled code as plain Python, and restores modes and random state."""
     modes = [(module, module.training) for module in model.modules()]
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad(), _without_compiled_code():
         try:
-            # Not model.eval(): some models do more there than set the flag.
+            # Not model.eval(), because in some models it does more than set the flag.
             for module, _ in modes:
                 module.training = False
             yield
@@ -172,8 +177,8 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _without_compiled_code() -> AbstractContextManager[object]:
-    """A context in which compiled modules run as plain Python, for hooks do not fire in compiled code."""
-    # Importing dynamo takes seconds; where nothing has, nothing is compiled.
+    """A context in which compiled modules run as plain Python, because hooks do not run in compiled code."""
+    # Importing dynamo takes seconds. If nobody has imported it, no module is compiled.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
@@ -184,14 +189,14 @@ def _run(model: nn.Module, images: Tensor, modules: Mapping[str, nn.Module]) -> 
         logits, outputs, _ = _forward(model, images, modules, copied=True)
     for name in modules:
         if name not in outputs:
-            raise ValueError(f"layer {name!r} takes no part in the forward pass; choose one that does")
+            raise ValueError(f"layer {name!r} does not run in the forward pass; choose a layer that does")
     return logits, {name: outputs[name] for name in modules}
 
 
 def _forward(
     model: nn.Module, images: Tensor, modules: Mapping[str, nn.Module], *, copied: bool
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, int]]:
-    """The logits, each layer's output and its version then; `copied` keeps the outputs out of the network's reach."""
+    """The logits, and each layer's output with its version; `copied` protects the outputs from later changes."""
     outputs: dict[str, Tensor] = {}
     versions: dict[str, int] = {}
 
@@ -199,7 +204,7 @@ def _forward(
         if name in outputs:
             raise ValueError(f"layer {name!r} runs more than once in one forward pass; choose a module that runs once")
         if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(images):
-            raise ValueError(f"layer {name!r} puts out {_shape(output)}, not a map (n, c, h, w); choose another layer")
+            raise ValueError(f"layer {name!r} gives {_shape(output)}, not a map (n, c, h, w); choose another layer")
         outputs[name] = output.clone() if copied else output
         versions[name] = output._version
         return outputs[name].clone() if copied else None
@@ -207,7 +212,7 @@ def _forward(
     with ExitStack() as hooks:
         for name, module in modules.items():
             hooks.enter_context(module.register_forward_hook(partial(keep, name)))
-        # A copy, for some models change their input in place, and here it is a leaf and may be needed again.
+        # A copy, because some models change their input in place; here it is a leaf and may be needed again.
         logits = model(images.clone())
     return logits, outputs, versions
 
@@ -231,7 +236,7 @@ def _gradients(chosen: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tenso
 def _evidence(
     outputs: Mapping[str, Tensor], gradients: Mapping[str, Tensor], logits: Tensor, reshape: Reshape | None
 ) -> Evidence:
-    """What was found as float32 maps, detached; ValueError for what is no map or not finite."""
+    """The evidence as detached float32 maps; ValueError for an output that is not a map or not finite."""
     evidence = Evidence(
         {name: _map(name, output.detach(), reshape) for name, output in outputs.items()},
         {name: _map(name, gradient, reshape) for name, gradient in gradients.items()},
@@ -245,8 +250,8 @@ def _map(name: str, output: Tensor, reshape: Reshape | None) -> Tensor:
     """A layer's output, or its gradient, as a float32 map."""
     found = output if reshape is None else reshape(output)
     if not isinstance(found, Tensor) or found.ndim != 4 or len(found) != len(output):
-        way_out = "choose another layer, or give reshape" if reshape is None else "mend reshape"
-        raise ValueError(f"layer {name!r} puts out {_shape(found)}, not a map (n, c, h, w); {way_out}")
+        way_out = "choose another layer, or give reshape" if reshape is None else "correct reshape"
+        raise ValueError(f"layer {name!r} gives {_shape(found)}, not a map (n, c, h, w); {way_out}")
     return found.float()
 
 
@@ -257,8 +262,8 @@ def _check_logits(logits: object, count: int) -> None:
 
 def _check_finite(evidence: Evidence) -> None:
     kinds = {"activations": evidence.activations, "gradients": evidence.gradients}
-    # A sum is finite only where all its values are, is cheap, and one look at all sums waits for a GPU once. Where a
-    # sum overflows, the look at each value decides.
+    # A sum is cheap and finite only if all its values are, and reading all sums at once waits for a GPU only once. If a
+    # sum overflows, the check of each value decides.
     sums = [value.sum() for values in kinds.values() for value in values.values()]
     if torch.stack(sums).isfinite().all():
         return
@@ -267,7 +272,7 @@ def _check_finite(evidence: Evidence) -> None:
             broken = int((~value.isfinite().flatten(1).all(1)).sum())
             if broken:
                 raise ValueError(
-                    f"the {kind} of layer {name!r} hold NaN or infinity for {broken} of {len(value)} images; "
+                    f"the {kind} of layer {name!r} contain NaN or infinity for {broken} of {len(value)} images; "
                     "check the images, the weights and the precision"
                 )
 

@@ -1,4 +1,4 @@
-"""Maps of a whole batch, for several layers and several methods, from one forward and one backward pass per chunk."""
+"""Maps of a whole batch, for several layers and methods, from one forward and one backward pass per chunk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +15,17 @@ from cam_core.perturbation import PERTURBATION_METHODS
 from cam_core.targets import Target, settled, take
 
 VIEWS = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
-"""What `aug_smooth` averages over, as grad-cam's: mirrored or not, and the factor of the pixels; the first is as is."""
+"""The views that `aug_smooth` averages, as in grad-cam: mirrored or not, and a factor for the pixels."""
 
 
 @dataclass(frozen=True)
 class Cams:
-    """The maps of one method: of every image at every layer, at input size.
+    """The maps of one method, for every image and every layer, at input size.
 
-    `maps` are in [0, 1]: ReLU, bilinear resize, divided by their own maximum; a map without positive evidence is zero.
-    `strength` is the maximum before that division, in units of the target (0 for such a dead map); not to be compared
-    between layers. With `aug_smooth` both are means over the views. `grids` holds each layer's own resolution, (rows,
-    columns), which `focus_index` wants to know. All tensors are on the device of the images.
+    `maps` are in [0, 1]: ReLU, bilinear resize, division by the map's own maximum; a map without positive evidence is
+    zero (dead). `strength` is the maximum before the division, in units of the target, and 0 for a dead map; do not
+    compare it between layers. With `aug_smooth` both are means over the views. `grids` contains the resolution (rows,
+    columns) of each layer, which `focus_index` needs. All tensors are on the device of the images.
     """
 
     maps: Float32[Tensor, "layers n h w"]
@@ -46,9 +46,9 @@ def cams(
     chunk: int = 64,
     reshape: Reshape | None = None,
 ) -> Cams:
-    """The maps of one method that explain what `target` says of each image: of a class, say, the logit of that class.
+    """The maps of one method that explain the `target` of each image, for example the logit of a class.
 
-    As `cams_of_methods`, which says more.
+    See `cams_of_methods` for the arguments.
     """
     (found,) = cams_of_methods(model, images, layers, target, methods=[method], chunk=chunk, reshape=reshape).values()
     return found
@@ -66,13 +66,13 @@ def cams_of_methods(
 ) -> dict[str, Cams]:
     """The maps of several methods by name, all from the same forward and backward pass.
 
-    `images` are what the model takes, `layers` dotted module names (`auto_layers` finds some), `target` a class per
-    image or more (`cam_core.targets`), `methods` names as in the README. `scorecam` and `ablationcam` take further
-    forward passes, one per channel; `:aug_smooth` makes all six times as many. `chunk` images at a time go to the
-    model's device and their maps come back to the device of `images`; where even the maps of all images are too many,
-    use `iter_cams`. What `scorecam` and `ablationcam` hold at a time does not grow with `chunk`.
+    `images` are the model's input, `layers` are dotted module names (`auto_layers` finds some), `target` is a class per
+    image or another target of `cam_core.targets`, and `methods` are names as in the README. `scorecam` and
+    `ablationcam` need one more forward pass per channel; `:aug_smooth` multiplies all passes by six. `chunk` images at
+    a time go to the model's device, and their maps come back to the device of `images`. Use `iter_cams` if the maps of
+    all images do not fit into memory. The memory of `scorecam` and `ablationcam` does not grow with `chunk`.
 
-    Raises ValueError for an unknown method, a chunk below 1 and whatever `capture` raises for.
+    Raises ValueError for an unknown method, for a chunk below 1, and in the cases of `capture`.
     """
     parts = list(iter_cams(model, images, layers, target, methods=methods, chunk=chunk, reshape=reshape))
     return {name: _joined([part[name] for part in parts]) for name in parts[0]}
@@ -88,9 +88,9 @@ def iter_cams(
     chunk: int = 64,
     reshape: Reshape | None = None,
 ) -> Iterator[dict[str, Cams]]:
-    """The same, `chunk` images at a time: memory does not grow with the number of images.
+    """The same, `chunk` images at a time, so memory does not grow with the number of images.
 
-    The arguments are checked at once, not when the first chunk is asked for; classes out of range show in their chunk.
+    The arguments are checked immediately, not with the first chunk; classes out of range raise in their chunk.
     """
     check_inputs(images, layers, target)
     find_layers(model, layers)
@@ -111,12 +111,12 @@ def _explained(
     specs: Sequence[Spec],
     reshape: Reshape | None,
 ) -> dict[str, Cams]:
-    """The maps of a chunk: plain ones of the images as they are, smoothed ones averaged over the views."""
+    """The maps of a chunk: plain methods use the original images, smoothed ones are averaged over the views."""
     plain = _of_one_view(model, images, layers, target, specs, reshape)
     smoothed = [spec for spec in specs if "aug_smooth" in spec.smoothings]
     if not smoothed:
         return plain
-    target = settled(target, plain[smoothed[0].name].logits)  # in all views as the image is seen as it is
+    target = settled(target, plain[smoothed[0].name].logits)  # all views use the prediction for the original image
     views = [plain]
     for mirrored, factor in VIEWS[1:]:
         seen = (images.flip(3) if mirrored else images) * factor
@@ -133,7 +133,7 @@ def _of_one_view(
     specs: Sequence[Spec],
     reshape: Reshape | None,
 ) -> dict[str, Cams]:
-    """All methods on the images given: one capture, and the further forward passes of those that need them."""
+    """All methods for these images: one capture, and more forward passes for the methods that need them."""
     gradients_needed = any(spec.base in METHODS and spec.base not in WITHOUT_GRADIENTS for spec in specs)
     evidence = (capture if gradients_needed else observe)(model, images, layers, target, reshape=reshape)
     weights = {
@@ -150,13 +150,13 @@ def _of_one_view(
 
 
 def _raw(evidence: Evidence, spec: Spec, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The signed maps of one method at each layer's own resolution."""
+    """The signed maps of one method at the resolution of each layer."""
     if spec.base in weights:
         reduce = eigen_smoothed if "eigen_smooth" in spec.smoothings else summed
         found = weights[spec.base]
         return {name: reduce(found[name][:, :, None, None] * act) for name, act in evidence.activations.items()}
     method = (EIGEN_SMOOTHED if "eigen_smooth" in spec.smoothings else METHODS)[spec.base]
-    # The activations stand in for gradients that a method without does not look at.
+    # A method without gradients ignores this argument, so the activations take their place.
     return {name: method(act, evidence.gradients.get(name, act)) for name, act in evidence.activations.items()}
 
 
@@ -179,7 +179,7 @@ def _mirrored(found: Cams) -> Cams:
 
 
 def _mean(views: Sequence[Cams]) -> Cams:
-    """The mean of the views' maps, not scaled up again; the logits are those of the images as they are."""
+    """The mean of the views' maps, not scaled again; the logits are those of the original images."""
     maps = torch.stack([view.maps for view in views]).mean(0)
     return replace(views[0], maps=maps, strength=torch.stack([view.strength for view in views]).mean(0))
 

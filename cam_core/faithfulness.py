@@ -1,12 +1,12 @@
-"""Does a map say what the model used? Remove or keep pixels in the order of the map, and ask the model again.
+"""Does a map show what the model used? Removes or keeps pixels in the order of the map, and runs the model again.
 
-Every function runs the model in eval mode, without gradients, `chunk` images at a time, and leaves it as it was.
-Results are float32, on the device of the images; a dead map, which is all zero, is missing evidence and gives NaN:
-average with `nanmean`.
+Every function runs the model in eval mode, without gradients, `chunk` images at a time, and leaves it unchanged.
+Results are float32, on the device of the images. A dead map (all zero) is missing evidence and gives NaN: average with
+`nanmean`.
 
-All of this shows the model images that it has never seen. What it makes of them depends on how removed pixels are
-filled (`Remove`), and on what it was trained with: a model trained with holes (Cutout) meets in a hole an old friend.
-So these numbers rank maps of one model. Between models not even `deletion_margin` is free of that, only freer.
+All these measures show the model images of a kind that it has never seen. Its output depends on how removed pixels are
+filled (`Remove`) and on its training: a model trained with holes (Cutout) is used to holes. So these numbers can rank
+the maps of one model. Between models the problem remains, also for `deletion_margin`, where it is smaller.
 """
 
 import math
@@ -24,18 +24,18 @@ from cam_core.quality import live, random_maps
 from cam_core.targets import scores
 
 NEIGHBOURS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
-"""What each neighbour of a removed pixel counts for in ROAD's imputation."""
+"""The weight of each neighbour of a removed pixel in ROAD's imputation."""
 
 RESIDUAL = 1e-4
-"""Where imputation stops: the imbalance left in the equations, relative to the image; off by about an 8-bit step."""
+"""Imputation stops at this residual of the equations, relative to the image; the error is about one 8-bit step."""
 
 Remove = Callable[[Float[Tensor, "n c h w"], Bool[Tensor, "n h w"]], Float[Tensor, "n c h w"]]
-"""A way to remove pixels: new images, in which those under the mask say nothing and the others are as they were."""
+"""A way to remove pixels: gives new images with the pixels under the mask replaced and the others unchanged."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The class's probability in each image while pixels are removed (or inserted).
+    """The probability of the class in each image while pixels are removed (or inserted).
 
     `fractions` of the pixels, from 0 to 1, have been removed (inserted) at each point; a dead map's row is NaN.
     """
@@ -45,23 +45,23 @@ class Curve:
 
     @property
     def auc(self) -> Float32[Tensor, " n"]:
-        """The area under each image's curve by the trapezoid rule, in [0, 1]: the probability averaged on the way."""
+        """The area under each image's curve by the trapezoid rule, in [0, 1]: the mean probability over the curve."""
         return torch.trapezoid(self.probabilities, self.fractions, dim=1)
 
 
 def mean_fill(images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"]) -> Float[Tensor, "n c h w"]:
     """The images with each removed pixel in the mean colour of its own image.
 
-    Flat holes have a shape, and the shape can give the class away: on drawn objects the silhouette alone was enough.
-    A model trained with flat holes is at home with them besides.
+    Flat holes have a shape, and the shape can reveal the class: for drawn objects the silhouette alone was enough. In
+    addition, a model trained with flat holes is used to them.
     """
     return torch.where(removed[:, None], images.mean((2, 3), keepdim=True), images)
 
 
 def colour_fill(colour: Float[Tensor, " c"]) -> Remove:
-    """A way to remove pixels: each becomes this colour, in what the model takes; zeros are RISE's choice for deletion.
+    """Replaces removed pixels by this colour, on the scale of the model's input; RISE uses zeros for deletion.
 
-    After the usual normalisation zeros are the data set's mean colour. Misleads as `mean_fill` does.
+    After the usual normalisation, zeros are the mean colour of the data set. Misleads in the same way as `mean_fill`.
     """
 
     def fill(images: Tensor, removed: Tensor) -> Tensor:
@@ -73,10 +73,11 @@ def colour_fill(colour: Float[Tensor, " c"]) -> Remove:
 def blur_fill(
     images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"], *, sigma: float = 5.0
 ) -> Float[Tensor, "n c h w"]:
-    """The images with each removed pixel as it is in the blurred image: what RISE's insertion starts from.
+    """The images with each removed pixel taken from the blurred image, from which RISE's insertion starts.
 
-    A Gaussian of standard deviation `sigma` pixels, cut off there: 11 x 11 pixels for RISE's 5 (Petsiuk et al., BMVC
-    2018). Edges are repeated outside. The blurred image holds blurred evidence: that is its weakness for deletion.
+    A Gaussian with standard deviation `sigma` pixels, cut off at `sigma`: 11 x 11 pixels for RISE's 5 (Petsiuk et al.,
+    BMVC 2018). Edges are repeated outside. The blurred image contains blurred evidence, which makes it weak for
+    deletion.
     """
     radius = math.ceil(sigma)
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
@@ -90,11 +91,11 @@ def blur_fill(
 def inpaint(images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"]) -> Float[Tensor, "n c h w"]:
     """The images with each removed pixel as the weighted mean of its eight neighbours, which may be removed too.
 
-    ROAD's linear imputation (Rong et al., ICML 2022): a hole is filled smoothly from its rim, so that its shape tells
-    little. Neighbours at an edge count 1/6, at a corner 1/12; those outside the image do not count. Solved for all
-    images at once by conjugate gradients, as one depthwise convolution per round. Nothing can be inferred where nothing
-    is left: an image removed as a whole becomes its own mean colour. Scattered pixels it restores nearly perfectly,
-    hence `deletion_margin`'s choice of what to compare with.
+    ROAD's linear imputation (Rong et al., ICML 2022): a hole is filled smoothly from its rim, so its shape reveals
+    little. Neighbours at an edge have weight 1/6, at a corner 1/12; those outside the image do not count. The equations
+    are solved for all images at once by conjugate gradients, with one depthwise convolution per iteration. An image
+    that is removed as a whole becomes its own mean colour. Scattered pixels are restored nearly perfectly, so
+    `deletion_margin` compares with patches.
     """
     hole = removed[:, None].to(images)
     weights = _of_neighbours(torch.ones_like(images[:1, :1]))
@@ -107,7 +108,7 @@ def inpaint(images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"]) ->
     direction, size = rest, _energy(rest)
     enough = RESIDUAL**2 * _energy(images)
     for _ in range(4 * max(images.shape[2:])):
-        active = size > enough  # each image and channel goes its own way: its neighbours in the batch change nothing
+        active = size > enough  # each image and channel is independent of the others in the batch
         if not active.any():
             break
         change = imbalance(direction)
@@ -125,9 +126,9 @@ def noisy_inpaint(
     generator: torch.Generator,
     noise: float = 0.01,
 ) -> Float[Tensor, "n c h w"]:
-    """As `inpaint`, with Gaussian noise of standard deviation `noise` on removed pixels, in what the model takes.
+    """As `inpaint`, plus Gaussian noise with standard deviation `noise`, on the scale of the model's input.
 
-    ROAD as published, for smooth patches can be told from real ones. Give the generator with `functools.partial`.
+    This is ROAD as published, because smooth patches can be recognised. Give the generator with `functools.partial`.
     """
     normal = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
     return inpaint(images, removed) + noise * normal * removed[:, None]
@@ -144,11 +145,11 @@ def deletion(
     seed: int = 0,
     chunk: int = 64,
 ) -> Curve:
-    """The curve of each class's probability as pixels are removed, the map's highest first; a low area is good.
+    """The curve of each class's probability while pixels are removed, the map's highest first; a low area is good.
 
-    Petsiuk et al., RISE, BMVC 2018, where the fill is zero; here it is `inpaint` unless you say otherwise. `maps` are
-    non-negative, at the size of the images; equal values, of which a map has many after its ReLU, come in a random
-    order drawn from `seed`. Takes `steps` + 1 forward passes per image, the untouched image among them.
+    Petsiuk et al., RISE, BMVC 2018, who fill with zero; here the default is `inpaint`. `maps` are non-negative and have
+    the size of the images. Equal values, which are frequent after the ReLU, are in a random order drawn from `seed`.
+    Takes `steps` + 1 forward passes per image, including the unchanged image.
 
     Raises ValueError for shapes that do not fit together, non-finite maps, a class that the model does not have, steps
     that are not between 1 and the number of pixels, and a chunk below 1.
@@ -167,10 +168,10 @@ def insertion(
     seed: int = 0,
     chunk: int = 64,
 ) -> Curve:
-    """The curve of each class's probability as pixels are put back, the map's highest first; a high area is good.
+    """The curve of each class's probability while pixels are put back, the map's highest first; a high area is good.
 
-    Petsiuk et al., RISE, BMVC 2018: starts from the image removed as a whole, which is by default the blurred image, as
-    there. The rest is as for `deletion`.
+    Petsiuk et al., RISE, BMVC 2018: starts with all pixels removed, which by default gives the blurred image, as in the
+    paper. Everything else is as in `deletion`.
     """
     return _curve(model, images, maps, classes, torch.ge, steps, remove, seed, chunk)
 
@@ -187,17 +188,17 @@ def deletion_margin(
     seed: int = 0,
     chunk: int = 64,
 ) -> Float32[Tensor, " n"]:
-    """The deletion area of a random map minus that of the map, in [-1, 1]; 0 = knows nothing, higher is better.
+    """The deletion area of a random map minus that of the map, in [-1, 1]; 0 = as a random map, higher is better.
 
-    How fast a probability falls while pixels go says as much about the model as about the map: one trained with Cutout
-    has seen holes, and holds out against a random order too. That part is the same for a random map of the same model
-    and is taken away here, so this margin, and never the area itself, may be set side by side between models; with a
-    fill that neither was trained with. Even so it is no ranking of models: a margin is large where evidence is
-    concentrated, whether on the object or on a shortcut.
+    How fast a probability falls depends on the model as much as on the map: a model trained with Cutout has seen holes,
+    so its probability falls slowly for a random order too. A random map of the same model has the same effect, and the
+    difference removes it. So this margin, but not the area, may be shown for two models together, with a fill that
+    neither was trained with. It still does not rank models: the margin is large if the evidence is concentrated, on the
+    object or on a shortcut.
 
-    The random map is one that a layer of the maps' own `grid` (rows, columns) could give, as of `random_maps`: it takes
-    patches away as the map does, where random single pixels would be restored by `inpaint`, and any patches would seem
-    faithful. Takes 2 (`steps` + 1) forward passes per image. Noisy for one image: average over many.
+    The random map comes from `random_maps` with the maps' own `grid` (rows, columns), so it removes patches as the map
+    does. Random single pixels would be restored by `inpaint`, and then any patches would seem faithful. Takes
+    2 (`steps` + 1) forward passes per image. It is noisy for one image: average over many.
     """
     _check(images, maps, classes, chunk)
     n, h, w = maps.shape
@@ -217,11 +218,11 @@ def masked_confidence(
     *,
     chunk: int = 64,
 ) -> tuple[Float32[Tensor, " n"], Float32[Tensor, " n"]]:
-    """The class's probability in each image, and in the image times its map: what the three measures below compare.
+    """The probability of the class in each image, and in the image times its map; input of the three measures below.
 
-    The map is divided by its maximum; where it is 0 the product is 0, after the usual normalisation the data set's mean
-    colour (Chattopadhay et al., WACV 2018). The second is NaN for a dead map. Takes two forward passes per image;
-    raises as `deletion`.
+    The map is divided by its maximum. Where it is 0 the product is 0, which after the usual normalisation is the mean
+    colour of the data set (Chattopadhay et al., WACV 2018). The second probability is NaN for a dead map. Takes two
+    forward passes per image; raises as `deletion`.
     """
     _check(images, maps, classes, chunk)
     device = device_of(model, images)
@@ -235,20 +236,21 @@ def masked_confidence(
 
 
 def average_drop(full: Float[Tensor, " n"], masked: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The share of each image's confidence that masking costs, max(0, p - p_masked) / p, in [0, 1], lower is better.
+    """The share of each image's confidence that is lost by masking, max(0, p - p_masked) / p, in [0, 1], low is good.
 
-    Chattopadhay et al., WACV 2018, who give the mean in per cent. Takes what `masked_confidence` returns; 0 where p is
-    0. A map of ones drops nothing, so a map that lights up everything is perfect: never rank models by it, nor maps
-    by it alone.
+    Chattopadhay et al., WACV 2018, who give the mean in per cent. The arguments are the results of `masked_confidence`;
+    0 if p is 0. A map of ones loses nothing, so a map that is high everywhere gets the best value: never rank models
+    by this measure, and never rank maps by it alone.
     """
     return torch.where(full > 0, (full - masked).relu() / full, masked * 0)
 
 
 def increase_in_confidence(full: Float[Tensor, " n"], masked: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """1 for each image of which masking makes the model surer, p < p_masked, else 0; higher is better.
+    """1 for each image for which masking increases the confidence, p < p_masked, else 0; higher is better.
 
-    Chattopadhay et al., WACV 2018, as a percentage of images. Blind to how much surer, so a map close to one everywhere
-    that removes a trifle can win it all; never rank models by it. `average_gain` was meant to replace it.
+    Chattopadhay et al., WACV 2018, as a percentage of images. The size of the increase does not count, so a map close
+    to one everywhere that removes very little can get the best value: never rank models by it. `average_gain` was
+    proposed to replace it.
     """
     return torch.where(masked.isnan(), torch.nan, (full < masked).to(full))
 
@@ -256,9 +258,9 @@ def increase_in_confidence(full: Float[Tensor, " n"], masked: Float[Tensor, " n"
 def average_gain(full: Float[Tensor, " n"], masked: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The share of the missing confidence that masking adds, max(0, p_masked - p) / (1 - p), in [0, 1]; high is good.
 
-    Zhang et al., Opti-CAM, arXiv:2301.07002: the counterpart of `average_drop`, to be read with it. 0 where p is 1 and
-    no gain is possible, and for a map of ones; a map made for it can win it with what is not evidence to anyone: never
-    rank models by it.
+    Zhang et al., Opti-CAM, arXiv:2301.07002: the counterpart of `average_drop`; read both together. 0 for a map of
+    ones, and if p is 1, where no gain is possible. A map that was optimised for this measure can get a high value
+    without showing any evidence: never rank models by it.
     """
     return torch.where(full < 1, (masked - full).relu() / (1 - full), masked * 0)
 
@@ -274,7 +276,7 @@ def _curve(
     seed: int,
     chunk: int,
 ) -> Curve:
-    """The curve where `is_removed(ranks, count)` says which pixels lack at each count of pixels dealt with."""
+    """The curve; `is_removed(ranks, count)` tells which pixels are missing after the first `count` pixels."""
     _check(images, maps, classes, chunk)
     pixels = maps[0].numel()
     if not 1 <= steps <= pixels:
@@ -293,7 +295,7 @@ def _curve(
 
 
 def _ranks(maps: Tensor, seed: int) -> Int[Tensor, "n h w"]:
-    """Each pixel's place in the order of its map, 0 for the highest; equal values are in random order."""
+    """The position of each pixel in the order of its map, 0 for the highest; equal values are in random order."""
     flat = maps.flatten(1)
     shuffled = torch.rand(flat.shape, generator=torch.Generator().manual_seed(seed)).argsort(1).to(maps.device)
     order = shuffled.gather(1, flat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
@@ -301,14 +303,14 @@ def _ranks(maps: Tensor, seed: int) -> Int[Tensor, "n h w"]:
 
 
 def _without(images: Tensor, removed: Tensor, remove: Remove) -> Tensor:
-    """The images after removal, computed in float32 at least whatever their own and autocast's precision."""
+    """The images after removal, computed at least in float32, also under autocast."""
     with torch.autocast(images.device.type, enabled=False):
         return remove(images.to(torch.promote_types(images.dtype, torch.float32)), removed).to(images.dtype)
 
 
 def _confidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """The probability of each image's class."""
-    # A copy, for some models change their input in place.
+    """The probability of the class of each image."""
+    # A copy, because some models change their input in place.
     logits: object = model(images.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -317,7 +319,7 @@ def _confidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def _chunks(device: torch.device, size: int, *tensors: Tensor) -> Iterator[list[Tensor]]:
-    """The tensors side by side, `size` images at a time, on the device."""
+    """The tensors in parallel, `size` images at a time, on the device."""
     for some in zip(*(torch.split(tensor, size) for tensor in tensors), strict=True):
         yield [part.to(device) for part in some]
 
@@ -343,12 +345,12 @@ def _check(images: Tensor, maps: Tensor, classes: object, chunk: int) -> None:
     if images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         raise ValueError(f"images must be floats (n, channels, h, w), n > 0, got {images.dtype} {tuple(images.shape)}")
     if not images.isfinite().all():
-        raise ValueError("images hold NaN or infinity; leave those images out")
+        raise ValueError("images contain NaN or infinity; leave out those images")
     n, h, w = len(images), images.shape[2], images.shape[3]
     if maps.shape != (n, h, w):
-        raise ValueError(f"maps must be ({n}, {h}, {w}) as the images, got {tuple(maps.shape)}; resize changes that")
+        raise ValueError(f"maps must be ({n}, {h}, {w}) like the images, got {tuple(maps.shape)}; use resize")
     if not maps.isfinite().all() or maps.min() < 0:
-        raise ValueError("maps hold NaN, infinity or negative values; give maps as `cams` makes them")
+        raise ValueError("maps contain NaN, infinity or negative values; give maps as `cams` makes them")
     if not isinstance(classes, Tensor):
         raise TypeError(f"classes must be a tensor of one class per image, got {type(classes).__name__}")
     if classes.shape != (n,) or classes.is_floating_point():

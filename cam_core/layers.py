@@ -1,4 +1,4 @@
-"""Which layers to look at where nobody has said: the last one at each resolution."""
+"""The default layers of a model: the last layer at each resolution."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cam_core.capture import check_images, device_of, named_layers, undisturbed
 
-# What passes a map on, smaller at most, is no layer of its own.
+# Modules that only pass a map on, or make it smaller, do not count as layers.
 _PASSING_ON = (
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -23,13 +23,13 @@ _PASSING_ON = (
 
 
 def auto_layers(model: nn.Module, images: Float[Tensor, "n channels height width"]) -> tuple[str, ...]:
-    """One layer per resolution stage, shallow to deep, found by one forward pass of one image.
+    """One layer per resolution stage, from shallow to deep, found with one forward pass of one image.
 
-    Of each stage it is the last module that puts out a map of that size, among those nested least: of a ResNet the stem
-    and `layer1` to `layer4`. Poolings, modules that run more than once and maps of one pixel do not count; nor do
-    outputs of another shape than the images', such as tokens.
+    In each stage it is the last of the least nested modules whose output is a map of that size: for a ResNet, the stem
+    and `layer1` to `layer4`. Poolings, modules that run more than once and maps of one pixel do not count, and neither
+    do outputs without the proportions of the images, such as tokens.
 
-    Raises ValueError where no layer puts out a map.
+    Raises ValueError if the output of no layer is a map.
     """
     check_images(images)
     grids = {name: grid for name, grid in _grids(model, images[:1]) if _alike(grid, (images.shape[2], images.shape[3]))}
@@ -38,15 +38,15 @@ def auto_layers(model: nn.Module, images: Float[Tensor, "n channels height width
         if grid not in stages or name.count(".") <= stages[grid].count("."):
             stages[grid] = name
     if not stages:
-        raise ValueError("no layer of the model puts out a map (n, c, h, w); name layers, and give reshape for tokens")
+        raise ValueError("no layer of the model gives a map (n, c, h, w); name layers, and give reshape for tokens")
     sizes = sorted(stages, reverse=True)
-    # A convolution without padding shrinks a map a little: that is no new stage.
+    # A convolution without padding makes a map a little smaller, which is no new stage.
     kept = [size for size, finer in zip(sizes, [*sizes[1:], (0, 0)], strict=True) if max(finer) < 0.7 * max(size)]
     return tuple(stages[size] for size in kept)
 
 
 def _grids(model: nn.Module, image: Tensor) -> list[tuple[str, tuple[int, int]]]:
-    """The name and the (rows, columns) of every module that runs once and puts out a map, in the order they finish."""
+    """The name and the (rows, columns) of every module that runs once and gives a map, in the order they finish."""
     found: list[tuple[str, tuple[int, int]]] = []
     runs: dict[str, int] = {}
 
@@ -65,6 +65,6 @@ def _grids(model: nn.Module, image: Tensor) -> list[tuple[str, tuple[int, int]]]
 
 
 def _alike(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether the grid covers an image of that size: its two strides differ by rounding only."""
+    """Whether the grid covers an image of that size, so that its two strides are the same up to rounding."""
     rows, columns = size[0] / grid[0], size[1] / grid[1]
     return rows >= 1 and columns >= 1 and abs(rows - columns) <= max(rows / grid[0], columns / grid[1])

@@ -1,4 +1,4 @@
-"""From a method's raw map to what is drawn and measured: resize first, normalise after, no epsilon anywhere."""
+"""From the raw map of a method to the map that is drawn and measured: resize, then normalise, without an epsilon."""
 
 import torch
 from jaxtyping import Float, Float32
@@ -14,18 +14,18 @@ def resize(maps: Float[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor,
 def normalise(maps: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
     """Each non-negative map divided by its own maximum, in [0, 1]; an all-zero map stays zero.
 
-    The minimum is not subtracted: 0 keeps meaning "no evidence", and shares of a map's mass keep their value.
+    The minimum is not subtracted, so 0 still means "no evidence", and shares of a map's mass keep their value.
     """
     top = maps.amax((-2, -1), keepdim=True)
     return torch.where(top > 0, maps / top, 0.0)
 
 
 def relative_to_mean(maps: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w"]:
-    """Each non-negative map divided by its own mean: 1 = as a uniform map; from 0 to h*w; an all-zero map stays zero.
+    """Each non-negative map divided by its own mean: 1 = like a uniform map; from 0 to h*w; an all-zero map stays zero.
 
-    The scale of all pictures: equal colours mean equal shares of the map, in every picture of every model.
+    All pictures use this scale: equal colours mean equal shares of the map, in every picture of every model.
     """
-    # By way of [0, 1], where the mean of a live map cannot underflow.
+    # Scaled to [0, 1] first, where the mean of a live map cannot underflow.
     scaled = normalise(maps)
     mean = scaled.mean((-2, -1), keepdim=True)
     return torch.where(mean > 0, scaled / mean, 0.0)
@@ -34,6 +34,6 @@ def relative_to_mean(maps: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch
 def finish(
     raw: Float32[Tensor, "n h w"], size: tuple[int, int]
 ) -> tuple[Float32[Tensor, "n height width"], Float32[Tensor, " n"]]:
-    """A method's signed maps made ready: ReLU, resized, normalised; and the maximum of each before that division."""
+    """The signed maps of a method after ReLU, resize and normalisation, and the maximum of each before the division."""
     positive = resize(raw.relu(), size)
     return normalise(positive), positive.amax((1, 2))

@@ -1,8 +1,9 @@
 """The Grad-CAM family as pure functions of one layer's activations and gradients.
 
 Each function takes activations A and gradients g = dy/dA, both `(n, c, h, w)`, and returns each channel's contribution
-to the map, `(n, c, h, w)`. `METHODS` holds the maps made of them, `(n, h, w)` at the layer's own resolution: the sum
-over channels, or the first principal component. The ReLU, the resize and the scaling are `cam_core.maps.finish`'s.
+to the map, `(n, c, h, w)`. `METHODS` contains the methods that make maps from them, `(n, h, w)` at the resolution of
+the layer: the sum over channels, or the first principal component. `cam_core.maps.finish` then applies ReLU, resize and
+scaling.
 """
 
 import math
@@ -29,25 +30,25 @@ def gradcam_plus_plus(
 ) -> Float[Tensor, "n c h w"]:
     """w A, w the sum over positions of alpha relu(g), alpha = g^2 / (2 g^2 + S g^3), S the sum of A over positions.
 
-    Equation 19 of Chattopadhay et al., WACV 2018, which cancels to relu(g) / (2 + S relu(g)): no powers, no epsilon. A
-    position counts 0 where a negative S makes that denominator not positive. By its formula, and unlike all the other
-    methods here, this map depends on the scale of the logits: beware when comparing models of different confidence.
+    Equation 19 of Chattopadhay et al., WACV 2018, which simplifies to relu(g) / (2 + S relu(g)), without powers and
+    epsilon. A position counts 0 if a negative S makes the denominator zero or negative. Unlike all other methods here,
+    this map depends on the scale of the logits, so be careful when you compare models of different confidence.
     """
     positive = gradients.relu()
-    # Infinite where it is not positive, so that the position counts 0.
+    # Infinite if it is not positive, so that the position counts 0.
     denominator = F.threshold(2 + activations.sum((2, 3), keepdim=True) * positive, 0.0, math.inf)
     return (positive / denominator).sum((2, 3), keepdim=True) * activations
 
 
 def hirescam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """g A, nothing averaged (Draelos and Carin, 2020, arXiv:2011.08891)."""
+    """g A, without an average (Draelos and Carin, 2020, arXiv:2011.08891)."""
     return gradients * activations
 
 
 def xgradcam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """w A, w = sum(g A) / sum(A) over positions, 0 where sum(A) is 0 (Fu et al., BMVC 2020).
 
-    Meant for layers after the activation: where A has both signs, sum(A) may be close to 0 and the weight huge.
+    Use it for layers after the activation: if A has both signs, sum(A) can be close to 0, and the weight very large.
     """
     total = activations.sum((2, 3), keepdim=True)
     share = (gradients * activations).sum((2, 3), keepdim=True) / total
@@ -65,14 +66,14 @@ def elementwise(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, 
 
 
 def summed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """What all channels say together."""
+    """The sum over all channels."""
     return contributions.sum(1)
 
 
 def eigen_smoothed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """What most channels agree on: the first component, its sign that of its correlation with the sum over channels.
+    """The first principal component, on which most channels agree, with the sign of its correlation with the sum.
 
-    The `eigen_smooth` of grad-cam, which leaves the sign to chance. The component is centred: it has the mean 0.
+    This is `eigen_smooth` of grad-cam, where the sign is random. The component is centred, so its mean is 0.
     """
     component = first_component(contributions)
     agreement = (component * summed(contributions)).sum((1, 2), keepdim=True)
@@ -82,12 +83,12 @@ def eigen_smoothed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 
 def first_component(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     """The first principal component over positions, centred per channel; its largest magnitude is positive.
 
-    The projection that grad-cam finds by one singular value decomposition per image (Muhammad and Yeasin, EigenCAM,
-    IJCNN 2020), here by batched eigenvectors of the smaller of the two Gram matrices. Scales with its argument.
+    grad-cam finds this projection with one singular value decomposition per image (Muhammad and Yeasin, EigenCAM, IJCNN
+    2020). Here it comes from batched eigenvectors of the smaller of the two Gram matrices. It scales with its argument.
     """
     table = contributions.flatten(2)
     top = table.abs().amax((1, 2), keepdim=True)
-    # By way of [-1, 1], where the squares of small gradients do not underflow.
+    # Scaled to [-1, 1] first, where the squares of small gradients do not underflow.
     scaled = table / torch.where(top > 0, top, 1.0)
     centred = scaled - scaled.mean(2, keepdim=True)
     channels, positions = centred.shape[1:]
@@ -111,7 +112,7 @@ def _eigen_smoothed(of: Contributions, activations: Tensor, gradients: Tensor) -
 
 
 def eigencam(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The first component of A (Muhammad and Yeasin, IJCNN 2020): the same whatever class is explained."""
+    """The first component of A (Muhammad and Yeasin, IJCNN 2020); the same for every class."""
     return first_component(activations)
 
 
@@ -125,19 +126,19 @@ CONTRIBUTIONS: Mapping[str, Contributions] = MappingProxyType(
         "elementwise": elementwise,
     }
 )
-"""What each channel contributes, by the names of the methods."""
+"""The contributions of the channels, by name of the method."""
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {name: partial(_summed, of) for name, of in CONTRIBUTIONS.items()}
-    # EigenGradCAM is, by its definition, HiResCAM smoothed by the first component.
+    # By its definition, EigenGradCAM is HiResCAM with the first component instead of the sum.
     | {"eigencam": eigencam, "eigengradcam": partial(_eigen_smoothed, hirescam)}
 )
-"""The maps of one pass, `(activations, gradients) -> map`, by the names that `cams` takes."""
+"""The methods that need only one pass, `(activations, gradients) -> map`, by the names that `cams` takes."""
 
 WITHOUT_GRADIENTS = frozenset({"eigencam"})
-"""Those of `METHODS` that do not look at the gradients."""
+"""The methods in `METHODS` that do not use the gradients."""
 
 EIGEN_SMOOTHED: Mapping[str, Method] = MappingProxyType(
     {name: partial(_eigen_smoothed, of) for name, of in CONTRIBUTIONS.items()}
 )
-"""The same with the first component in the place of the sum over channels."""
+"""The same methods with the first component instead of the sum over channels."""

@@ -1,4 +1,4 @@
-"""The names of methods and smoothings, `gradcam` or `scorecam:aug_smooth:eigen_smooth`, and how others write them."""
+"""The names of methods and smoothings, `gradcam` or `scorecam:aug_smooth:eigen_smooth`, and other spellings of them."""
 
 import re
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """The one way to write it."""
+        """The standard spelling."""
         return ":".join((self.base, *self.smoothings))
 
 
 def spec_of(name: str) -> Spec:
-    """What a name means; upper case, `-`, `_` and the class names of grad-cam are understood too.
+    """The method and smoothings of a name; upper case, `-`, `_` and the class names of grad-cam are allowed too.
 
-    A smoothing alone is that of Grad-CAM. Raises ValueError for an unknown name, with the nearest one.
+    A smoothing alone means Grad-CAM with it. Raises ValueError for an unknown name, with the closest known one.
     """
     if not isinstance(name, str):
-        raise TypeError(f"a method is named by a text such as 'gradcam', got {type(name).__name__}")
+        raise TypeError(f"a method must be a text such as 'gradcam', got {type(name).__name__}")
     first, *rest = (_plain(part) for part in name.split(":"))
     smoothing_of = {_plain(smoothing): smoothing for smoothing in SMOOTHINGS}
     if first in smoothing_of:
@@ -45,19 +45,19 @@ def spec_of(name: str) -> Spec:
     base = _ALSO_CALLED.get(first, first)
     if base not in ALL_METHODS:
         raise ValueError(
-            f"method {name!r} is unknown{near_miss(base, ALL_METHODS)}; there are {', '.join(ALL_METHODS)}"
+            f"method {name!r} is unknown{near_miss(base, ALL_METHODS)}; use one of {', '.join(ALL_METHODS)}"
         )
     for part in rest:
         if part not in smoothing_of:
-            raise ValueError(f"method {name!r}: {part!r} is no smoothing; there are {', '.join(SMOOTHINGS)}")
+            raise ValueError(f"method {name!r}: {part!r} is not a smoothing; use one of {', '.join(SMOOTHINGS)}")
     smoothings = tuple(smoothing for smoothing in SMOOTHINGS if _plain(smoothing) in rest)
     if "eigen_smooth" in smoothings and base not in CONTRIBUTIONS and base not in PERTURBATION_METHODS:
-        raise ValueError(f"method {name!r}: {base} is a first component already; leave :eigen_smooth out")
+        raise ValueError(f"method {name!r}: {base} is already a first component; leave out :eigen_smooth")
     return Spec(base, smoothings)
 
 
 def specs_of(names: Sequence[str]) -> tuple[Spec, ...]:
-    """What the names mean; ValueError also for none, and for one method twice."""
+    """The methods of several names; ValueError also if there is no name, or if a method is named twice."""
     if isinstance(names, str):
         raise ValueError(f"methods must be a list of names, got the text {names!r}; write [{names!r}]")
     specs = tuple(spec_of(name) for name in names)

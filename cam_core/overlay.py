@@ -1,7 +1,7 @@
-"""Colours that mean numbers: a map, or the difference of two, laid over its image on one fixed scale.
+"""Draws a map, or the difference of two maps, over its image with a fixed scale of colours.
 
-Maps are drawn as multiples of their own mean (`cam_core.maps.relative_to_mean`): 0 = nothing, 1 = as a uniform map, up
-to `SCALE_MAX` and more. Equal colours mean equal numbers in every picture: nothing is scaled by what else is in it.
+Maps are drawn as multiples of their own mean (`cam_core.maps.relative_to_mean`): 0 = nothing, 1 = like a uniform map,
+up to `SCALE_MAX` and more. Equal colours mean equal numbers in every picture; the scale never depends on the picture.
 """
 
 import math
@@ -15,13 +15,13 @@ from jaxtyping import Float32, UInt8
 from cam_core.text import INK, line_height, written
 
 SCALE_MAX = 4.0
-"""The map value, in multiples of the map's mean, from which on the colour is that of the top."""
+"""The map value, in multiples of the map's mean, at and above which the top colour is used."""
 
 DIFFERENCE_MAX = 2.0
-"""The difference of two maps, in multiples of their means, from which on the colour is that of the end."""
+"""The difference of two maps, in multiples of their means, at and above which the end colour is used."""
 
 OPACITY = 0.7
-"""How much of a pixel the colour takes at the top of the scale; in proportion to the value below."""
+"""The opacity of the colour at the top of the scale; below, it is in proportion to the value."""
 
 COLOUR_MAPS: dict[str, int] = {
     "inferno": cv2.COLORMAP_INFERNO,
@@ -30,11 +30,11 @@ COLOUR_MAPS: dict[str, int] = {
     "cividis": cv2.COLORMAP_CIVIDIS,
     "jet": cv2.COLORMAP_JET,
 }
-"""The colours there are, by name. All but jet are perceptually uniform: equal steps of the map look equally large."""
+"""The colour scales by name. All except jet are perceptually uniform: equal steps of the map look equally large."""
 
-# Of one lightness, so that neither sign looks stronger, and told apart with any colour vision.
+# Both have the same lightness, so neither sign looks stronger, and colour-blind readers can tell them apart.
 LESS, MORE = (10, 130, 235), (217, 92, 0)
-GREY = 128  # what lies under the colours of a bar
+GREY = 128  # the background under the colours of a bar
 BAR, TICKS_AT, CAPTION = 128, 25, 13
 
 
@@ -45,13 +45,15 @@ def overlay(
     scale_max: float = SCALE_MAX,
     colours: str = "inferno",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The RGB image with the map's colours over it, opaque in proportion to the map's value.
+    """The RGB image with the map's colours over it, with an opacity in proportion to the map's value.
 
-    `map_` is relative to its mean, as `relative_to_mean` makes it: a map in [0, 1] would hardly be seen.
-    Where it is 0 the image shows as it is; towards 1 the image's own colours fade to
-    grey, so that above 1 every hue is the map's; from `scale_max` on the colour is that of the top, at `OPACITY`. A
-    pixel depends on its own value only. `colours` is a key of `COLOUR_MAPS`. Raises ValueError where image and map
-    differ in size, the map is not finite, the scale not positive or the colours are unknown.
+    `map_` is relative to its mean, as `relative_to_mean` makes it; a map in [0, 1] would hardly be visible. Where the
+    map is 0, the image is unchanged. Towards 1 the image's own colours fade to grey, so above 1 every hue comes from
+    the map. At `scale_max` and above the top colour is used, at `OPACITY`. A pixel depends on its own value only.
+    `colours` is a key of `COLOUR_MAPS`.
+
+    Raises ValueError if image and map differ in size, the map is not finite, the scale is not positive or the colours
+    are unknown.
     """
     _check_size(image, map_)
     share = _share(map_, 0.0, scale_max)
@@ -63,11 +65,11 @@ def difference_overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB image with the difference of two maps over it: orange where it is positive, blue where it is negative.
 
-    `difference` is one map less another, both relative to their mean. Where it is 0 the image shows as it is; towards
-    1 and -1 the image's own colours fade to grey, and from `scale_max` and -`scale_max` on the colour is at
-    `OPACITY`. The opposite difference has the other colour at the same opacity; both are equally light. A pixel
-    depends on its own value only. Give a grey image where its own oranges and blues could be mistaken for small
-    differences. Raises ValueError as `overlay` does.
+    `difference` is one map minus another, both relative to their mean. Where it is 0, the image is unchanged. Towards 1
+    and -1 the image's own colours fade to grey, and beyond `scale_max` and -`scale_max` the opacity is `OPACITY`. The
+    opposite difference has the other colour with the same opacity and lightness. A pixel depends on its own value only.
+    Give a grey image if its own orange and blue could be mistaken for small differences. Raises ValueError as `overlay`
+    does.
     """
     _check_size(image, difference)
     share = _share(difference, -scale_max, scale_max)
@@ -77,7 +79,7 @@ def difference_overlay(
 def heat(
     map_: Float32[np.ndarray, "h w"], *, scale_max: float = SCALE_MAX, colours: str = "inferno"
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The map alone in RGB, value v in the colour of v; `map_` is relative to its mean."""
+    """The map alone in RGB, each value in its colour; `map_` is relative to its mean."""
     return _coloured(_share(map_, 0.0, scale_max), colours)
 
 
@@ -86,7 +88,7 @@ def colour_bar(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The scale of `overlay` over grey, `height` pixels tall, with a heading and a tick at each whole number.
 
-    Raises ValueError for a height that the ticks do not fit in, and as `overlay` does.
+    Raises ValueError if the height is too small for the ticks, and as `overlay` does.
     """
     grey, ramp = _ramp(height, 0.0, scale_max)
     ticks = _ticks(scale_max) | {0.0: "0 = image"}
@@ -96,13 +98,13 @@ def colour_bar(
 def heat_bar(
     height: int = 200, *, scale_max: float = SCALE_MAX, colours: str = "inferno"
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The scale of `heat`, as `colour_bar` is that of `overlay`."""
+    """The scale of `heat`, like `colour_bar` for `overlay`."""
     _, ramp = _ramp(height, 0.0, scale_max)
     return _bar("map ÷ its mean", heat(ramp, scale_max=scale_max, colours=colours), _ticks(scale_max))
 
 
 def difference_bar(height: int = 200, *, scale_max: float = DIFFERENCE_MAX) -> UInt8[np.ndarray, "h w 3"]:
-    """The scale of `difference_overlay` over grey, as `colour_bar` is that of `overlay`."""
+    """The scale of `difference_overlay` over grey, like `colour_bar` for `overlay`."""
     grey, ramp = _ramp(height, -scale_max, scale_max)
     ticks = {0.0: "0 = image", scale_max: f"+{scale_max:.3g} or more", -scale_max: f"−{scale_max:.3g} or less"}
     for tick in range(1, int(scale_max)):
@@ -111,7 +113,7 @@ def difference_bar(height: int = 200, *, scale_max: float = DIFFERENCE_MAX) -> U
 
 
 def enlarge(image: UInt8[np.ndarray, "h w 3"], factor: int) -> UInt8[np.ndarray, "h*{factor} w*{factor} 3"]:
-    """The image `factor` times as large, each pixel a square: no colour appears that was not there."""
+    """The image `factor` times as large, each pixel a square, without any new colour."""
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -119,7 +121,7 @@ def _share(values: Float32[np.ndarray, "h w"], low: float, high: float) -> Float
     """The values as a share of the scale's upper end `high`, clipped to the scale."""
     _check_scale(high)
     if not np.isfinite(values).all():
-        raise ValueError("map_ holds NaN or infinity; a dead map must be all zero")
+        raise ValueError("map_ contains NaN or infinity; a dead map must be all zero")
     return np.clip(values, np.float32(low), np.float32(high)) / np.float32(high)
 
 
@@ -130,7 +132,7 @@ def _check_size(image: np.ndarray, map_: np.ndarray) -> None:
 
 
 def check_photo(name: str, photo: object, dimensions: int) -> None:
-    """Nothing; raises TypeError or ValueError for what is no RGB picture of bytes, with `dimensions` dimensions."""
+    """Checks an RGB picture; raises TypeError or ValueError unless it is uint8 with `dimensions` dimensions."""
     if not isinstance(photo, np.ndarray):
         raise TypeError(f"{name} must be a numpy array of uint8, got {type(photo).__name__}")
     if photo.dtype != np.uint8 or photo.ndim != dimensions or photo.shape[-1] != 3:
@@ -149,7 +151,7 @@ def _blended(
     share: Float32[np.ndarray, "h w"],
     colours: np.ndarray,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image, faded to grey where `strength` nears 1, under the colours at the opacity of `share`, in [0, 1]."""
+    """The image, faded to grey where `strength` is close to 1, under the colours with opacity `share`, in [0, 1]."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     faded = image + np.clip(strength, 0, 1)[..., None] * (grey.astype(np.float32) - image)
     opacity = OPACITY * share[..., None]
@@ -159,9 +161,9 @@ def _blended(
 
 @cache
 def _table(name: str) -> UInt8[np.ndarray, "256 3"]:
-    """The colour table of that name, from the value 0 to the top of the scale."""
+    """The colour table with this name, from the value 0 to the top of the scale."""
     if name not in COLOUR_MAPS:
-        raise ValueError(f"colours {name!r} are unknown; there are {', '.join(COLOUR_MAPS)}")
+        raise ValueError(f"colours {name!r} are unknown; use one of {', '.join(COLOUR_MAPS)}")
     table: np.ndarray = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAPS[name])[:, 0, ::-1]
     return table.copy()
 
@@ -172,7 +174,7 @@ def _coloured(share: Float32[np.ndarray, "h w"], name: str) -> UInt8[np.ndarray,
 
 
 def _ticks(scale_max: float) -> dict[float, str]:
-    """Words at the whole numbers of a scale of maps and at its end."""
+    """The labels at the whole numbers of a scale and at its end."""
     ticks = {float(tick): str(tick) for tick in range(max(1, int(scale_max)))}
     if 1.0 in ticks:
         ticks[1.0] = "1 = even"
@@ -180,7 +182,7 @@ def _ticks(scale_max: float) -> dict[float, str]:
 
 
 def _ramp(height: int, low: float, high: float) -> tuple[UInt8[np.ndarray, "n 1 3"], Float32[np.ndarray, "n 1"]]:
-    """The part of a bar of that height that shows colours: its grey ground and the values from top to bottom."""
+    """The coloured part of a bar of that height: its grey background and the values from top to bottom."""
     _check_scale(high)
     line = line_height(CAPTION)
     needed = math.ceil(line * (max(1, high - low) + 2))
@@ -191,7 +193,7 @@ def _ramp(height: int, low: float, high: float) -> tuple[UInt8[np.ndarray, "n 1 
 
 
 def _bar(heading: str, ramp: UInt8[np.ndarray, "n 1 3"], ticks: Mapping[float, str]) -> UInt8[np.ndarray, "h w 3"]:
-    """The ramp under a heading, with ticks at those values; the highest tick is at the ramp's top, the lowest below."""
+    """The ramp under a heading, with ticks at these values, the highest at the top of the ramp."""
     line, high, low = line_height(CAPTION), max(ticks), min(ticks)
     page = np.full((len(ramp) + 2 * line, BAR, 3), 255, np.uint8)
     page[:line] = written(heading, BAR, CAPTION, align=0.0)

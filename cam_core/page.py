@@ -14,7 +14,7 @@ from cam_core.text import font, written
 Verdict = Literal["right", "wrong", "none"]
 
 FAINT = (95, 99, 104)
-# A symbol and a colour, which stay apart for colour-blind readers; both are dark enough for text on white.
+# Symbol and colour, which colour-blind readers can tell apart; both are dark enough for text on white.
 MARKS: dict[str, tuple[str, tuple[int, int, int]]] = {
     "right": ("✓", (0, 114, 86)),
     "wrong": ("✗", (190, 40, 30)),
@@ -26,9 +26,9 @@ NARROWEST_CELL, WIDEST_ROW_LABEL, NARROWEST_TITLE = 104, 150, 320
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a page, what is written under it, and whether it shows something right or wrong.
+    """One picture of a page, the text under it, and a verdict, right or wrong.
 
-    The verdict is drawn as a coloured frame and as a tick or a cross before the caption, never as colour alone.
+    The verdict is drawn as a coloured frame and as a tick or a cross before the caption, never only as a colour.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -48,9 +48,9 @@ def grid(
 ) -> UInt8[np.ndarray, "page_h page_w 3"]:
     """A page of tiles in rows and columns, dark text on white, RGB.
 
-    Tiles are enlarged by the largest whole factor that fits `tile_size` pixels, pixel by pixel; larger ones are shrunk.
-    Texts break into as many lines as they need and the page grows with them. `bar` (see `colour_bar`) stands to the
-    right; rows may differ in length. Raises ValueError for a page without tiles and labels of another number.
+    Tiles are enlarged pixel by pixel by the largest whole factor that fits `tile_size` pixels; larger tiles are shrunk.
+    Texts are broken into lines, and the page grows with them. `bar` (see `colour_bar`) is drawn to the right. Rows may
+    have different lengths. Raises ValueError for a page without tiles, or if the number of labels is wrong.
     """
     blocks = list(_blocks(rows, row_labels, column_labels, title, footer, bar, tile_size))
     page_height = MARGIN + max(block.y + len(block.pixels) for block in blocks)
@@ -64,7 +64,7 @@ def grid(
 
 @dataclass(frozen=True)
 class _Block:
-    """Pixels and where their top left corner is on the page."""
+    """Pixels and the position of their top left corner on the page."""
 
     x: int
     y: int
@@ -114,7 +114,7 @@ def _blocks(
 def _row_blocks(
     row: Sequence[Tile], pictures: Sequence[np.ndarray], label: np.ndarray | None, left: int, top: int, cell: int
 ) -> Iterator[_Block]:
-    """One row: the label beside the middle of the pictures, the captions below them."""
+    """One row: the label at the middle of the pictures' height, and the captions below the pictures."""
     height = max(len(picture) for picture in pictures)
     if label is not None:
         yield _Block(MARGIN, top + max(0, height - len(label)) // 2, label)
@@ -129,17 +129,17 @@ def _check_page(
     rows: Sequence[Sequence[Tile]], row_labels: Sequence[str], column_labels: Sequence[str], tile_size: int
 ) -> None:
     if not rows or not all(rows):
-        raise ValueError("rows must hold at least one row and no empty row")
+        raise ValueError("rows must contain at least one row and no empty row")
     if row_labels and len(row_labels) != len(rows):
-        raise ValueError(f"row_labels holds {len(row_labels)} texts for {len(rows)} rows")
+        raise ValueError(f"row_labels has {len(row_labels)} texts for {len(rows)} rows")
     if column_labels and len(column_labels) < max(len(row) for row in rows):
-        raise ValueError(f"column_labels holds {len(column_labels)} texts for {max(len(row) for row in rows)} columns")
+        raise ValueError(f"column_labels has {len(column_labels)} texts for {max(len(row) for row in rows)} columns")
     if tile_size < 16:
         raise ValueError(f"tile_size must be at least 16 pixels, got {tile_size}")
 
 
 def _framed(tile: Tile, tile_size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The tile's picture at its size on the page, in a frame of the verdict's colour (white for none)."""
+    """The tile's picture at its size on the page, in a frame with the colour of the verdict (white for none)."""
     picture = _fitted(tile.image, tile_size)
     height, width = picture.shape[:2]
     framed = np.full((height + 2 * FRAME, width + 2 * FRAME, 3), 255, np.uint8)
@@ -150,7 +150,7 @@ def _framed(tile: Tile, tile_size: int) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _fitted(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The image with its longer side at most `size`: a whole number of times as large, or shrunk by averaging."""
+    """The image with its longer side at most `size`: enlarged by a whole number, or shrunk by averaging."""
     longest = max(image.shape[:2])
     if longest <= size:
         return enlarge(image, size // longest)
@@ -159,7 +159,7 @@ def _fitted(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "
 
 
 def _row_labels(texts: Sequence[str]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """The labels, all as wide as the widest needs, up to a limit."""
+    """The labels, all as wide as the widest one, up to a limit."""
     face = font(LABEL, bold=True)
     needed = max((face.getlength(line) for text in texts for line in text.splitlines()), default=0)
     width = min(WIDEST_ROW_LABEL, int(needed) + 4)

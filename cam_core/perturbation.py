@@ -1,15 +1,15 @@
-"""The methods that ask the network again: Score-CAM hides parts of the image, Ablation-CAM takes channels away.
+"""Methods with more forward passes: Score-CAM hides parts of the image, Ablation-CAM removes channels.
 
-Both weigh each channel of a layer by what happens to the explained score, without gradients; the map is the sum over
-channels of weight times activation. They cost one forward pass per image and channel, in batches of `chunk`: meant for
-pictures, not for whole data sets. What others do otherwise:
+Both weigh each channel of a layer by the change of the explained score, without gradients; the map is the sum over
+channels of weight times activation. They need one forward pass per image and channel, in batches of `chunk`, so use
+them for pictures, not for whole data sets. Differences to other packages:
 
-- grad-cam 1.5.7's ScoreCAM resizes its masks with aligned corners; torchcam 0.5.0's scales them to [0, 1] before the
-  resize. Here masks are resized as maps are and scaled afterwards, so that every mask reaches 0 and 1.
-- grad-cam's AblationCAM divides the weights by the score, which turns every sign where the score is negative, and puts
-  a channel to the layer's minimum less ten million unless that minimum is 0; further copies of one pass get less still.
-  Here weights are differences, and the channel is put to 0.
-- For a ViT grad-cam takes a channel away from the class token too; here only from what `reshape` puts into the map.
+- ScoreCAM of grad-cam 1.5.7 resizes its masks with aligned corners; that of torchcam 0.5.0 scales them to [0, 1] before
+  the resize. Here masks are resized like maps and scaled afterwards, so every mask reaches 0 and 1.
+- AblationCAM of grad-cam divides the weights by the score, which changes every sign if the score is negative. It sets a
+  channel to the layer's minimum minus ten million unless that minimum is 0, and to even less in further copies of one
+  pass. Here weights are differences, and the channel is set to 0.
+- For a ViT, grad-cam removes a channel from the class token too; here only the part that `reshape` puts into the map.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from cam_core.maps import resize
 from cam_core.targets import Target, scores, settled, take
 
 SAME = 0.01
-"""Two ways to compute the logits agree if they differ by less than this share of what the whole layer does to them."""
+"""Two ways to compute the logits agree if their difference is below this share of the effect of the whole layer."""
 
 
 class Weigh(Protocol):
-    """A function from the evidence, and the model that gave it, to the weight of each channel by layer."""
+    """A function that gives the weight of each channel by layer, from the evidence and the model."""
 
     def __call__(
         self,
@@ -52,20 +52,20 @@ def score_weights(
     chunk: int = 32,
     reshape: Reshape | None = None,
 ) -> dict[str, Float32[Tensor, "n _"]]:
-    """By layer the weights `(n, c)` of Score-CAM: positive, of sum 1 (Wang et al., CVPR workshops 2020).
+    """The weights `(n, c)` of Score-CAM by layer; they are positive with sum 1 (Wang et al., CVPR workshops 2020).
 
-    The softmax over channels of the target's score for the image times the channel, that resized to the image and
-    scaled to [0, 1]. The score of a baseline image, which the paper subtracts, cancels. A constant channel shows
-    nothing of the image. Depends on the scale of the logits; where the scores spread little, all channels weigh about
-    the same and the map is hardly more than the mean activation: `effective_channels` tells.
+    The softmax over channels of the target's score for the image times the channel. The channel is first resized to the
+    image and scaled to [0, 1]. The paper subtracts the score of a baseline image, which cancels. A constant channel
+    hides the whole image. The weights depend on the scale of the logits: if the scores are close together, all channels
+    have about the same weight, and the map is close to the mean activation. `effective_channels` measures this.
 
-    `images` and `target` are those of the evidence (`reshape` is in it already); the model is left as `capture` leaves
-    it. `chunk` pairs of image and channel share a pass; one pass of one row serves all constant channels. Raises
-    ValueError for a chunk below 1 and a target that does not take batches of any size.
+    `images` and `target` must be those of the evidence, which already includes `reshape`; the model is left as
+    `capture` leaves it. One pass takes `chunk` pairs of image and channel; all constant channels share one pass of one
+    row. Raises ValueError for a chunk below 1 and a target that does not accept batches of any size.
     """
     _check_chunk(chunk)
     images = images.detach().to(device_of(model, images))
-    target = settled(target, evidence.logits)  # as the whole image is seen
+    target = settled(target, evidence.logits)  # fixed by the prediction for the whole image
     with undisturbed(model, images.device), torch.no_grad():
         hidden = model(torch.zeros_like(images[:1])).float().expand(len(images), -1)
         return {
@@ -75,7 +75,7 @@ def score_weights(
 
 
 def effective_channels(weights: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
-    """Over how many channels weights that are positive and of sum 1 are spread in effect: 1 / sum(w^2), from 1 to c."""
+    """The effective number of channels of positive weights with sum 1: 1 / sum(w^2), from 1 to c."""
     return 1 / weights.square().sum(1)
 
 
@@ -88,19 +88,19 @@ def ablation_weights(
     chunk: int = 32,
     reshape: Reshape | None = None,
 ) -> dict[str, Float32[Tensor, "n _"]]:
-    """By layer the weights `(n, c)` of Ablation-CAM: how much the target's score falls when a channel is put to 0.
+    """The weights `(n, c)` of Ablation-CAM by layer: how much the target's score falls when a channel is set to 0.
 
-    Ramaswamy and Desai, WACV 2020, without their division by the score: in units of the logit, positive for a channel
-    that speaks for the target whatever the score's sign, and 0 for one that changes nothing.
+    Ramaswamy and Desai, WACV 2020, without their division by the score. The unit is that of the logit; a channel in
+    favour of the target is positive for either sign of the score, and a channel without effect is 0.
 
-    `images`, `target` and `reshape` are those of the evidence; the model is left as `capture` leaves it. `chunk`
-    channels of one image share a pass, with the intact image beside them. Up to the layer a pass computes one row, and
-    all copies only from there on, if the network can go on like that (`_goes_on_with_copies`). Raises ValueError for a
-    chunk below 1, a target that does not take batches of any size, and a `reshape` that computes.
+    `images`, `target` and `reshape` must be those of the evidence; the model is left as `capture` leaves it. One pass
+    takes `chunk` channels of one image and the intact image. Up to the layer it computes one row, and the copies only
+    after it, if the network allows this (`_goes_on_with_copies`). Raises ValueError for a chunk below 1, a target that
+    does not accept batches of any size, and a `reshape` that computes new values.
     """
     _check_chunk(chunk)
     images = images.detach().to(device_of(model, images))
-    target = settled(target, evidence.logits)  # as the whole image is seen
+    target = settled(target, evidence.logits)  # fixed by the prediction for the whole image
     with undisturbed(model, images.device), torch.no_grad():
         return {
             name: _score_drops(model, module, images, target, chunk, reshape)
@@ -111,7 +111,7 @@ def ablation_weights(
 PERTURBATION_METHODS: Mapping[str, Weigh] = MappingProxyType(
     {"scorecam": score_weights, "ablationcam": ablation_weights}
 )
-"""The methods that need further forward passes, by the names that `cams` takes: the weights of the channels."""
+"""The methods that need more forward passes, by the names that `cams` takes: they give the channel weights."""
 
 
 def _check_chunk(chunk: int) -> None:
@@ -122,8 +122,8 @@ def _check_chunk(chunk: int) -> None:
 def _masked_scores(
     model: nn.Module, images: Tensor, activations: Tensor, target: Target, hidden: Tensor, chunk: int
 ) -> Float32[Tensor, "n c"]:
-    """The score of each image seen through each channel; `hidden` is that of each image when nothing is seen."""
-    # Told before the resize, whose rounding would make a pattern of a constant.
+    """The score of each image masked by each channel; `hidden` is the score of each image when all of it is masked."""
+    # Found before the resize, because its rounding would turn a constant into a pattern.
     uneven = activations.amax((2, 3)) > activations.amin((2, 3))
     pairs = uneven.nonzero()
     found = hidden[:, None].repeat(1, activations.shape[1])
@@ -136,7 +136,7 @@ def _masked_scores(
 
 
 def _masks(channels: Float32[Tensor, "n h w"], size: tuple[int, int]) -> Float32[Tensor, "n height width"]:
-    """The channels resized, then scaled from their own minimum and maximum to 0 and 1; 0 for a constant one."""
+    """The channels, resized and then scaled from their own minimum and maximum to 0 and 1; 0 for a constant channel."""
     large = resize(channels, size)
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     return torch.where(high > low, (large - low) / (high - low), 0.0)
@@ -154,7 +154,7 @@ def _score_drops(
         for index, image in enumerate(torch.split(images, 1)):
             logits = _logits_without(gone, model, module, image if copied_late else _copies(image, len(gone)))
             found = scores(take(target, torch.full((len(gone),), index)), logits.float())
-            # From the intact copy in the same pass, because passes of another size round otherwise.
+            # From the intact copy in the same pass, because a pass with another batch size rounds differently.
             drops[index, channels] = found[0] - found[1:]
     return drops
 
@@ -162,7 +162,7 @@ def _score_drops(
 def _channels(
     model: nn.Module, module: nn.Module, image: Tensor, reshape: Reshape | None
 ) -> tuple[torch.Size, Int[Tensor, "c positions"]]:
-    """The shape of the module's output for one image, and where in it, flattened, each channel of the map is."""
+    """The shape of the module's output for one image, and the flat positions of each map channel in it."""
     outputs: list[Tensor] = []
     with module.register_forward_hook(lambda module, args, output: outputs.append(output.clone())):
         model(image.clone())
@@ -170,38 +170,38 @@ def _channels(
     indices = torch.arange(output.numel()).view(output.shape)
     values = output
     if reshape is not None:
-        # As floats, which a `reshape` that computes takes as well, to be found out by what it makes of them.
+        # As floats, so that a `reshape` that computes new values also runs and is detected by its result.
         indices = reshape(indices.double()).long().clamp(0, output.numel() - 1)
         values = reshape(output)
     places = indices.to(output.device)
     if not torch.equal(output.flatten()[places].to(values.dtype), values):
         raise ValueError(
-            "reshape must only rearrange and select values, for a channel to be found in the layer's output"
+            "reshape must only rearrange and select values, so that a channel can be found in the layer's output"
         )
     return output.shape[1:], places[0].flatten(1)
 
 
 def _gone(places: Int[Tensor, "c positions"], shape: torch.Size) -> Bool[Tensor, "copies *shape"]:
-    """What each copy of a layer's output loses: the first nothing, then each one channel."""
+    """The part that each copy of a layer's output loses: the first copy nothing, every other copy one channel."""
     gone = torch.zeros(1 + len(places), shape.numel(), dtype=torch.bool, device=places.device)
     gone[1:].scatter_(1, places, True)
     return gone.view(-1, *shape)
 
 
 def _goes_on_with_copies(model: nn.Module, module: nn.Module, image: Tensor, shape: torch.Size) -> bool:
-    """Whether the network may compute one row up to the module's output and go on with several copies of that.
+    """Whether the network may compute one row up to the module's output and continue with several copies of it.
 
-    That saves most of the work, but is wrong where the copies later meet something of one row that does not broadcast:
-    in `torch.cat` (DenseNet), in a sum in place into the one row, in `view` or `expand` by the batch size of the image.
-    Most such nets raise or give one row of logits; a `view` that takes copies for positions may do neither. So both
-    ways are tried and compared, on copies as different as can be: one intact, two that lost everything.
+    This saves most of the work. It is wrong if the copies later meet a tensor of one row that does not broadcast: in
+    `torch.cat` (DenseNet), in an in-place sum into the one row, in `view` or `expand` with the batch size of the image.
+    Most such networks raise or give one row of logits, but a `view` that mistakes copies for positions may do neither.
+    So both ways are tried and compared, on copies that are as different as possible: one intact, two that lost all.
     """
     gone = torch.zeros(3, *shape, dtype=torch.bool, device=image.device)
     gone[1:] = True
     expected = _logits_without(gone, model, module, _copies(image, len(gone)))
     try:
         found = _logits_without(gone, model, module, image)
-    except Exception:  # whatever the network raises for rows that do not match
+    except Exception:  # a network may raise anything for rows that do not match
         return False
     effect = (expected[1:] - expected[0]).abs().max()
     return found.shape == expected.shape and bool((found - expected).abs().max() <= SAME * effect)
@@ -210,9 +210,9 @@ def _goes_on_with_copies(model: nn.Module, module: nn.Module, image: Tensor, sha
 def _logits_without(
     gone: Bool[Tensor, "copies *shape"], model: nn.Module, module: nn.Module, images: Float[Tensor, "rows c h w"]
 ) -> Float[Tensor, "_ k"]:
-    """The logits where the module puts out copies of what it would, each without its part; of one image or as many."""
+    """The logits if copies replace the module's output, each without its part; for one image, or one per copy."""
     with module.register_forward_hook(lambda module, args, output: output.masked_fill(gone, 0)):
-        return model(images.clone())  # a copy, for some models change their input in place
+        return model(images.clone())  # a copy, because some models change their input in place
 
 
 def _copies(image: Float[Tensor, "1 c h w"], count: int) -> Float[Tensor, "{count} c h w"]:

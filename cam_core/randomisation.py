@@ -1,4 +1,4 @@
-"""Does a map depend on what the model learnt? Forget the weights from the top down, and watch the map change."""
+"""Does a map depend on what the model learnt? Makes the weights random from the top down and compares the maps."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -19,10 +19,10 @@ from cam_core.targets import Target
 
 @dataclass(frozen=True)
 class Cascade:
-    """How like the trained model's maps those of ever more random models are.
+    """How similar the maps of more and more random models are to those of the trained model.
 
-    `similarity` is the rank correlation, in [-1, 1], after `stages[0]` was re-initialised, then `stages[1]` besides,
-    and so on to a wholly random model; NaN where either map is dead or constant. It is on the device of the images.
+    `similarity` is the rank correlation, in [-1, 1], after `stages[0]` was re-initialised, then `stages[1]` too, and so
+    on to a completely random model. It is NaN if either map is dead or constant, and on the device of the images.
     """
 
     stages: tuple[str, ...]
@@ -42,23 +42,25 @@ def cascade(
 ) -> Cascade:
     """The cascading randomisation check of one method at these layers (Adebayo et al., NeurIPS 2018).
 
-    A map that shows what the model learnt loses its likeness as the weights go; one that keeps it, like the output of
-    an edge detector, is made by the image and the architecture. The reverse does not hold, and even likeness kept may
-    be the task's doing: how fast it falls depends on the data as much as on the method (Yona and Greenfeld, 2021,
-    arXiv:2110.14297). So this is a check to pass and no score: it ranks neither methods nor models.
+    A map that shows what the model learnt becomes less similar when the weights are replaced. A map that stays similar,
+    like the output of an edge detector, comes from the image and the architecture. The reverse is not true, and even a
+    similar map may be an effect of the task: the speed of the change depends on the data as much as on the method (Yona
+    and Greenfeld, 2021, arXiv:2110.14297). So this is a check to pass, not a score: it ranks neither methods nor
+    models.
 
-    The stages are the model's top-level modules in the order in which they run, from the classifier down; of a model
-    wrapped in another those of the inner one. A module draws anew by its own `reset_parameters()`, which resets the
-    statistics of a BatchNorm too; one without by a normal distribution with each parameter's own mean and standard
-    deviation. All this happens to a copy, and is the same on every device; torch's random state stays as it was.
+    The stages are the model's top-level modules in reverse order of running, from the classifier down; for a wrapped
+    model, the modules of the inner model. A module gets new values from its own `reset_parameters()`, which also resets
+    the statistics of a BatchNorm. A module without this method gets values from a normal distribution with the mean and
+    standard deviation of each parameter. All this is done to a copy and is the same on every device; torch's random
+    state is not changed.
 
-    `target` should be classes, and those of the trained model: `predicted` would follow the random models' own. Takes
-    one `cams` per stage and one before. Raises ValueError as `cams` does, and for a model without parameters.
+    `target` should be classes of the trained model, because `predicted` would use the predictions of the random models.
+    Takes one `cams` per stage and one before. Raises ValueError as `cams` does, and for a model without parameters.
     """
     trained = cams(model, images, layers, target, method=method, reshape=reshape)
     device = device_of(model, images)
     similarity = []
-    # Weights made in inference_mode could not take part in a backward pass.
+    # Weights made in inference_mode cannot take part in a backward pass.
     with torch.inference_mode(False):
         forgetting = copy.deepcopy(model).cpu()
         stages = _stages(forgetting, images[:1].cpu())
@@ -72,12 +74,12 @@ def cascade(
 
 
 def _stages(model: nn.Module, images: Tensor) -> dict[str, list[nn.Module]]:
-    """The modules that each stage re-initialises, from the classifier down; the last has what is in none besides."""
+    """The modules that each stage re-initialises, from the classifier down; the last stage includes the rest."""
     order = _running_order(model, images)
     parts = [name.split(".") for name in order if not any(other.startswith(f"{name}.") for other in order)]
     if not parts:
         raise ValueError("the model runs no module with parameters; there is nothing to re-initialise")
-    # Below what wraps all of them, where anything does.
+    # If one module wraps all of them, use the modules inside it.
     depth = 1 + len(list(takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))))
     stages: dict[str, list[nn.Module]] = {".".join(name[:depth]): [] for name in reversed(parts)}
     *_, last = stages

@@ -1,6 +1,6 @@
-"""Ready-made pages of maps: the layers of a network, methods, or several models side by side, one row per image.
+"""Pages of maps with one row per image: the layers of a network, several methods, or several models side by side.
 
-Every map is drawn divided by its own mean, on the one scale of `overlay`: never scaled by its own maximum, so that
+Every map is divided by its own mean and drawn on the scale of `overlay`. It is never scaled by its own maximum, so
 equal colours mean equal shares of a map in every column and on every page. Maps may be on any device.
 """
 
@@ -17,10 +17,10 @@ from cam_core.overlay import check_photo, colour_bar, difference_bar, difference
 from cam_core.page import ROW_GAP, Tile, grid
 
 NO_EVIDENCE = "no positive evidence"
-"""What stands below a dead map: nothing at this layer raised the score."""
+"""The text below a dead map: nothing at this layer raised the score."""
 
 NO_DIFFERENCE = "undefined: a map is dead"
-"""What stands in a column of differences where one of the maps shows no positive evidence."""
+"""The text in a column of differences if one of the maps shows no positive evidence."""
 
 EXPLAINED = "Colour: the map divided by its mean, 1 = no preference."
 TILE, LARGEST_TILE = 128, 256  # the longer side of an image on the page in pixels, at least and at most
@@ -37,8 +37,8 @@ def layer_strips(
 ) -> Page:
     """A page with a row per image: the image, then its map at every layer.
 
-    `images` are RGB and of the size of the maps; `labels` stand to the left of the rows. A dead map is marked as one.
-    Raises ValueError where images, maps and labels do not fit together or `colours` is not a key of `COLOUR_MAPS`.
+    `images` are RGB with the size of the maps; `labels` are written to the left of the rows. A dead map is marked.
+    Raises ValueError if images, maps and labels do not fit together, or `colours` is not a key of `COLOUR_MAPS`.
     """
     maps = {layer: _drawn(images, found, layer) for layer in found.layers}
     return _page(images, maps, {}, labels, title, f"Method: {found.method}.", colours)
@@ -55,7 +55,7 @@ def method_strips(
 ) -> Page:
     """A page with a row per image: the image, then the map of every method at that layer.
 
-    `by_method` is what `cams_of_methods` returns; its keys head the columns. Otherwise as `layer_strips`.
+    `by_method` is the result of `cams_of_methods`; its keys are the column headings. Otherwise as `layer_strips`.
     """
     maps = {name: _drawn(images, found, layer) for name, found in by_method.items()}
     return _page(images, maps, {}, labels, title, f"Layer: {layer}.", colours)
@@ -70,14 +70,14 @@ def side_by_side(
     title: str = "",
     colours: str = "inferno",
 ) -> Page:
-    """A page with a row per image: the image, then the map of every model at that layer, all of one method.
+    """A page with a row per image: the image, then the map of every model at that layer, all with the same method.
 
-    The keys of `by_model` head the columns. Two models get a last column, the second's map less the first's, with a
-    scale of its own. Otherwise as `layer_strips`.
+    The keys of `by_model` are the column headings. Two models get one more column, the second map minus the first, with
+    its own scale. Otherwise as `layer_strips`.
     """
     methods = sorted({found.method for found in by_model.values()})
     if len(methods) > 1:
-        raise ValueError(f"by_model mixes the methods {', '.join(methods)}; compare models under one of them")
+        raise ValueError(f"by_model mixes the methods {', '.join(methods)}; compare models with one method")
     maps = {name: _drawn(images, found, layer) for name, found in by_model.items()}
     footer = f"Method: {', '.join(methods)}. Layer: {layer}."
     return _page(images, maps, difference_column(images, maps), labels, title, footer, colours)
@@ -113,12 +113,12 @@ def sheet(
 ) -> Page:
     """A page of tiles, one row per image: the image, its tile in each column, and in each column of differences.
 
-    What the other functions here make their pages with, for tiles with captions of one's own (see `map_tiles` and
-    `difference_column`). `colours` are those of the tiles in `columns`, `bar` draws their scale: `heat_bar` where they
-    are maps alone.
+    The other functions here use it to make their pages. Use it for tiles with your own captions (see `map_tiles` and
+    `difference_column`). `colours` are the colours of the tiles in `columns`, and `bar` draws their scale: `heat_bar`
+    for maps without images.
     """
     if labels and len(labels) != len(images):
-        raise ValueError(f"labels holds {len(labels)} texts for {len(images)} images")
+        raise ValueError(f"labels has {len(labels)} texts for {len(images)} images")
     every = {**columns, **(differences or {})}
     bars = [bar(BAR, colours=colours), *([difference_bar(BAR)] if differences else [])]
     return grid(
@@ -133,13 +133,13 @@ def sheet(
 
 
 def _tile_size(tiles: Sequence[Tile]) -> int:
-    """The longer side of the largest image on the page: whole times its own, so that pixels stay squares, if it can."""
+    """The longer side of the largest image on the page, if possible a whole multiple, so that pixels stay squares."""
     longest = max((max(tile.image.shape[:2]) for tile in tiles), default=TILE)
     return min(LARGEST_TILE, longest * math.ceil(TILE / longest))
 
 
 def map_tiles(images: Images, maps: Maps, colours: str = "inferno") -> list[Tile]:
-    """Each map over its image; `maps` are relative to their mean. A dead one is marked as such."""
+    """Each map over its image; `maps` are relative to their mean. A dead map is marked."""
     return [
         Tile(overlay(image, map_, colours=colours), "" if map_.any() else NO_EVIDENCE)
         for image, map_ in zip(images, maps, strict=True)
@@ -147,9 +147,9 @@ def map_tiles(images: Images, maps: Maps, colours: str = "inferno") -> list[Tile
 
 
 def difference_column(images: Images, maps: Mapping[str, Maps]) -> dict[str, list[Tile]]:
-    """The second map less the first over each image, in grey, under a heading that says so; {} unless there are two.
+    """One column: the second map minus the first over each grey image, by its heading; empty unless there are two maps.
 
-    `maps` are relative to their mean. Where one of the two is dead there is no difference to show.
+    `maps` are relative to their mean. If one of the two is dead, the tile shows no difference.
     """
     if len(maps) != 2:
         return {}
@@ -164,7 +164,7 @@ def difference_column(images: Images, maps: Mapping[str, Maps]) -> dict[str, lis
 
 
 def _grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The image without colours, so that all colour over it is that of a difference."""
+    """The image without colours, so that every colour over it shows a difference."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.uint8)
 
 
@@ -172,8 +172,10 @@ def _drawn(images: Images, found: Cams, layer: str) -> Maps:
     """The maps at that layer, each relative to its mean."""
     check_photo("images", images, 4)
     if layer not in found.layers:
-        raise ValueError(f"layer {layer!r} has no maps; there are maps of {', '.join(found.layers)}")
+        raise ValueError(f"layer {layer!r} has no maps; choose one of {', '.join(found.layers)}")
     size, wanted = tuple(found.maps.shape[1:]), images.shape[:3]
     if size != wanted:
-        raise ValueError(f"images is {wanted} and the maps are {size} (n, height, width); give the images explained")
+        raise ValueError(
+            f"images is {wanted} and the maps are {size} (n, height, width); give the images that were explained"
+        )
     return relative_to_mean(found.maps[found.layers.index(layer)]).cpu().numpy()

@@ -1,7 +1,8 @@
-"""What is explained: one number per image, computed from its logits.
+"""Targets of explanations: one number per image, computed from its logits.
 
 A target is a class per image (an integer tensor `(n,)`), a `Contrast` of two classes per image, or any differentiable
-function of the logits, `(n, k) -> (n,)`, that treats each image by itself, as `predicted` does. None takes a pass more.
+function of the logits, `(n, k) -> (n,)`, that treats each image on its own, as `predicted` does. No target needs an
+additional pass.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Contrast:
-    """Why `classes[i]` rather than `others[i]`: the logit of one minus the logit of the other, `(n,)` each."""
+    """Explains why `classes[i]` rather than `others[i]`: the difference of the two logits; both are `(n,)`."""
 
     classes: Int[Tensor, " n"]
     others: Int[Tensor, " n"]
@@ -29,7 +30,7 @@ def predicted(logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
 
 
 def scores(target: Target, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """What is explained of each image; ValueError for a class out of range, or a callable that does not give `(n,)`."""
+    """The explained number of each image; ValueError if a class is out of range or a callable does not give `(n,)`."""
     if isinstance(target, Contrast):
         return _of_classes(target.classes, logits) - _of_classes(target.others, logits)
     if isinstance(target, Tensor):
@@ -42,19 +43,19 @@ def scores(target: Target, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
 
 
 def settled(target: Target, logits: Float[Tensor, "n k"]) -> Target:
-    """The target, with `predicted` as the classes that these logits predict: it must not change with the images."""
+    """The target; `predicted` becomes the classes that these logits predict, so it does not change for other images."""
     return logits.argmax(1) if target is predicted else target
 
 
 def take(target: Target, indices: Int[Tensor, " m"]) -> Target:
-    """The target of these images, in this order; an image may come more than once."""
+    """The target of these images, in this order; an image may occur more than once."""
     if isinstance(target, Contrast):
         return Contrast(_taken(target.classes, indices), _taken(target.others, indices))
     return _taken(target, indices) if isinstance(target, Tensor) else target
 
 
 def check_target(target: object, count: int) -> None:
-    """Nothing; raises TypeError for what is no target, ValueError where it is not one whole number per image."""
+    """Checks a target; raises TypeError if it is none, ValueError if it is not one whole number per image."""
     if isinstance(target, Contrast):
         _check_classes("target.classes", target.classes, count)
         _check_classes("target.others", target.others, count)
@@ -80,8 +81,10 @@ def _of_classes(classes: Tensor, logits: Tensor) -> Tensor:
     count = logits.shape[1]
     outside = classes[(classes < 0) | (classes >= count)]
     if len(outside):
-        raise ValueError(f"target holds class {int(outside[0])}, but the model has {count} classes: 0 to {count - 1}")
-    # A copy, for tensors made in inference_mode cannot take part in a backward pass.
+        raise ValueError(
+            f"target contains class {int(outside[0])}, but the model has {count} classes: 0 to {count - 1}"
+        )
+    # A copy, because tensors made in inference_mode cannot take part in a backward pass.
     return logits.gather(1, classes.to(logits.device, torch.int64, copy=True)[:, None])[:, 0]
 
 

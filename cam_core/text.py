@@ -1,4 +1,4 @@
-"""Text for pictures: a font with most alphabets, lines that fit a width, and blocks of them."""
+"""Text for pictures: a font with most alphabets, line breaks for a given width, and blocks of lines."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -16,10 +16,10 @@ INK: Colour = (32, 33, 36)
 
 @cache
 def font(size: int, *, bold: bool = False) -> Font:
-    """DejaVu Sans, `size` in pixels, from the files that matplotlib brings (matplotlib itself is not imported)."""
+    """DejaVu Sans, `size` in pixels, from the files in the matplotlib package (matplotlib itself is not imported)."""
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise ImportError("text in pictures is set in a font that matplotlib brings: pip install matplotlib")
+        raise ImportError("text in pictures needs a font from the matplotlib package: pip install matplotlib")
     folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
     return ImageFont.truetype(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"), size)
 
@@ -30,7 +30,7 @@ def line_height(size: int) -> int:
 
 
 def wrap(text: str, font: Font, width: int) -> list[str]:
-    """The text in lines of at most `width` pixels, broken at spaces, and inside a word only where it alone is too wide.
+    """The text in lines of at most `width` pixels, broken at spaces, and inside a word only if the word is too wide.
 
     Line breaks in the text are kept; an empty text has no lines.
     """
@@ -49,7 +49,7 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
 
 
 def _pieces(word: str, font: Font, width: int) -> list[str]:
-    """The word in pieces of at most `width` pixels, though never below one character, if possible cut after a joint."""
+    """The word in pieces of at most `width` pixels (at least one character), if possible cut after `-`, `_` or `/`."""
     pieces = []
     while len(word) > 1 and font.getlength(word) > width:
         fits = next((end for end in range(len(word), 1, -1) if font.getlength(word[:end]) <= width), 1)
@@ -71,7 +71,7 @@ def written(
 ) -> UInt8[np.ndarray, "h {width} 3"]:
     """The text on white, `width` pixels wide and as tall as its lines; `align` 0 = left, 0.5 = centred.
 
-    `mark` is a symbol that goes before the text in a colour of its own.
+    `mark` is a symbol before the text, with its own colour.
     """
     symbol, symbol_colour = mark or ("", INK)
     face = font(size, bold=bold)

@@ -1,4 +1,4 @@
-"""Entry point: compare several variants side by side, after training what is missing, or finished runs."""
+"""Entry point: train the missing runs of several variants and compare the variants, or compare finished runs."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from .settings.trainings import plan
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; bad settings or data exit with 2 before anything is trained."""
+    """Runs the command line. Wrong settings or data end it with exit code 2 before any training."""
     settings = read(CompareSettings, argv)
     try:
         trainings = [] if settings.finished_by else plan(settings)
     except SettingsError as error:
         fail(CompareSettings.command, error.problems)
 
-    # Seconds of imports that --help and a refused option can do without.
+    # These imports take seconds, and neither --help nor the error for a wrong option needs them.
     from . import entry
     from .comparison.compare import compare, compare_finished
 

@@ -1,4 +1,4 @@
-"""What every entry point does around its work: the store made ready, problems told in a line each, exit codes."""
+"""What every entry point does around its work: prepare the store, print each problem in one line, set the exit code."""
 
 import sys
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from .tracking.locations import TrackingError
 from .tracking.store import prepare_store
 from .training import distributed
 
-KEPT = "finished runs are kept, of a longer training its last checkpoint; the same command carries on from them"
+KEPT = "finished runs and the last checkpoint of a long training are kept; run the same command again to continue"
 
 
 @contextmanager
 def at_work(command: str) -> Iterator[None]:
-    """Exit code 2 where nothing could be started, 1 where something failed on the way, 130 after Ctrl-C.
+    """Exits with code 2 if the work cannot start, 1 if it fails on the way, and 130 after Ctrl-C.
 
-    Of several processes that train together the first has the store and the word. What keeps a machine from starting,
-    such as its data, the first one there tells.
+    When several processes train together, only rank 0 writes and prints. Errors that keep one machine from starting,
+    such as missing data, are printed by the first process on that machine.
     """
     keep_freed_memory()
     if distributed.rank() == 0:
@@ -44,8 +44,6 @@ def at_work(command: str) -> Iterator[None]:
 
 
 def refuse_torchrun(command: str) -> None:
-    """Ends with 2 where `torchrun` has started this: what trains several networks has workers of its own."""
+    """Exits with code 2 if `torchrun` started this command, which starts its own workers for its trainings."""
     if distributed.launched():
-        fail(
-            command, ["torchrun: trains one network in several processes; start `python -m experiments.train` with it"]
-        )
+        fail(command, ["torchrun: cannot start this command; use it with `python -m experiments.train`"])

@@ -15,10 +15,10 @@ class CannotStart(Exception):
 
 
 class Failed(Exception):
-    """The work was started and could not be finished; the message is one line."""
+    """The work started but could not be finished; the message is one line."""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A suggestion such as `; did you mean 'cutout'?`, empty where nothing in `known` is near."""
+    """A suggestion such as `; did you mean 'cutout'?`; empty if no word in `known` is similar."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -8,10 +8,10 @@ from .settings.train import TrainSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; bad settings or data exit with 2 before anything is trained."""
+    """Runs the command line. Wrong settings or data end it with exit code 2 before any training."""
     settings = read(TrainSettings, argv)
 
-    # Seconds of imports that --help and a refused option can do without.
+    # These imports take seconds, and neither --help nor the error for a wrong option needs them.
     from . import entry
     from .runs.prepare import prepare
     from .runs.train import assist, headline, train, work

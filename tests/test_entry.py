@@ -58,7 +58,10 @@ def test_a_store_that_fails_on_the_way_is_not_called_nothing_started(
         raise AssertionError("the store is refused before any work")
     assert "nothing was started" in capsys.readouterr().err
     old.unlink()
-    with pytest.raises(SystemExit, match="x: the server is gone\nx: finished runs are kept"), entry.at_work("x"):
+    with (
+        pytest.raises(SystemExit, match="x: the server is gone\nx: finished runs and the last checkpoint"),
+        entry.at_work("x"),
+    ):
         raise TrackingError("the server is gone")
 
 
@@ -69,7 +72,7 @@ def test_ctrl_c_marks_the_run_and_says_that_nothing_is_lost(store: Path) -> None
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped; finished runs are kept" in said
+    assert "stopped; finished runs and the last checkpoint" in said
     assert "Traceback" not in said
     (run,) = MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"])
     assert run.info.status == "KILLED"
@@ -122,5 +125,5 @@ def test_what_trains_several_networks_is_refused_under_torchrun(
     with pytest.raises(SystemExit) as end:
         entry_point.main([])
     assert end.value.code == 2
-    assert "torchrun: trains one network" in capsys.readouterr().err
+    assert "torchrun: cannot start this command" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

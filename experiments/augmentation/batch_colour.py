@@ -1,4 +1,4 @@
-"""Shifts of hue, saturation and value of many images at a time."""
+"""Changes of hue, saturation and value for many images at a time."""
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ def shift_hsv(
 ) -> UInt8[Tensor, "n h w 3"]:
     """Each image with hue (of 180, around the circle), saturation and value (of 255, clipped) shifted.
 
-    Through OpenCV's rounded uint8 hue, saturation and value, as albumentations does it: shifts lose their fractions,
-    grey stays grey, and an image whose shifts are all 0 stays as it is.
+    Uses OpenCV's rounded uint8 hue, saturation and value, as albumentations does: shifts lose their fractions, grey
+    stays grey, and an image stays unchanged if all its shifts are 0.
     """
     still = bits((hue == 0) & (saturation == 0) & (value == 0))[:, None, None, None]
     hue, saturation, value = (shift.float()[:, None, None] for shift in (hue, saturation, value))
@@ -34,9 +34,9 @@ def shift_hsv(
 def _hsv(
     images: UInt8[Tensor, "n h w 3"],
 ) -> tuple[Float32[Tensor, "n h w"], Float32[Tensor, "n h w"], Float32[Tensor, "n h w"]]:
-    """Hue before it is brought into 0 ... 179, saturation and value in 0 ... 255: whole numbers, OpenCV's exactly.
+    """Hue (not yet wrapped to 0 ... 179), saturation and value in 0 ... 255: whole numbers, exactly as in OpenCV.
 
-    OpenCV divides by multiplying with quotients that are rounded to 12 binary places (color_hsv.simd.hpp).
+    OpenCV does not divide but multiplies by quotients rounded to 12 binary places (color_hsv.simd.hpp).
     """
     red, green, blue = images.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -54,13 +54,13 @@ def _rgb(
     sixth = hue / 30
     lacking = (2 - (sixth - 3).abs_(), (sixth - 2).abs_() - 1, (sixth - 4).abs_() - 1)
     value, saturation = value * (1 / 255), saturation * (1 / 255)
-    # Cut, not rounded, as by OpenCV's vector code; what is left over of a row it rounds.
+    # Truncated, not rounded, as in OpenCV's vector code, which rounds only the remainder of a row.
     planes = [(value * (1 - saturation * share.clamp_(0, 1)) * 255).to(torch.uint8) for share in lacking]
     return torch.stack(planes, 3)
 
 
 def colour_steps(settings: TrainSettings, n: int, rng: np.random.Generator) -> list[Step]:
-    """What `augment.colour` declares, drawn for `n` images."""
+    """The transforms of `declared.colour`, with random values for `n` images."""
     if not settings.hsv_p:
         return []
     chosen = rng.random(n) < settings.hsv_p

@@ -1,4 +1,4 @@
-"""Flips, crops, shifts, scales and rotations of many images at a time."""
+"""Flips, crops, shifts, scales and rotations for many images at a time."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from .batch_step import Step
 
 
 def flip(images: UInt8[Tensor, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
-    """The mirror images, left and right swapped."""
+    """The mirror images, with left and right swapped."""
     return images.flip(2)
 
 
@@ -21,12 +21,12 @@ def affine(images: UInt8[Tensor, "n h w 3"], matrices: Float[Tensor, "n 3 3"], b
     """Each image moved by its matrix, bilinear, rounded, as `cv2.warpAffine` does it.
 
     Args:
-        matrices: from pixels (x, y, 1) of the image to pixels of the result, pixel centres being whole numbers.
-        border: `black` or `reflect` (without repeating the edge), what lies beyond the image.
+        matrices: from pixels (x, y, 1) of the image to pixels of the result; pixel centres are whole numbers.
+        border: the content outside the image, `black` or `reflect` (without repeating the edge).
     """
     _, height, width, _ = images.shape
     back = torch.linalg.inv_ex(matrices.float()).inverse
-    # grid_sample wants -1 at the first pixel's centre and 1 at the last one's.
+    # grid_sample expects -1 at the centre of the first pixel and 1 at that of the last one.
     back = torch.stack([back[:, 0] * (2 / (width - 1)), back[:, 1] * (2 / (height - 1))], 1)
     x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)
     across = back[:, None, :, 0] * x[:, None] + back[:, None, :, 2] - 1
@@ -40,18 +40,18 @@ def affine(images: UInt8[Tensor, "n h w 3"], matrices: Float[Tensor, "n 3 3"], b
 def crop(
     images: UInt8[Tensor, "n h w 3"], offsets: Integer[Tensor, "n 2"], padding: int, border: str
 ) -> UInt8[Tensor, "n h w 3"]:
-    """A window of the images' size out of each image with `padding` pixels around it.
+    """A window of the original size from each image, after padding it with `padding` pixels on all sides.
 
     Args:
-        offsets: row and column where the window begins in the padded image, 0 to twice the padding.
-        border: `black` or `reflect` (without repeating the edge), what the padding shows.
+        offsets: row and column where the window starts in the padded image, from 0 to twice the padding.
+        border: the content of the padding, `black` or `reflect` (without repeating the edge).
     """
     n, height, width, _ = images.shape
     padded = _padded(images, padding, border)
     tall, wide = padded.shape[1:3]
     device = images.device
     rows = torch.arange(n, device=device)[:, None] * tall + offsets[:, :1] + torch.arange(height, device=device)
-    # Every run of `width` pixels in memory, by its first pixel.
+    # All sequences of `width` pixels in memory, indexed by their first pixel.
     runs = padded.flatten().unfold(0, 3 * width, 3)
     return runs.index_select(0, (rows * wide + offsets[:, 1:]).flatten()).view(images.shape)
 
@@ -67,14 +67,14 @@ def _padded(images: UInt8[Tensor, "n h w 3"], padding: int, border: str) -> UInt
 
 
 def _reflected(size: int, padding: int, device: torch.device) -> Int64[Tensor, "padded"]:
-    """Which pixel is seen at -padding ... size + padding - 1 between mirrors that stand on the outermost pixels."""
+    """The pixel shown at each position from -padding to size + padding - 1, with mirrors on the outermost pixels."""
     period = max(2 * (size - 1), 1)
     position = torch.arange(-padding, size + padding, device=device).remainder(period)
     return torch.minimum(position, period - position)
 
 
 def geometry_steps(settings: TrainSettings, side: int, n: int, rng: np.random.Generator) -> list[Step]:
-    """What `augment.geometry` declares, drawn for `n` images; without flips where they alternate."""
+    """The transforms of `declared.geometry`, with random values for `n` images; without alternating flips."""
     everyone = np.ones(n, np.bool_)
     steps = []
     if settings.hflip and settings.hflip_mode == "random":
@@ -89,7 +89,7 @@ def geometry_steps(settings: TrainSettings, side: int, n: int, rng: np.random.Ge
 
 
 def draw_matrices(settings: TrainSettings, side: int, n: int, rng: np.random.Generator) -> Float32[np.ndarray, "n 3 3"]:
-    """Scale and rotation about the centre of the image, then a shift by whole pixels towards 0, as A.Affine draws."""
+    """Scale and rotation about the image's centre, then a shift rounded towards 0 to whole pixels, as in A.Affine."""
     shift = np.trunc(rng.uniform(-settings.shift, settings.shift, (n, 2)) * side)
     scale = rng.uniform(1 - settings.scale, 1 + settings.scale, n)
     angle = np.deg2rad(rng.uniform(-settings.rotate, settings.rotate, n))

@@ -1,4 +1,4 @@
-"""Holes (Cutout, CoarseDropout) in many images at a time."""
+"""Draws holes (Cutout, CoarseDropout) into many images at a time."""
 
 from functools import partial
 
@@ -20,11 +20,11 @@ def erase(
     """The images with the holes filled, one after the other.
 
     Args:
-        holes: first column, first row, column and row after the last, in pixels; an empty one where both are the same.
-        fill: what is seen in each hole of each image; 1 in place of n, m, h or w: the same everywhere.
+        holes: first column, first row, column and row after the last, in pixels; a hole without size is empty.
+        fill: the content of each hole of each image; 1 instead of n, m, h or w means: the same everywhere.
     """
     n, height, width, _ = images.shape
-    # A row is a run of bytes here: three to a pixel would be too short for the CPU's vectors.
+    # Rows are handled as sequences of bytes, because three bytes per pixel are too short for the CPU's vectors.
     rows = images.flatten(2)
     y = torch.arange(height, device=images.device)
     x = torch.arange(3 * width, device=images.device) // 3
@@ -37,33 +37,33 @@ def erase(
 
 
 def bits(condition: Bool[Tensor, "..."]) -> UInt8[Tensor, "..."]:
-    """All bits set where the condition holds, none elsewhere."""
+    """All bits set where the condition is true, none elsewhere."""
     return condition.to(torch.uint8).neg()
 
 
 def choose(
     bits: UInt8[Tensor, "..."], chosen: UInt8[Tensor, "..."], other: UInt8[Tensor, "..."]
 ) -> UInt8[Tensor, "..."]:
-    """`chosen` where the bits are set; several times as fast as `torch.where` on a CPU."""
+    """`chosen` where the bits are set, else `other`; several times as fast as `torch.where` on a CPU."""
     return other ^ ((other ^ chosen) & bits)
 
 
 def hole_steps(
     settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"], n: int, rng: np.random.Generator
 ) -> list[Step]:
-    """What `augment.holes` declares, drawn for `n` images."""
+    """The transforms of `declared.holes`, with random values for `n` images."""
     if not settings.cutout or not settings.cutout_p:
         return []
     chosen = rng.random(n) < settings.cutout_p
     holes = draw_holes(settings, side, n, rng)
     if settings.cutout_fill == "noise":
-        # As large as the images, so drawn with them, not for the whole epoch.
+        # This noise is as large as the images, so it is drawn batch by batch, not for the whole epoch.
         return [Step(partial(_erase_with_noise, rng=rng), chosen, (holes,))]
     return [Step(erase, chosen, (holes, draw_fills(settings, mean, n, rng)))]
 
 
 def draw_holes(settings: TrainSettings, side: int, n: int, rng: np.random.Generator) -> Int64[np.ndarray, "n m 4"]:
-    """Holes as `erase` takes them, placed as the settings say: see `augment.holes`."""
+    """Holes for `erase`, placed according to the settings: see `declared.holes`."""
     heights, widths = settings.cutout_sizes
     shape = (n, settings.cutout_holes)
     published = settings.cutout_placement == "published"
@@ -79,7 +79,7 @@ def draw_holes(settings: TrainSettings, side: int, n: int, rng: np.random.Genera
 def draw_fills(
     settings: TrainSettings, mean: Float32[np.ndarray, "3"], n: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "n m 1 1 3"]:
-    """The colour of each hole, or one for all holes of an image, as `erase` takes it."""
+    """The colour of each hole, or one colour for all holes of an image, for `erase`."""
     if settings.cutout_fill == "random":
         return rng.integers(0, 256, (n, settings.cutout_holes, 1, 1, 3), np.uint8)
     colour = mean_pixel(mean) if settings.cutout_fill == "mean" else np.zeros(3, np.uint8)
@@ -89,6 +89,7 @@ def draw_fills(
 def _erase_with_noise(
     images: UInt8[Tensor, "n h w 3"], holes: Int64[Tensor, "n m 4"], rng: np.random.Generator
 ) -> UInt8[Tensor, "n h w 3"]:
-    # A fourth channel, which nobody sees: numpy draws bytes by four and forgets the rest of a draw's last four.
+    # A fourth channel that is not used: numpy draws four bytes at a time and drops the unused ones at the end of a
+    # draw.
     noise = np.ascontiguousarray(rng.integers(0, 256, (*images.shape[:3], 4), np.uint8)[..., :3])
     return erase(images, holes, moved(noise, images.device)[:, None])

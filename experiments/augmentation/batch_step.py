@@ -1,4 +1,4 @@
-"""One transform of an epoch, with what was drawn for each image."""
+"""One transform of an epoch, with the random values of each image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Step:
     """One transform of an epoch.
 
     Attributes:
-        apply: takes images and, for each of them, what was drawn.
-        chosen: the images it happens to.
-        drawn: arrays with one entry for every image, chosen or not.
+        apply: takes images and the random values of each of them.
+        chosen: the images that are transformed.
+        drawn: arrays of random values, with one entry for every image, chosen or not.
     """
 
     apply: Callable[..., Tensor]
@@ -24,7 +24,7 @@ class Step:
     drawn: tuple[np.ndarray, ...] = ()
 
     def __call__(self, images: UInt8[Tensor, "b h w 3"], start: int) -> UInt8[Tensor, "b h w 3"]:
-        """`images`, which are those from `start` on, with the chosen ones changed."""
+        """`images`, which begin at index `start` of the epoch, with the chosen ones transformed."""
         count = len(images)
         index = np.flatnonzero(self.chosen[start : start + count])
         if not len(index):
@@ -35,7 +35,7 @@ class Step:
         changed = self.apply(images.index_select(0, moved(index, images.device)), *drawn)
         source = np.arange(count)
         source[index] = np.arange(count, count + len(index))
-        # Many times as fast on a CPU as copying the changed ones to their places.
+        # On a CPU this is many times as fast as copying the changed images to their places.
         return torch.cat([images, changed]).index_select(0, moved(source, images.device))
 
 

@@ -1,4 +1,4 @@
-"""What changes the training images, as the option `augment` says."""
+"""Chooses the implementation of the augmentation, by the option `augment`."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def augmentation(
     device: str,
     memory_format: torch.memory_format,
 ) -> Augmentation:
-    """Looked up in the table; `mean` is that of the training images, in [0, 1], `side` is theirs in pixels."""
+    """The augmentation of a training; `mean` of the training images is in [0, 1], their `side` is in pixels."""
     made: Augmentation = load_part(AUGMENTERS, settings.augment_path)(settings, side, mean, device, memory_format)
     return made
 
@@ -28,5 +28,5 @@ def one_by_one(
     device: str,
     memory_format: torch.memory_format,
 ) -> Augmentation:
-    """Albumentations itself, image by image on the CPU, whatever the device of the training."""
+    """Albumentations itself, image by image, always on the CPU."""
     return Augmentation(settings, side, mean)

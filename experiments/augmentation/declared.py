@@ -1,7 +1,7 @@
-"""What happens to a training image, declared with albumentations.
+"""The augmentation of a training image, declared with albumentations.
 
-Geometry, colour and holes are pipelines with random streams of their own: with one seed, a variant with Cutout and one
-without see the same crops, flips and colours.
+Geometry, colour and holes are separate pipelines with separate random streams. So for one seed, a variant with Cutout
+and a variant without Cutout get the same crops, flips and colours.
 """
 
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ from ..settings.train import TrainSettings
 from .transforms import Cutout, RectangularCutout, strict
 
 GEOMETRY, HOLES, ORDER, COLOUR, FLIPS = range(5)
-"""Random streams of one epoch, each for itself."""
+"""The separate random streams of one epoch."""
 
 
 BORDERS = {"black": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
-"""OpenCV's names for what lies beyond an image."""
+"""OpenCV's names for the content outside an image."""
 
 
 def geometry(settings: TrainSettings, side: int) -> A.Compose:
-    """Flip, shift with scale and rotation, crop of the padded image, as the settings say; keeps the size `side`.
+    """Flip, shift with scale and rotation, and crop of the padded image, from the settings; keeps the size `side`.
 
-    Flips that alternate are not among them: albumentations cannot tell which image it is given. See `mirrored`.
+    Alternating flips are not included, because albumentations does not know which image it gets. See `mirrored`.
     """
     border = BORDERS[settings.border]
     steps: list[A.BasicTransform] = []
@@ -55,7 +55,7 @@ def geometry(settings: TrainSettings, side: int) -> A.Compose:
 
 
 def colour(settings: TrainSettings) -> A.Compose:
-    """Shifts of hue, saturation and value, as the settings say."""
+    """Changes of hue, saturation and value, from the settings."""
     if not settings.hsv_p:
         return A.Compose([])
     limits = {
@@ -67,7 +67,7 @@ def colour(settings: TrainSettings) -> A.Compose:
 
 
 def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
-    """Cutout or CoarseDropout as the settings say, or nothing where `cutout` is false; `mean` is in [0, 1]."""
+    """Cutout or CoarseDropout from the settings, or nothing if `cutout` is false; `mean` is in [0, 1]."""
     if not settings.cutout:
         return A.Compose([])
     fills = {
@@ -91,26 +91,26 @@ def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
 
 
 def mean_pixel(mean: Float32[np.ndarray, "3"]) -> UInt8[np.ndarray, "3"]:
-    """The mean colour in [0, 1] as a pixel."""
+    """The mean colour, given in [0, 1], as a uint8 pixel."""
     return np.rint(mean * 255).astype(np.uint8)
 
 
 def stream(seed: int, epoch: int, which: int) -> np.random.Generator:
-    """The random numbers of one stream in one epoch."""
+    """The random generator of one stream in one epoch."""
     return np.random.default_rng((seed, epoch, which))
 
 
 def mirrored(settings: TrainSettings, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
-    """Which of `n` images are mirrored in this epoch where flips alternate: drawn once, then every other epoch.
+    """Which of `n` images alternating flips mirror in this epoch: drawn once, then mirrored in every other epoch.
 
-    Two epochs in a row show every image both ways (Jordan 2024, arXiv 2404.00498, alternating flip).
+    Two epochs in a row show every image in both directions (Jordan 2024, arXiv 2404.00498, alternating flip).
     """
     drawn = stream(settings.seed, 0, FLIPS).random(n) < settings.hflip
     return drawn ^ (epoch % 2 == 1)
 
 
 class Augmentation:
-    """The training images of each epoch, augmented: the same for the same seed and epoch, whatever came before."""
+    """The augmented training images of each epoch. They depend only on the seed and the epoch."""
 
     def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
         self._settings = settings
@@ -130,7 +130,7 @@ class Augmentation:
     def batches(
         self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
     ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
-        """Shuffled batches of one epoch, images in [0, 1]; a last batch of one image is left out (batch statistics)."""
+        """Shuffled batches of one epoch, images in [0, 1]; leaves out a last batch of one image (batch statistics)."""
         self._start(epoch)
         flipped = self._mirrored(len(images), epoch)
         order = self._order(len(images), epoch)
@@ -141,7 +141,7 @@ class Augmentation:
                 yield to_tensor(augmented), torch.from_numpy(labels[chosen])
 
     def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-        """`images` as a training would see them, in their order, for a picture."""
+        """`images` as a training would get them, in their original order, for a picture."""
         self._start(epoch=0)
         return self._apply(images, self._mirrored(len(images), epoch=0))
 

@@ -10,12 +10,12 @@ T = TypeVar("T", bound=A.BasicTransform)
 
 
 def strict(transform: type[T], **arguments: Any) -> T:
-    """`transform(**arguments)`, refusing arguments that albumentations would only warn about and then ignore.
+    """`transform(**arguments)`, with an error for arguments that albumentations would only warn about and ignore.
 
-    `CoarseDropout(max_holes=1, max_height=16)`, as many recipes have it, would otherwise train with tiny default holes.
+    Otherwise `CoarseDropout(max_holes=1, max_height=16)`, as in many recipes, would train with tiny default holes.
 
     Raises:
-        ValueError: naming the arguments that this version of the transform does not know.
+        ValueError: names the arguments that this version of the transform does not know.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=r"Argument\(s\)")
@@ -28,8 +28,8 @@ def strict(transform: type[T], **arguments: Any) -> T:
 class Cutout(A.CoarseDropout):  # type: ignore[misc]
     """Square holes, centre anywhere in the image, clipped at the border (DeVries & Taylor 2017, arXiv 1708.04552).
 
-    A hole of side s covers the rows from centre - s // 2 on. Because of the clipping, a 16-pixel hole erases 19 % of a
-    32x32 image on average, where albumentations' CoarseDropout, which keeps the whole hole inside, erases 25 %.
+    A hole of side s covers the rows from centre - s // 2 onwards. Because of the clipping, a 16-pixel hole erases 19 %
+    of a 32x32 image on average. CoarseDropout of albumentations keeps the whole hole inside and erases 25 %.
     """
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Cutout(A.CoarseDropout):  # type: ignore[misc]
         return max(left, 0), max(top, 0), min(left + wide, width), min(top + tall, height)
 
     def _extent(self) -> tuple[int, int]:
-        """Height and width of the next hole before it is clipped, pixels."""
+        """Height and width of the next hole before clipping, in pixels."""
         side = self.py_random.randint(*self.hole_height_range)
         return side, side
 
@@ -52,7 +52,7 @@ class Cutout(A.CoarseDropout):  # type: ignore[misc]
 class RectangularCutout(Cutout):
     """As `Cutout`, with height and width drawn independently of each other.
 
-    A hole of height h and width w covers the rows from centre - h // 2 on and the columns from centre - w // 2 on.
+    A hole of height h and width w covers the rows from centre - h // 2 and the columns from centre - w // 2 onwards.
     """
 
     def _extent(self) -> tuple[int, int]:

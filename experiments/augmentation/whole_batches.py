@@ -1,8 +1,8 @@
-"""The whole-batch twin of what `augment` declares: the same transforms, per-image draws, many images at a time.
+"""Computes the transforms of `declared` for many images at a time, with separate random values for each image.
 
-Over nine tenths of albumentations' time on a small image is Python, once per image and transform. Here the parameters
-of an epoch are drawn with numpy, in arrays, and every transform is a handful of tensor operations on uint8 images
-`(n, h, w, 3)`, on the device that trains.
+On small images albumentations spends over nine tenths of its time in Python, once per image and transform. Here numpy
+draws the parameters of an epoch in arrays, and every transform is a few tensor operations on uint8 images
+`(n, h, w, 3)`, on the device of the training.
 """
 
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ from .batch_holes import hole_steps
 from .batch_step import Step, moved
 from .declared import COLOUR, GEOMETRY, HOLES, Augmentation, mirrored, stream
 
-# Pixels changed at a time: on a CPU what fits into a core's cache, elsewhere what keeps a GPU busy with small batches.
+# Pixels transformed at a time: on a CPU they fit into a core's cache; on a GPU they keep it busy with small batches.
 _CPU_CHUNK, _GPU_CHUNK = 2**18, 2**22
 _HELD: list[Any] = []
-"""The last training images and their copy on the device, which all trainings of a comparison share."""
+"""The last training images and their copy on the device; all trainings of a comparison share it."""
 
 
 class BatchAugmentation(Augmentation):
-    """As `Augmentation`, with the same distributions and order but draws of its own, many images at a time.
+    """As `Augmentation`, with the same distributions and order but other random values, many images at a time.
 
-    The training images stay on the device from the first epoch on; batches are there already and laid out as
-    `memory_format` says. An epoch is the same whatever the size of the batches.
+    The training images stay on the device after the first epoch; batches are on the device too, in `memory_format`. The
+    images of an epoch do not depend on the batch size.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class BatchAugmentation(Augmentation):
     def batches(
         self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
     ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
-        """Shuffled batches of one epoch, images in [0, 1]; a last batch of one image is left out (batch statistics)."""
+        """Shuffled batches of one epoch, images in [0, 1]; leaves out a last batch of one image (batch statistics)."""
         pixels = self._on_device(images)
         order = self._order(len(images), epoch)
         steps = self._steps(len(images), epoch, order)
@@ -69,7 +69,7 @@ class BatchAugmentation(Augmentation):
                     yield inputs[batch], targets[batch]
 
     def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-        """`images` as a training would see them, in their order, for a picture."""
+        """`images` as a training would get them, in their original order, for a picture."""
         augmented = torch.tensor(images, device=self._device)
         for step in self._steps(len(images), 0, np.arange(len(images))):
             augmented = step(augmented, 0)

@@ -1,4 +1,4 @@
-"""CIFAR-10: found, fetched, checked against its published digests, divided."""
+"""CIFAR-10: finds or downloads the files, checks their published digests, and splits the images."""
 
 import hashlib
 import os
@@ -32,17 +32,17 @@ from .dataset import (
 
 
 class Unreachable(DataError):
-    """CIFAR-10 is neither on disk nor to be had from the network."""
+    """CIFAR-10 is not on disk and cannot be downloaded."""
 
 
 def cifar10_folder(data_dir: str) -> Path:
-    """Where torchvision puts the seven files, below CIFAR10_ROOT or else `data_dir`."""
+    """The folder where torchvision puts the seven files, in CIFAR10_ROOT or else in `data_dir`."""
     root = Path(os.environ.get("CIFAR10_ROOT") or data_dir).expanduser()
     return root if root.name == "cifar-10-batches-py" else root / "cifar-10-batches-py"
 
 
 def load_cifar10(request: Request) -> Dataset:
-    """45,000 / 5,000 / 10,000 images; val is the tenth of each class of the 50,000 whose pixels' SHA-256 are lowest."""
+    """45,000 / 5,000 / 10,000 images. val is the tenth of each class of the 50,000 with the lowest SHA-256."""
     from torchvision.datasets import CIFAR10
 
     folder = cifar10_folder(request.data_dir)
@@ -66,9 +66,9 @@ def _cifar10_split(folder: Path, files: Iterable[Iterable[str]]) -> Split:
 
 
 def _verified_bytes(path: Path, md5: str) -> bytes:
-    """What is in the file, once its md5 is the published one; DataError otherwise."""
+    """The content of the file; DataError unless its md5 is the published one."""
     cure = (
-        f"delete {path.parent} and start again for a fresh copy, or set CIFAR10_ROOT to the folder that holds "
+        f"delete {path.parent} and start again for a new copy, or set CIFAR10_ROOT to the folder that contains "
         "an intact cifar-10-batches-py"
     )
     try:
@@ -83,7 +83,7 @@ def _verified_bytes(path: Path, md5: str) -> bytes:
 
 def _unpickled(content: bytes) -> dict[str, Any]:
     with warnings.catch_warnings():
-        # The files were written by Python 2 with align=0, where numpy 2.4 wants False.
+        # Python 2 wrote these files with align=0, but numpy 2.4 expects False.
         warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
         batch: dict[str, Any] = pickle.loads(content, encoding="latin1")
     return batch
@@ -97,7 +97,7 @@ def _resized(images: UInt8[np.ndarray, "n h w 3"], size: int) -> UInt8[np.ndarra
 
 
 def fetch_cifar10(folder: Path, progress: Progress) -> None:
-    """Puts the seven files into `folder`: from the archive beside it, or by download. Half a copy is never left."""
+    """Puts the seven files into `folder`, from the archive next to it or by download. Never leaves a partial copy."""
     from filelock import FileLock
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import extract_archive
@@ -119,7 +119,7 @@ def fetch_cifar10(folder: Path, progress: Progress) -> None:
     except (OSError, RuntimeError, HTTPException) as error:  # what urllib and torchvision raise
         raise Unreachable(
             f"CIFAR-10 is not in {root} and cannot be downloaded from {CIFAR10.url} ({error}); put cifar-10-batches-py "
-            "there, set CIFAR10_ROOT to the folder that holds it, or take dataset=scenes"
+            "there, set CIFAR10_ROOT to the folder that contains it, or use dataset=scenes"
         ) from error
 
 
@@ -133,7 +133,7 @@ def _check_archive(archive: Path, md5: str) -> None:
 def _download_cifar10(staging: str, progress: Progress) -> None:
     from torchvision.datasets import CIFAR10
 
-    # Three seconds are enough to learn that there is no network; the download itself may take its time.
+    # Three seconds are enough to notice that there is no network; the download itself may take longer.
     urllib.request.urlopen(urllib.request.Request(CIFAR10.url, method="HEAD"), timeout=3).close()
     progress(f"downloading CIFAR-10 (170 MB) from {CIFAR10.url}")
     with _socket_timeout(30.0):
@@ -142,7 +142,7 @@ def _download_cifar10(staging: str, progress: Progress) -> None:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torchvision opens its connections without one, and a stalled download would hang for ever."""
+    """Sets a timeout for torchvision, which sets none; a stalled download would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

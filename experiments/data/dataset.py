@@ -1,10 +1,10 @@
-"""Data sets as uint8 arrays with fixed splits: CIFAR-10, the built-in scenes, a folder of one's own.
+"""Data sets as uint8 arrays with fixed splits: CIFAR-10, the built-in scenes, or your own folder.
 
-Splits depend on the data alone, never on a run's seed: where one has to be split off, images are ordered by the SHA-256
-of their content, so that neither file names nor the version of a random generator decide. The digest of a data set is
-taken over everything that can change a result.
+Splits depend only on the data, never on the seed of a run. If a split has to be made, the images are ordered by the
+SHA-256 of their content, so neither file names nor the version of a random generator matter. The digest of a data set
+covers everything that can change a result.
 
-Only numpy is imported with this module: the settings can be checked, and `--help` shown, without torch or OpenCV.
+This module imports only numpy, so the settings can be checked, and `--help` printed, without torch or OpenCV.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from ..errors import CannotStart
 
 SMALLEST_SIDE = 16
 VAL_SHARE = 0.1
-"""Share of the images of each class that becomes val, where a data set brings none."""
+"""Share of the images of each class that becomes val, if a data set has no val."""
 
 
 Progress = Callable[[str], None]
@@ -28,7 +28,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a data set is asked for: `path` follows the name and a colon, `size` is the side of the images in pixels."""
+    """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels."""
 
     data_dir: str
     size: int
@@ -38,12 +38,12 @@ class Request:
 
 
 class DataError(CannotStart):
-    """A data set that is missing, damaged or not laid out as it must be; the message names the file and the way out."""
+    """A data set is missing, damaged or has a wrong layout; the message names the file and the way out."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (uint8 RGB), the class of each (0 ... classes - 1) and, where there are any, masks of the object."""
+    """Images (uint8 RGB), the class of each (0 ... classes - 1) and, if there are any, masks of the object."""
 
     images: UInt8[np.ndarray, "n h w 3"]
     labels: Int64[np.ndarray, "n"]
@@ -55,10 +55,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory: class names by label, splits by name, and 16 hex digits that tell it from any other.
+    """A data set in memory: class names by label, splits by name, and a digest of 16 hex digits that identifies it.
 
-    There are always the splits train and test, and val where it is held out; scenes also have test_shifted, own, other,
-    background_only and object_only. `source` says where the data came from: a path, or the settings that generated it.
+    There are always the splits train and test, and val if it is held out. The scenes also have test_shifted, own,
+    other, background_only and object_only. `source` is the origin of the data: a path, or the settings that generated
+    it.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Dataset:
 
     @cached_property
     def statistics(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
-        """`channel_statistics` of the train images, computed once."""
+        """`channel_statistics` of the train images, computed only once."""
         return channel_statistics(self.splits["train"].images)
 
 
@@ -78,23 +79,25 @@ def channel_statistics(
 ) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
     """Mean and standard deviation of each channel over all pixels, on the scale of 0 to 1, summed in float64.
 
-    Raises DataError where a channel is the same everywhere, because nothing can be divided by its deviation.
+    Raises DataError if a channel has the same value everywhere, because its deviation of 0 cannot be a divisor.
     """
     total, squares = np.zeros(3), np.zeros(3)
     for first in range(0, len(images), 200):
         pixels = images[first : first + 200].reshape(-1, 3).astype(np.float64)
-        total += np.ones(len(pixels)) @ pixels  # whole numbers, so the order of summing does not matter
+        total += np.ones(len(pixels)) @ pixels  # whole numbers, so the order of the sum does not matter
         squares += np.diag(pixels.T @ pixels)
     count = images.size / 3
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     if not (std > 1e-3).all():
-        raise DataError("the train images are of one colour: nothing can be learned from them, and nothing normalised")
+        raise DataError(
+            "the train images have only one colour: they cannot be normalised or learned from; use other images"
+        )
     return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
 
 
 def content_ranks(images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-    """The place of each image in its class, by the SHA-256 of its pixels."""
+    """The rank of each image in its class, by the SHA-256 of its pixels."""
     hashes = [hashlib.sha256(image.tobytes()).digest() for image in images]
     ranks = np.empty(len(labels), np.int64)
     used: dict[int, int] = {}
@@ -105,12 +108,12 @@ def content_ranks(images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray
 
 
 def class_shares(ranks: Int64[np.ndarray, "n"], labels: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """The ranks as a share of the class, in (0, 1)."""
+    """The ranks as shares of the class, in (0, 1)."""
     return np.asarray((ranks + 0.5) / np.bincount(labels)[labels], np.float64)
 
 
 def subset(split: Split, chosen: np.ndarray) -> Split:
-    """The chosen images, in their old order; `chosen` is a mask or indices."""
+    """The chosen images in their original order; `chosen` is a mask or indices."""
     masks = None if split.masks is None else split.masks[chosen]
     return Split(split.images[chosen], split.labels[chosen], masks)
 
@@ -130,7 +133,7 @@ def with_fewer_train_images(dataset: Dataset, count: int) -> Dataset:
         allowed = f"{len(dataset.classes)} (one of each class) to {len(train)}, or all"
         raise DataError(f"train_images {count} is out of range for {dataset.name}: {allowed}")
     ranks = content_ranks(train.images, train.labels)
-    shares = np.where(ranks == 0, 0, class_shares(ranks, train.labels))  # first one of each class, however rare
+    shares = np.where(ranks == 0, 0, class_shares(ranks, train.labels))  # first one of each class, even of a rare one
     chosen = np.sort(np.lexsort((train.labels, shares))[:count])
     return assembled(dataset.name, dataset.classes, {**dataset.splits, "train": subset(train, chosen)}, dataset.source)
 

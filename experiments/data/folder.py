@@ -1,4 +1,4 @@
-"""A folder of pictures: read, cut to squares, divided into train, val and test."""
+"""A folder of pictures: reads the images, crops them to squares, and splits them into train, val and test."""
 
 import hashlib
 import io
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
 TEST_SHARE = 0.2
-"""Share of the images of each class that becomes test, where a data set brings none."""
+"""Share of the images of each class that becomes test, if a data set has no test."""
 
 
-_ORIENTATION = 0x0112  # of EXIF; 5 and more swap width and height
+_ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
 
 
 @dataclass(frozen=True)
 class _File:
-    """One image file, its class and, where there are masks, the file of its mask."""
+    """One image file, its class and, if there are masks, the file of its mask."""
 
     path: Path
     label: int
@@ -35,7 +35,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Photo:
-    """One image as it was read, with the SHA-256 of its file."""
+    """One image after reading, with the SHA-256 of its file."""
 
     sha256: str
     label: int
@@ -44,14 +44,15 @@ class _Photo:
 
 
 def load_folder(request: Request) -> Dataset:
-    """Images of a folder, resized and cut to the middle square; what val or test lack is split off train.
+    """Images of a folder, resized and cropped to the middle square; a missing val or test is split off train.
 
-    PATH/train, PATH/val and PATH/test with a folder per class each; or train alone; or the class folders right in PATH.
-    PATH/masks may hold a mask for every image, at the image's own path below PATH, as PNG: not black is object.
+    PATH contains train, val and test, each with one folder per class; or only train; or the class folders themselves.
+    PATH/masks may contain a mask for every image, as PNG at the same relative path. Pixels that are not black are
+    object.
     """
     root = Path(request.path).expanduser()
     if not root.is_dir():
-        raise DataError(f"folder {root} does not exist: dataset=folder:PATH wants one with a folder per class")
+        raise DataError(f"folder {root} does not exist: dataset=folder:PATH needs a folder with one folder per class")
     parts = _parts(root)
     classes = _classes(root, parts)
     pictures: dict[str, list[_Photo]] = {}
@@ -59,7 +60,7 @@ def load_folder(request: Request) -> Dataset:
     for name, part in parts.items():
         files, others = _image_files(root, part, classes)
         skipped += others
-        with ThreadPoolExecutor() as pool:  # decoding leaves Python's lock
+        with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
             pictures[name] = list(pool.map(lambda file: _read_picture(file, request.size), files))
     pictures = _with_missing_parts(pictures, classes, root)
     splits = {name: _stacked(pictures[name]) for name in ("train", "val", "test")}
@@ -73,36 +74,36 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """The folders of train, val and test that are there; the folder itself where it has the classes right in it."""
+    """The existing folders train, val and test; or the folder itself, if it contains the class folders."""
     found = {path.name: path for path in _subfolders(root) if path.name != "masks"}
     named: dict[str, Path] = {name: found.pop(name) for name in ("train", "val", "test") if name in found}
     if not named:
         return {"train": root}
     if "train" not in named:
-        raise DataError(f"folder {root} has {' and '.join(named)} but no train: add it")
+        raise DataError(f"folder {root} has {' and '.join(named)} but no train: add train")
     if found:
         names = ", ".join(map(repr, found))
-        raise DataError(f"folder {root} has {names} beside train: only train, val, test and masks may stand there")
+        raise DataError(f"folder {root} has {names} next to train: only train, val, test and masks are allowed there")
     return named
 
 
 def _classes(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
-    """The names of train's folders, sorted; DataError unless each other part has the same."""
+    """The sorted names of the folders in train; DataError unless the other parts have the same folders."""
     names = {part: {path.name for path in _subfolders(folder)} for part, folder in parts.items()}
     if parts["train"] == root:
         names["train"].discard("masks")
     if (count := len(names["train"])) < 2:
-        raise DataError(f"folder {parts['train']} has {count} class folders: two or more, named by class, are needed")
+        raise DataError(f"folder {parts['train']} has {count} class folders: it needs two or more, named by class")
     for part in names:
         if missing := sorted(names["train"] - names[part]):
-            raise DataError(f"folder {parts[part]} lacks the class {missing[0]!r} that {parts['train']} has")
+            raise DataError(f"folder {parts[part]} has no class {missing[0]!r}, but {parts['train']} has it")
         if extra := sorted(names[part] - names["train"]):
-            raise DataError(f"folder {parts[part]} has the class {extra[0]!r} that {parts['train']} lacks")
+            raise DataError(f"folder {parts[part]} has the class {extra[0]!r}, but {parts['train']} does not")
     return tuple(sorted(names["train"]))
 
 
 def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list[_File], int]:
-    """The images of a part, by class and name, and how many other files there were."""
+    """The images of a part, ordered by class and name, and the number of other files."""
     endings = _image_endings()
     has_masks = (root / "masks").is_dir()
     files, skipped = [], 0
@@ -110,7 +111,7 @@ def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list
         entries = sorted((part / name).iterdir())
         images = [p for p in entries if p.is_file() and not p.name.startswith(".") and p.suffix.lower() in endings]
         if not images:
-            raise DataError(f"folder {part / name} is empty: it has no image right in it, and a class needs some")
+            raise DataError(f"folder {part / name} is empty: put at least one image of the class directly in it")
         skipped += len(entries) - len(images)
         masks = [root / "masks" / path.relative_to(root).with_suffix(".png") if has_masks else None for path in images]
         files += [_File(path, label, mask) for path, mask in zip(images, masks, strict=True)]
@@ -118,7 +119,7 @@ def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list
 
 
 def _image_endings() -> set[str]:
-    """Those of the formats that Pillow can read, such as `.png`."""
+    """The file endings of the formats that Pillow can read, such as `.png`."""
     from PIL import Image
 
     return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
@@ -131,7 +132,7 @@ def _read_picture(file: _File, size: int) -> _Photo:
         content = file.path.read_bytes()
         image = Image.open(io.BytesIO(content))
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG need not be decoded in full
+        image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
         pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
     mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
     return _Photo(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
@@ -143,20 +144,20 @@ def _naming(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
+    except Exception as error:  # Pillow's readers raise many types of exceptions for a broken file
         reason = "not an image that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"image {path} cannot be used ({reason}): repair it or take it out of the folder") from error
+        raise DataError(f"image {path} cannot be used ({reason}): repair it or remove it from the folder") from error
 
 
 def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
-    """Upright 8-bit RGB: 16 bits scaled down, transparency laid on white, CMYK and palettes converted."""
+    """Upright 8-bit RGB: scales down 16 bits, puts transparent images on white, converts CMYK and palettes."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a known range, save it with 8 or 16 bits")
+        raise ValueError("its pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -165,22 +166,22 @@ def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
 
 def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}, save it with 8 or 16 bits")
+        raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
     return np.rint(pixels / 257).astype(np.uint8)
 
 
 def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
-    """True where the mask is not black, cut as its image was; each pixel is that of the nearest in the file."""
+    """True where the mask is not black, cropped like its image; resized with nearest neighbours."""
     from PIL import Image, ImageOps
 
     if not path.is_file():
-        raise DataError(f"image {image} has no mask: the folder has masks, but {path} is missing")
+        raise DataError(f"image {image} has no mask: the folder has masks, but {path} is missing; add it")
     with _naming(path):
         mask = Image.open(path)
         values = np.asarray(mask if mask.mode in ("1", "L", "F") or mask.mode[0] == "I" else mask.convert("RGB"))
     if mask.size != image_size:
         sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"
-        raise DataError(f"mask {path} is of another size than {image}: {sizes}")
+        raise DataError(f"mask {path} has another size than {image}: {sizes}")
     is_object = values != 0 if values.ndim == 2 else (values != 0).any(axis=2)
     return np.array(ImageOps.fit(Image.fromarray(is_object), (size, size), Image.Resampling.NEAREST))
 
@@ -188,7 +189,7 @@ def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) 
 def _with_missing_parts(
     pictures: dict[str, list[_Photo]], classes: tuple[str, ...], root: Path
 ) -> dict[str, list[_Photo]]:
-    """Splits test and val off train where they are missing; copies of one file stay together."""
+    """Splits test and val off train if they are missing; copies of one file stay in one split."""
     wanted = {name: share for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)) if name not in pictures}
     if not wanted:
         return pictures
@@ -199,8 +200,8 @@ def _with_missing_parts(
         if "train" not in part_of.values():
             missing = " and ".join(wanted)
             raise DataError(
-                f"folder {root}: class {name!r} has {len(part_of)} different images, too few to split {missing} off; "
-                f"{len(wanted) + 1} or more are needed, or folders {missing} of their own"
+                f"folder {root}: class {name!r} has {len(part_of)} different images, too few to split off {missing}; "
+                f"give {len(wanted) + 1} or more, or add folders {missing}"
             )
         for picture in of_class:
             parts[part_of[picture.sha256]].append(picture)
@@ -208,14 +209,14 @@ def _with_missing_parts(
 
 
 def _parts_by_hash(hashes: list[str], wanted: Mapping[str, float]) -> dict[str, str]:
-    """Which part each hash goes to: the first to those wanted, one at least to each, the rest to train."""
+    """The part of each hash: the first ones go to the wanted parts, at least one to each, the rest to train."""
     parts = [name for name, share in wanted.items() for _ in range(max(1, round(share * len(hashes))))]
     parts += ["train"] * (len(hashes) - len(parts))
     return dict(zip(hashes, parts, strict=False))
 
 
 def _stacked(pictures: list[_Photo]) -> Split:
-    """In an order that no file name decides: by class, then by the hash of the file."""
+    """The pictures ordered by class and then by the hash of the file, so file names do not matter."""
     ordered = sorted(pictures, key=lambda picture: (picture.label, picture.sha256))
     masks = [picture.mask for picture in ordered if picture.mask is not None]
     return Split(

@@ -1,4 +1,4 @@
-"""A data set by its name: looked up in the table, reduced to what is asked for."""
+"""Loads a data set by its name and reduces it to the requested images."""
 
 from typing import Literal
 
@@ -12,8 +12,9 @@ NAMES = ("auto", *(f"{name}:PATH" if name == "folder" else name for name in DATA
 def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str:
     """`cifar10` or `scenes` for `auto`, any other name unchanged.
 
-    `auto` is CIFAR-10 where it is on disk or can be downloaded (which it then is), else the built-in scenes; one line
-    says which and why. A copy of CIFAR-10 that is there but damaged is still `cifar10`: loading it names the file.
+    `auto` is CIFAR-10 if it is on disk or can be downloaded (it is then downloaded), else the built-in scenes. One line
+    of output reports the choice and the reason. A damaged copy of CIFAR-10 still gives `cifar10`; loading it then
+    reports the file.
     """
     if dataset != "auto":
         return dataset
@@ -22,9 +23,9 @@ def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str
         if not folder.is_dir():
             fetch_cifar10(folder, progress)
     except Unreachable as error:
-        progress(f"dataset=auto takes the built-in scenes: {error}")
+        progress(f"dataset=auto uses the built-in scenes: {error}")
         return "scenes"
-    progress(f"dataset=auto takes CIFAR-10 from {folder}")
+    progress(f"dataset=auto uses CIFAR-10 from {folder}")
     return "cifar10"
 
 
@@ -40,10 +41,10 @@ def load(
 ) -> Dataset:
     """The data set `name`: `cifar10`, `scenes` or `folder:PATH`.
 
-    `data_dir` holds CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of the
-    scenes. `image_size` is the side in pixels, `auto` being 32; `background_bias` in [0, 1] matters to scenes only.
-    `train_images` keeps the first so many of a fixed order of the train split that mixes the classes as the whole does;
-    val and test stay whole. Without `holdout` the val images are trained on too, and there is no split val. Raises
+    `data_dir` contains CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of
+    the scenes. `image_size` is the side in pixels; `auto` is 32. `background_bias`, in [0, 1], has an effect only on
+    scenes. `train_images` keeps the first images of the train split in a fixed order with the class shares of the whole
+    split; val and test stay complete. Without `holdout` the val images are part of train, and there is no val. Raises
     DataError for anything missing, damaged or out of range.
     """
     size = 32 if image_size == "auto" else image_size
@@ -51,7 +52,7 @@ def load(
         raise DataError(f"image_size {size} is too small: {SMALLEST_SIDE} pixels or more, or auto for 32")
     kind, colon, path = name.partition(":")
     if kind not in DATA_SETS or bool(colon) != (kind == "folder") or bool(path) != bool(colon):
-        raise DataError(f"dataset {name!r} is not known: take one of {', '.join(NAMES)}")
+        raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
     dataset: Dataset = load_part(DATA_SETS, kind)(Request(data_dir, size, background_bias, progress, path))
     dataset = dataset if holdout else without_val(dataset)
     return dataset if train_images == "all" else with_fewer_train_images(dataset, train_images)

@@ -1,4 +1,4 @@
-"""What lies behind in a scene: ten families of texture, and clutter."""
+"""The backgrounds of the scenes: ten families of textures, and clutter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .scene_objects import GREY, as_column, contrasting, filled, pixel_grid, tex
 
 @dataclass(frozen=True)
 class Backdrops:
-    """What lies behind, but for the choice of texture: random numbers, two colours and the clutter of each image."""
+    """The backgrounds without the choice of texture: random numbers, two colours and the clutter of each image."""
 
     uniforms: Float64[np.ndarray, "n numbers"]
     cells: Float32[np.ndarray, "n 32 32"]
@@ -25,16 +25,16 @@ class Backdrops:
 Uniform = Float64[np.ndarray, "n 8"]
 Cells = Float32[np.ndarray, "n 32 32"]
 Mixture = Float32[np.ndarray, "n size size"]
-Field = Float32[np.ndarray, "_ _ _"]  # a mixture, or what is one after broadcasting
+Field = Float32[np.ndarray, "_ _ _"]  # a mixture, or an array that broadcasts to one
 
 
 def _edge(distance: Field, size: int) -> Field:
-    """1 inside, 0 outside, with an edge one pixel wide; distance in units."""
+    """1 inside, 0 outside, with an edge that is one pixel wide; distance in units."""
     return np.asarray(np.clip(np.float32(0.5) + distance * np.float32(size / UNITS), 0, 1))
 
 
 def _wave(along: Field, period: Float64[np.ndarray, "n"], phase: Float64[np.ndarray, "n"], size: int) -> Field:
-    """Stripes of equal width across a coordinate in units."""
+    """Stripes of equal width along a coordinate in units."""
     turns = along / as_column(period) + as_column(phase)
     return _edge((np.abs(turns - np.floor(turns) - np.float32(0.5)) - np.float32(0.25)) * as_column(period), size)
 
@@ -66,7 +66,7 @@ def _checker(u: Uniform, cells: Cells, size: int) -> Mixture:
 
 
 def _dots(u: Uniform, cells: Cells, size: int) -> Mixture:
-    """Discs on a lattice, every second row moved by half a step."""
+    """Discs on a grid, every second row moved by half a step."""
     y, x = pixel_grid(size)
     period = as_column(between(6.0, 9.0, u[:, 0]))
     down = y / period + as_column(u[:, 1])
@@ -83,7 +83,7 @@ def _rings(u: Uniform, cells: Cells, size: int) -> Mixture:
 
 
 def _gradient(u: Uniform, cells: Cells, size: int) -> Mixture:
-    """An even slope from one colour to the other, in any direction."""
+    """A linear change from one colour to the other, in any direction."""
     y, x = pixel_grid(size)
     cos, sin = as_column(np.cos(2 * np.pi * u[:, 0])), as_column(np.sin(2 * np.pi * u[:, 0]))
     along = ((x - UNITS / 2) * cos + (y - UNITS / 2) * sin) / (np.abs(cos) + np.abs(sin))
@@ -91,7 +91,7 @@ def _gradient(u: Uniform, cells: Cells, size: int) -> Mixture:
 
 
 def _clouds(u: Uniform, cells: Cells, size: int) -> Mixture:
-    """Smooth noise of two scales, stretched to the whole range."""
+    """Smooth noise of two scales, stretched to the full range."""
     maps = np.empty((len(u), size, size), np.float32)
     for image, numbers in zip(maps, cells, strict=True):
         coarse = cv2.resize(numbers[:5, :5], (size, size), interpolation=cv2.INTER_CUBIC)
@@ -135,7 +135,7 @@ _DRAW: tuple[Callable[[Uniform, Cells, int], Mixture], ...] = (
 
 
 def _clutter(numbers: Numbers, image_size: int) -> Float32[np.ndarray, "n 2 h w"]:
-    """None, one or two small irregular pentagons."""
+    """Zero, one or two small irregular pentagons."""
     count = np.floor(3 * numbers.take())
     layers = []
     for k in range(2):
@@ -151,7 +151,7 @@ def _clutter(numbers: Numbers, image_size: int) -> Float32[np.ndarray, "n 2 h w"
 def draw_backdrops(
     colour: Float32[np.ndarray, "n 3"], seed: int, split: int, indices: range, image_size: int
 ) -> Backdrops:
-    """Backgrounds for objects of the given colours: everything but the family of the texture."""
+    """Backgrounds for objects of the given colours, without the family of the texture."""
     cells = UNITS * UNITS
     table = draw_uniforms(seed, split, indices, BACKGROUND_STREAM, 512 + cells)
     numbers = Numbers(table[:, :512])
@@ -170,8 +170,8 @@ def draw_backdrops(
 def choose_textures(
     variant: str, labels: Int64[np.ndarray, "n"], uniforms: Float64[np.ndarray, "n numbers"], background_bias: float
 ) -> Int64[np.ndarray, "n"]:
-    """Texture of each image: -1 (grey) for object_only, the own one for own and background_only, one of the nine others
-    for other; else the own one with probability `background_bias`, and any of the ten otherwise."""
+    """The texture of each image: -1 (grey) for object_only, that of its class for own and background_only, one of the
+    nine others for other; else that of its class with probability `background_bias`, and any of the ten otherwise."""
     n = len(TEXTURES)
     if variant == "object_only":
         return np.full(len(labels), -1, np.int64)
@@ -184,7 +184,7 @@ def choose_textures(
 
 
 def paint_backdrops(backdrops: Backdrops, textures: Int64[np.ndarray, "n"]) -> Float32[np.ndarray, "n h w 3"]:
-    """Backgrounds in 0 ... 1: texture with its clutter, plain grey where the texture is -1."""
+    """Backgrounds in 0 ... 1: texture with clutter; plain grey if the texture is -1."""
     size = backdrops.clutter.shape[-1]
     mixture = np.zeros((len(textures), size, size), np.float32)
     for k in np.unique(textures[textures >= 0]):
@@ -203,7 +203,7 @@ def lay_over(
     paint: Float32[np.ndarray, "n #h #w 3"],
     coverage: Float32[np.ndarray, "n h w"],
 ) -> None:
-    """Lays paint over the canvas, in place."""
+    """Puts paint on the canvas, in place."""
     for image, colours, share in zip(canvas, paint, coverage, strict=True):
         if share.any():
             image += (colours - image) * share[..., None]

@@ -1,4 +1,4 @@
-"""What lies in front in a scene: a shape with its colour, shading, place, and a bar across it."""
+"""The objects of the scenes: a shape with colour, shading and place, and a bar across it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from .scene_numbers import OBJECT_STREAM, SHAPES, UNITS, Numbers, between, draw_uniforms
 
 CONTRAST = 0.4
-"""Least distance of the object's colour to every colour of texture, clutter, bar and grey (RGB in 0 ... 1)."""
+"""Smallest distance of the object's colour to every colour of texture, clutter, bar and grey (RGB in 0 ... 1)."""
 
 
 SHADE = 0.1
-"""Most that shading adds to or takes from each channel of the object's colour."""
+"""Largest amount that shading adds to or subtracts from each channel of the object's colour."""
 
 
 GREY = 0.5
@@ -25,7 +25,7 @@ Points = Float64[np.ndarray, "points 2"]
 
 @dataclass(frozen=True)
 class Objects:
-    """What lies in front: the shaded shape and the bar across it, each with the share of every pixel that it covers."""
+    """The shaded shape and the bar across it, each with the share that it covers of every pixel."""
 
     colour: Float32[np.ndarray, "n 3"]
     paint: Float32[np.ndarray, "n h w 3"]
@@ -35,14 +35,14 @@ class Objects:
 
     @property
     def visible(self) -> Bool[np.ndarray, "n h w"]:
-        """Pixels of which the object, where the bar leaves it visible, covers half or more."""
+        """Pixels that the object covers by half or more, without the part behind the bar."""
         return np.asarray(self.coverage * (1 - self.bar) >= 0.5)
 
 
 def _first_far(
     candidates: Float64[np.ndarray, "n k *c"], distance: Float64[np.ndarray, "n k"], least: float = CONTRAST
 ) -> Float64[np.ndarray, "n *c"]:
-    """The first candidate of each image at `least` or more; the farthest where there is none."""
+    """The first candidate of each image at distance `least` or more; if there is none, the farthest one."""
     far = distance >= least
     chosen = np.where(far.any(axis=1), far.argmax(axis=1), distance.argmax(axis=1))
     return np.asarray(candidates[np.arange(len(candidates)), chosen])
@@ -55,21 +55,21 @@ def _distance(colours: Float[np.ndarray, "*n 3"], others: Float[np.ndarray, "*m 
 def _distance_to_segment(
     points: Float[np.ndarray, "n 1 3"], starts: Float64[np.ndarray, "n k 3"], ends: Float64[np.ndarray, "n k 3"]
 ) -> Float64[np.ndarray, "n k"]:
-    """Distance of a colour to the nearest mixture of two others: what it contrasts with in any texture of the two."""
+    """Distance of a colour to the nearest mixture of two others, which is the smallest contrast in their textures."""
     along = ends - starts
     share = ((points - starts) * along).sum(-1) / np.maximum((along * along).sum(-1), 1e-12)
     return _distance(points, starts + np.clip(share, 0, 1)[..., None] * along)
 
 
 def _object_colours(numbers: Numbers) -> Float32[np.ndarray, "n 3"]:
-    candidates = between(SHADE, 1 - SHADE, numbers.take(16, 3))  # room for the shading at both ends
+    candidates = between(SHADE, 1 - SHADE, numbers.take(16, 3))  # leaves room for the shading at both ends
     return _first_far(candidates, _distance(candidates, np.full(3, GREY))).astype(np.float32)
 
 
 def texture_colours(
     numbers: Numbers, colour: Float32[np.ndarray, "n 3"], candidates: int = 48, least_apart: float = 0.3
 ) -> Float32[np.ndarray, "n 2 3"]:
-    """Two colours that can be told apart, all mixtures of which keep the contrast to the object's colour."""
+    """Two different colours whose mixtures all keep the contrast to the object's colour."""
     pairs = numbers.take(candidates, 2, 3)
     starts, ends = pairs[:, :, 0], pairs[:, :, 1]
     contrast = _distance_to_segment(colour[:, None], starts, ends)
@@ -85,7 +85,7 @@ def contrasting(
 
 
 def _arc(radius: float, start: float, end: float, points: int, x: float = 0.0, y: float = 0.0) -> Points:
-    """Points on a circle, angles in degrees, y downwards."""
+    """Points on a circle; angles are in degrees, y points down."""
     angles = np.radians(np.linspace(start, end, points))
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
 
@@ -104,7 +104,7 @@ def _heart() -> Points:
 
 
 def _moon() -> Points:
-    """The disc less a smaller disc to its right; the two circles meet at 50 degrees of the larger one."""
+    """The disc minus a smaller disc on its right; the two circles meet at 50 degrees of the larger one."""
     tip = np.radians(50)
     centre = 0.55
     radius = float(np.hypot(np.cos(tip) - centre, np.sin(tip)))
@@ -141,20 +141,20 @@ OUTLINES: Mapping[str, tuple[Points, ...]] = MappingProxyType(
         "hourglass": (_polygon((-0.8, -1.0), (0.8, -1.0), (0.1, 0.0), (0.8, 1.0), (-0.8, 1.0), (-0.1, 0.0)),),
     }
 )
-"""Outline of each shape in a circle of radius about 1, y downwards; a second outline is a hole."""
+"""Outline of each shape in a circle of radius about 1, y points down; a second outline is a hole."""
 
 
 def filled(
     outlines: Iterator[list[Float64[np.ndarray, "points 2"]]], n: int, size: int
 ) -> Float32[np.ndarray, "n size size"]:
-    """Share of each pixel that the outlines (in units) cover, from a fill at eight times the size."""
+    """The share of each pixel that the outlines (in units) cover, from a drawing at eight times the size."""
     bits = 8
     canvas = np.empty((_SUPERSAMPLING * size, _SUPERSAMPLING * size), np.uint8)
     coverage = np.empty((n, size, size), np.uint8)
     to_fixed_point = _SUPERSAMPLING * size / UNITS * (1 << bits)
     for image, contours in zip(coverage, outlines, strict=True):
         canvas[:] = 0
-        # OpenCV counts from the centre of a pixel, we from its corner.
+        # OpenCV measures from the centre of a pixel, this module from its corner.
         fixed = [np.rint(contour * to_fixed_point - (1 << (bits - 1))).astype(np.int32) for contour in contours]
         cv2.fillPoly(canvas, fixed, 255, shift=bits)
         cv2.resize(canvas, (size, size), dst=image, interpolation=cv2.INTER_AREA)
@@ -167,7 +167,7 @@ def _rotations(degrees: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n 2 2"
 
 
 def _placed(numbers: Numbers) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, "n 2 2"]]:
-    """Centre and matrix of each object: radius 24 to 40 % of the side, at most a tenth of it beyond the border."""
+    """Centre and matrix of each object: radius 24 to 40 % of the side; at most a tenth of it is outside the image."""
     radius = between(0.24, 0.40, numbers.take()) * UNITS
     stretch = np.exp(between(-0.18, 0.18, numbers.take()))
     turn = _rotations(between(-45.0, 45.0, numbers.take()))
@@ -178,7 +178,7 @@ def _placed(numbers: Numbers) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.nd
 
 
 def pixel_grid(size: int) -> tuple[Float32[np.ndarray, "size 1"], Float32[np.ndarray, "1 size"]]:
-    """y and x of the pixel centres, in units."""
+    """The y and x coordinates of the pixel centres, in units."""
     positions = ((np.arange(size) + 0.5) * UNITS / size).astype(np.float32)
     return positions[:, None], positions[None, :]
 
@@ -203,7 +203,7 @@ def _shaded(
 def _bars(
     centre: Float64[np.ndarray, "n 2"], numbers: Numbers, probability: float = 0.25
 ) -> Iterator[list[Float64[np.ndarray, "4 2"]]]:
-    """A bar of 9 to 16 % of the side across every fourth object; an empty outline elsewhere."""
+    """A bar of 9 to 16 % of the side across every fourth object on average; an empty outline for the others."""
     there = numbers.take() < probability
     turn = _rotations(180 * numbers.take())
     half = np.array([UNITS * 2.0, 0.0]), between(0.045, 0.08, numbers.take()) * UNITS
@@ -215,7 +215,7 @@ def _bars(
 
 
 def draw_objects(labels: Int64[np.ndarray, "n"], seed: int, split: int, indices: range, image_size: int) -> Objects:
-    """Objects of the given labels for the images `indices` of a drawn split (0 train, 1 val, 2 test)."""
+    """Objects with the given labels for the images `indices` of a drawn split (0 train, 1 val, 2 test)."""
     numbers = Numbers(draw_uniforms(seed, split, indices, OBJECT_STREAM, 128))
     centre, matrix = _placed(numbers)
     colour = _object_colours(numbers)

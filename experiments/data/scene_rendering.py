@@ -1,15 +1,17 @@
-"""The built-in data set: drawn objects with exact masks, on backgrounds that can give the answer away.
+"""The built-in data set: drawn objects with exact masks, on backgrounds that can reveal the class.
 
-The class is the shape alone: colour, size, rotation, proportions, place and shading are random. Behind it lies one of
-ten texture families. Each class has one of its own, and `background_bias` says how often it is there, so that a network
-can learn the background instead of the object, and it is known by how much (the idea of Waterbirds, Sagawa et al., ICLR
-2020, and of the Mixed-Same, Mixed-Rand and Only-BG splits of ImageNet-9, Xiao et al., arXiv:2006.09994).
+Only the shape decides the class; colour, size, rotation, proportions, place and shading are random. The background is
+one of ten texture families. Each class has its own texture, and `background_bias` is the probability that it is used.
+So a network can learn the background instead of the object, and how much it can gain from it is known (the idea of
+Waterbirds, Sagawa et al., ICLR 2020, and of the Mixed-Same, Mixed-Rand and Only-BG splits of ImageNet-9, Xiao et al.,
+arXiv:2006.09994).
 
-Each image draws from three random streams of its own, `default_rng([seed, split, i, stream])`, for object, background
-and noise: the same object, with the same bar across it and the same noise, can be rendered on another background.
+Each image has three random streams, `default_rng([seed, split, i, stream])`, for object, background and noise. So the
+same object, with the same bar across it and the same noise, can be drawn on another background.
 
-Shapes are filled by OpenCV at eight times the size and averaged down. Pixels repeat exactly on one machine; on another
-processor or OpenCV the last bit of a pixel can differ, which is why the digest of a data set is taken over its pixels.
+OpenCV fills the shapes at eight times the size, and the result is averaged down. Pixels are exactly the same in every
+run on one machine. With another processor or OpenCV the last bit of a pixel can differ, so the digest of a data set is
+computed from its pixels.
 """
 
 from collections.abc import Mapping
@@ -24,19 +26,19 @@ from .scene_numbers import NOISE_STREAM, SHAPES
 from .scene_objects import Objects, draw_objects
 
 VERSION = 1
-"""Of the generator: whoever changes what is drawn raises it, and every cache is made anew."""
+"""The version of the generator: increase it if the drawings change, so that every cache is made again."""
 
 
 SEED = 0
-"""Of the data set, which is the same in every run: the seed of a run never changes it."""
+"""The seed of the data set. It is the same in every run; the seed of a run never changes it."""
 
 
 SMALLEST = 16
-"""Pixels of a side below which the shapes cannot be told apart."""
+"""The smallest side, in pixels, at which the shapes can be distinguished."""
 
 
 SIZES: Mapping[str, int] = MappingProxyType({"train": 10_000, "val": 2_000, "test": 2_000})
-"""Images per drawn split; the variants of the test split have as many as it has."""
+"""Images per drawn split; each variant of the test split has as many images as the test split."""
 
 
 VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -46,11 +48,11 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "test": ("test", "own", "other", "background_only", "object_only"),
     }
 )
-"""Splits made of the objects of each drawn split, paired image by image."""
+"""Splits made from the objects of each drawn split, paired image by image."""
 
 
 NOISE = 0.05
-_CHUNK = 250  # images rendered together: what they need stays in the processor's cache
+_CHUNK = 250  # images rendered together, so that their data stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def compose(
     noise: Float32[np.ndarray, "n h w 3"],
     with_object: bool,
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """Finished images: the background, the object unless it is to be left out, the bar, the noise."""
+    """Finished images: the background, the object unless it is left out, the bar, the noise."""
     scene = canvas.copy()
     if with_object:
         lay_over(scene, objects.paint, objects.coverage)
@@ -91,8 +93,8 @@ def render(
 ) -> dict[str, Scenes]:
     """Images `indices` of every variant of a drawn split (`train`, `val` or `test`), by name.
 
-    Image i has label i modulo 10. In `background_only` object and mask are missing, in `object_only` the background is
-    plain grey without clutter; bar and noise are the same in all variants.
+    Image i has label i modulo 10. In `background_only` the object and the mask are missing; in `object_only` the
+    background is plain grey without clutter. Bar and noise are the same in all variants.
     """
     split = list(VARIANTS).index(drawn_split)
     labels = np.asarray(indices, np.int64) % len(SHAPES)
@@ -122,13 +124,14 @@ def generate(
 ) -> dict[str, Scenes]:
     """All splits by name: train, val, test, own, other, background_only, object_only.
 
-    `background_bias` in [0, 1] is the probability that an image of train, val or test has its class's own texture; the
-    rest have any of the ten, so that the own one is there with probability b + (1 - b) / 10. The other splits show
-    the objects of test on their own texture, on another class's, none on their own texture, and on grey. A split of
-    `sizes` may be shortened: image i stays the same. Raises ValueError for a bias or an `image_size` out of range.
+    `background_bias`, b in [0, 1], is the probability that an image of train, val or test gets the texture of its
+    class. The others get any of the ten, so in total the texture of the class has probability b + (1 - b) / 10. The
+    other splits show the objects of test on the texture of their class, on that of another class, no object on the
+    texture of the class, and the objects on grey. A split in `sizes` may be smaller: image i stays the same. Raises
+    ValueError for a bias or an `image_size` out of range.
     """
     if not 0 <= background_bias <= 1:
-        raise ValueError(f"background_bias {background_bias} must lie between 0 and 1")
+        raise ValueError(f"background_bias {background_bias} must be between 0 and 1")
     if image_size < SMALLEST:
         raise ValueError(f"image_size {image_size} is too small for the scenes: {SMALLEST} or more")
     scenes: dict[str, Scenes] = {}

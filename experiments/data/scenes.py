@@ -13,7 +13,7 @@ from .dataset import DataError, Dataset, Progress, Request, Split, assembled
 def load_scenes(request: Request) -> Dataset:
     """The scenes, generated once per setting and then read from `data_dir`.
 
-    `test_shifted` never shows a class its own texture; that is what `other` is, so both names stand for one split.
+    In `test_shifted` no image has the texture of its class. `other` is the same split, so it has both names.
     """
     from filelock import FileLock
 
@@ -30,7 +30,7 @@ def load_scenes(request: Request) -> Dataset:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if (dataset := _read_scenes(path, source, lambda line: None)) is not None:  # another process was first
+            if (dataset := _read_scenes(path, source, lambda line: None)) is not None:  # another process was faster
                 return dataset
             progress(f"drawing the built-in scenes ({setting}) into {path}")
             drawn = scene_rendering.generate(background_bias=background_bias, image_size=size)
@@ -39,7 +39,7 @@ def load_scenes(request: Request) -> Dataset:
             )
             _write_scenes(path, dataset)
     except OSError as error:
-        raise DataError(f"the scenes cannot be kept in {path.parent} ({error}); give another data_dir") from error
+        raise DataError(f"the scenes cannot be stored in {path.parent} ({error}); give another data_dir") from error
     return dataset
 
 
@@ -61,7 +61,7 @@ def _write_scenes(path: Path, dataset: Dataset) -> None:
 
 
 def _read_scenes(path: Path, source: str, progress: Progress) -> Dataset | None:
-    """The cached scenes; None where there are none, or where they are not what was written."""
+    """The cached scenes; None if there are none, or if the file is damaged."""
     import zipfile
 
     if not path.is_file():
@@ -75,7 +75,7 @@ def _read_scenes(path: Path, source: str, progress: Progress) -> Dataset | None:
         problem = f"digest {dataset.digest}, expected {arrays['digest'].item()}"
     except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
         problem = f"{type(error).__name__}: {error}"
-    progress(f"{path} is damaged ({problem}) and is made anew")
+    progress(f"{path} is damaged ({problem}) and is made again")
     return None
 
 

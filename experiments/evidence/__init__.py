@@ -1,1 +1,1 @@
-"""Statistics: how large a difference is, how sure that is, and the sentence that states it."""
+"""Statistics: how large a difference is, how certain it is, and the sentence that reports it."""

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are as high as the share of correct predictions."""
+"""Checks whether predicted probabilities match the share of correct predictions."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from ..training.predictions import Predictions
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well the confidence, the probability of the predicted class, says how often the prediction is right.
+    """How well the confidence (the probability of the predicted class) matches the accuracy.
 
     Attributes:
-        ece: expected calibration error, the mean distance of confidence and accuracy over bins, weighted by their
-            images; in [0, 1], 0 is best.
+        ece: expected calibration error: the mean distance between confidence and accuracy over the bins, weighted by
+            the number of images; in [0, 1], 0 is best.
         brier: Brier score, the squared error of the probabilities summed over classes; in [0, 2], 0 is best.
-        edges: of the bins, from 0 to 1; a bin holds its upper edge.
-        confidence, accuracy: the mean of each bin, NaN where it is empty.
-        count: images in each bin.
+        edges: the edges of the bins, from 0 to 1; a bin includes its upper edge.
+        confidence, accuracy: the mean of each bin; NaN for an empty bin.
+        count: number of images in each bin.
     """
 
     ece: float
@@ -30,17 +30,17 @@ class Calibration:
 
 
 def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
-    """How far confidence and accuracy agree, in bins of the confidence of equal width.
+    """Compares confidence and accuracy, in bins of equal width over the confidence.
 
-    Expected calibration error after Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017), score after
+    Expected calibration error: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017). Brier score:
     Brier, *Verification of Forecasts Expressed in Terms of Probability* (1950).
 
     Raises:
-        ValueError: where there are no images or no bins.
+        ValueError: there are no images or no bins.
     """
     images = len(predictions.labels)
     if not images or bins < 1:
-        raise ValueError(f"{images} images in {bins} bins have no calibration; give at least one of both")
+        raise ValueError(f"{images} images in {bins} bins have no calibration; give at least one image and one bin")
     probabilities = predictions.probabilities.astype(float)
     confidence, right = probabilities.max(axis=1), predictions.right
     edges = np.linspace(0, 1, bins + 1)

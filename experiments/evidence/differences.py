@@ -13,14 +13,14 @@ from statsmodels.stats.power import TTestPower
 
 CONFIDENCE = 0.95
 POWER = 0.80
-FEWEST = 3  # seeds that give an interval; with two it is some nine standard deviations wide to each side
-ROUNDING = 1e-12  # relative to the values: a smaller spread of differences is the arithmetic's
+FEWEST = 3  # seeds for an interval; with two, it reaches about nine standard deviations to each side
+ROUNDING = 1e-12  # relative to the values: a smaller spread of the differences is a rounding error
 Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared: its name, which direction is better, and whether it is a share, told in points of per cent."""
+    """What is compared: its name, the better direction, and whether it is a share, printed in percentage points."""
 
     name: str
     better: Better = "higher"
@@ -35,11 +35,12 @@ class Difference:
     """Differences of one quantity paired by seed, variant minus baseline.
 
     Attributes:
-        low, high: the 95 % interval of the mean; None below three seeds, both the mean where all differences are equal.
-        p: two-sided, of Student's t test; 1 where all differences are zero, None without an interval and where all
-            are equal otherwise: a spread of zero shows that the quantity is coarse, not that the answer is certain.
-        smallest_shown: half the interval's width: a mean difference must be larger to be shown with this n and spread.
-        detectable: the true difference that this n shows with 80 % power, were the observed spread the true one.
+        low, high: the 95 % interval of the mean; None with fewer than three seeds; equal to the mean if all differences
+            are equal.
+        p: two-sided p value of Student's t test; 1 if all differences are zero; None without an interval, or if all
+            differences are equal but not zero. Then the quantity is coarse, and the result is not certain.
+        smallest_shown: half the width of the interval; with this n and spread, only a larger mean difference is shown.
+        detectable: the true difference that this n finds with 80 % power, if the observed spread is the true one.
     """
 
     per_seed: tuple[float, ...]
@@ -52,27 +53,27 @@ class Difference:
 
     @property
     def larger(self) -> int:
-        """In how many seeds the variant's value is the larger one."""
+        """Number of seeds in which the variant's value is larger."""
         return sum(difference > 0 for difference in self.per_seed)
 
     @property
     def smaller(self) -> int:
-        """In how many seeds the variant's value is the smaller one."""
+        """Number of seeds in which the variant's value is smaller."""
         return sum(difference < 0 for difference in self.per_seed)
 
     @property
     def ties(self) -> int:
-        """In how many seeds the two values are the same."""
+        """Number of seeds in which the two values are equal."""
         return len(self.per_seed) - self.larger - self.smaller
 
     @property
     def equal(self) -> bool:
-        """Whether the interval has no width: all seeds give the same difference."""
+        """Whether all seeds give the same difference, so that the interval has no width."""
         return self.low is not None and self.low == self.high
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves zero out and has a width."""
+        """Whether the interval excludes zero and has a width."""
         return self.low is not None and self.high is not None and not self.equal and not self.low <= 0 <= self.high
 
 
@@ -81,14 +82,16 @@ def paired_difference(
 ) -> Difference:
     """`variant` minus `baseline`, seed by seed, with Student's t interval over the seeds.
 
-    The interval is left out below three seeds, where it is too wide to say anything. All equal differences give an
-    interval of width zero.
+    With fewer than three seeds there is no interval, because it would be too wide to be useful. If all differences are
+    equal, the interval has width zero.
 
     Raises:
-        ValueError: where the two have different lengths, or none, or a value is not finite.
+        ValueError: the two have different lengths or no values, or a value is not finite.
     """
     if len(variant) != len(baseline) or not len(variant):
-        raise ValueError(f"{len(variant)} and {len(baseline)} seeds cannot be paired; give both the same, at least one")
+        raise ValueError(
+            f"{len(variant)} and {len(baseline)} seeds cannot be paired; give the same number for both, at least one"
+        )
     values = np.array([variant, baseline], float)
     if not np.isfinite(values).all():
         raise ValueError(f"seed number {_first_missing(values)} has no finite value; leave it out of both variants")
@@ -112,12 +115,12 @@ def _first_missing(values: Float64[np.ndarray, "2 seeds"]) -> int:
 
 @lru_cache
 def _standard_effect(seeds: int) -> float:
-    """The true difference, in standard deviations, that a paired t test of this many seeds finds with 80 % power."""
+    """The true difference, in standard deviations, that a paired t test with this many seeds finds with 80 % power."""
     return float(TTestPower().solve_power(nobs=seeds, alpha=1 - CONFIDENCE, power=POWER))
 
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, "tests"]) -> Float64[np.ndarray, "tests"]:
-    """The p values adjusted for their number (Holm 1979). A NaN stays one, and counts as a test that shows nothing."""
+    """The p values, adjusted for their number (Holm 1979). NaN stays NaN and counts as a test with p = 1."""
     values = np.asarray(p_values, float)
     adjusted = np.asarray(multipletests(np.nan_to_num(values, nan=1.0), method="holm")[1], float)
     return np.where(np.isnan(values), np.nan, adjusted)

@@ -15,11 +15,11 @@ from .differences import CONFIDENCE, FEWEST, holm, paired_difference
 
 @dataclass(frozen=True)
 class NetworkDifference:
-    """Two trained networks on the same images: a statement about these two, not about how they were trained.
+    """The difference between two trained networks on the same images. It is no statement about how they were trained.
 
     Attributes:
-        images: how many both classified.
-        only_variant, only_baseline: how many the one alone classified correctly.
+        images: number of images that both classified.
+        only_variant, only_baseline: number of images that only this network classified correctly.
         mean, low, high: the difference of the accuracies, variant minus baseline, and its 95 % interval over images.
         p: McNemar's mid-p value.
     """
@@ -34,18 +34,18 @@ class NetworkDifference:
 
 
 def mcnemar(variant: Bool[np.ndarray, "images"], baseline: Bool[np.ndarray, "images"]) -> NetworkDifference:
-    """How two networks differ, from which images each of them classifies correctly.
+    """The difference between two networks, from the images that each of them classifies correctly.
 
-    The p value is McNemar's mid-p (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 2013, 13:91), the interval
-    Wald's with one image added to each kind of disagreement (Bonett and Price, J. Educ. Behav. Stat. 2012, 37:479),
-    which has a width even where the networks never disagree.
+    The p value is McNemar's mid-p (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 2013, 13:91). The interval is
+    Wald's with one image added to each kind of disagreement (Bonett and Price, J. Educ. Behav. Stat. 2012, 37:479). It
+    has a width even if the networks never disagree.
 
     Raises:
-        ValueError: where there are no images.
+        ValueError: there are no images.
     """
     images = len(variant)
     if not images:
-        raise ValueError("two networks cannot be compared on no images; give at least one")
+        raise ValueError("two networks cannot be compared without images; give at least one")
     gained, lost = int(np.sum(variant & ~baseline)), int(np.sum(~variant & baseline))
     more, less = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
     error = math.sqrt((more + less - (more - less) ** 2) / (images + 2))
@@ -56,19 +56,19 @@ def mcnemar(variant: Bool[np.ndarray, "images"], baseline: Bool[np.ndarray, "ima
 
 def _mid_p(gained: int, lost: int) -> float:
     if gained == lost:
-        return 1.0  # the paper takes half of the point's probability off here: 0.5 where nothing differs
+        return 1.0  # the paper subtracts half of the point's probability, which gives 0.5 if nothing differs
     total, fewer = gained + lost, min(gained, lost)
     return float(2 * stats.binom.cdf(fewer, total, 0.5) - stats.binom.pmf(fewer, total, 0.5))
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """How much the accuracy of one variant scatters between seeds, and how much it would by independent errors.
+    """How much the accuracy of one variant varies between seeds, and how much it would with independent errors.
 
     Attributes:
         observed: standard deviation of the accuracies.
-        expected: of accuracies whose errors are independent from image to image and seed to seed.
-        p: of Cochran's Q, the test that all seeds are equally accurate.
+        expected: the same, if errors were independent between images and between seeds.
+        p: p value of Cochran's Q, which tests whether all seeds are equally accurate.
     """
 
     seeds: int
@@ -79,25 +79,25 @@ class SeedNoise:
 
     @property
     def settled(self) -> bool:
-        """Whether the seeds differ no more than independent errors would make them, as far as this test shows."""
+        """Whether this test finds no more variation between seeds than independent errors explain."""
         return self.p >= 1 - CONFIDENCE
 
 
 def seed_noise(right: Bool[np.ndarray, "seeds images"]) -> SeedNoise:
-    """Whether the scatter between seeds of one variant is that of independent errors on a finite test set.
+    """Compares the variation between seeds of one variant with that of independent errors on a finite test set.
 
-    `expected` is sqrt(sum over images of p(1 - p)) / images, with p the image's chance of being classified correctly
-    and p(1 - p) estimated without bias over the seeds (Jordan, ICLR 2024, arXiv:2304.01910). The squared ratio of
-    `observed` to it, times the seeds less one, is Cochran's Q (Biometrika 1950). Where training has not settled, the
-    ratio is well above one, and McNemar's test finds "differences" between two seeds of the same recipe.
+    `expected` is sqrt(sum over images of p(1 - p)) / images, where p is the probability that the image is classified
+    correctly, and p(1 - p) is estimated without bias over the seeds (Jordan, ICLR 2024, arXiv:2304.01910). Cochran's Q
+    is (seeds - 1) * (observed / expected)^2 (Biometrika 1950). If the training has not settled, the ratio is well above
+    one, and McNemar's test finds "differences" between two seeds of the same recipe.
 
     Raises:
-        ValueError: below three seeds, or without images.
+        ValueError: there are fewer than three seeds, or no images.
     """
     seeds, images = right.shape
     if seeds < FEWEST or not images:
         raise ValueError(
-            f"{seeds} seeds on {images} images show no scatter; give at least {FEWEST} seeds and one image"
+            f"{seeds} seeds and {images} images are too few for this test; give at least {FEWEST} seeds and one image"
         )
     observed = float(right.mean(axis=1).std(ddof=1))
     expected = math.sqrt(float(right.var(axis=0, ddof=1).sum())) / images
@@ -111,12 +111,13 @@ def by_class(
     labels: Int64[np.ndarray, "images"],
     classes: Sequence[str],
 ) -> pd.DataFrame:
-    """One row per class: where the variants' accuracies differ, from which images are classified correctly.
+    """One row per class: the difference between the variants' accuracies in this class.
 
     Columns: `class`, `images`, `seeds`, the accuracies `baseline` and `variant`, `difference`, its 95 % interval `low`
-    and `high` (each for itself, not adjusted), `p`, `p_holm` (adjusted for the number of classes), `shown` (`p_holm`
-    below 5 %) and `about`. From three seeds that is "the method", and the numbers those of `paired_difference`; with
-    one seed "these two networks", and those of `mcnemar`; with two "no statement", without interval and p.
+    and `high` (not adjusted for the number of classes), `p`, `p_holm` (adjusted), `shown` (`p_holm` below 5 %) and
+    `about`. With three seeds or more, `about` is "the method", and the numbers come from `paired_difference`. With one
+    seed it is "these two networks", and they come from `mcnemar`. With two seeds it is "no statement", without interval
+    and p.
     """
     rows = [
         {"class": name} | _class_row(variant[:, labels == number], baseline[:, labels == number])
@@ -146,7 +147,7 @@ def _about(seeds: int) -> str:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A mean difference and its 95 % interval by resampling."""
+    """A mean difference and its 95 % interval, found by resampling."""
 
     mean: float
     low: float
@@ -159,22 +160,26 @@ def two_way_bootstrap(
     generator: np.random.Generator,
     draws: int = 2000,
 ) -> Resampled:
-    """The mean difference, variant minus baseline, with an interval from drawing seeds and images anew.
+    """The mean difference, variant minus baseline, with an interval from resampled seeds and images.
 
-    Images are averaged within a seed, then seeds; an image without a value (NaN) in either variant is left out of that
-    seed. Every draw takes seeds and images with replacement, the same images in all seeds (the pigeonhole bootstrap,
-    Owen, Ann. Appl. Stat. 2007, 1:386). A check beside `paired_difference`, which speaks of these images alone: a much
-    wider interval here shows that the images matter. It never replaces Student's t: with a handful of seeds their own
-    share comes out too small, and errors independent between seeds and images count twice.
+    Images are averaged within each seed, then the seeds are averaged. An image without a value (NaN) in either variant
+    is left out of that seed. Every draw takes seeds and images with replacement, and the same images in all seeds (the
+    pigeonhole bootstrap, Owen, Ann. Appl. Stat. 2007, 1:386).
+
+    Use it as a check of `paired_difference`, which is valid for these images only: a much wider interval here shows
+    that the choice of images matters. It never replaces Student's t: with few seeds it underestimates the variation
+    between seeds, and it counts errors that are independent between seeds and images twice.
 
     Raises:
-        ValueError: below three seeds, or where a seed has no image with both values.
+        ValueError: there are fewer than three seeds, or a seed has no image with both values.
     """
     differences = variant.astype(float) - baseline
     present = ~np.isnan(differences)
     seeds, images = differences.shape
     if seeds < FEWEST or not present.any(axis=1).all():
-        raise ValueError(f"{seeds} seeds cannot be resampled; give at least {FEWEST}, each with an image both measured")
+        raise ValueError(
+            f"{seeds} seeds cannot be resampled; give at least {FEWEST}, each with an image that has both values"
+        )
     filled = np.where(present, differences, 0.0)
     means = []
     chunk = max(1, 2**22 // images)  # bounds the memory
@@ -189,12 +194,12 @@ def two_way_bootstrap(
 
 
 def _draw_counts(generator: np.random.Generator, draws: int, images: int) -> Float64[np.ndarray, "draws images"]:
-    """How often each image is drawn when as many are drawn as there are."""
+    """How often each image is drawn, in samples as large as the set of images."""
     drawn = generator.integers(images, size=(draws, images)) + images * np.arange(draws)[:, None]
     return np.bincount(drawn.ravel(), minlength=draws * images).reshape(draws, images).astype(float)
 
 
 def _mean_of_present(values: Float64[np.ndarray, "draws seeds"]) -> Float64[np.ndarray, "draws"]:
-    """The mean of each row's finite values, NaN where it has none."""
+    """The mean of the finite values of each row; NaN if a row has none."""
     counts = np.sum(~np.isnan(values), axis=1)
     return np.divide(np.nansum(values, axis=1), counts, out=np.full(len(values), np.nan), where=counts > 0)

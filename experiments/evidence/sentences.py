@@ -1,4 +1,4 @@
-"""The sentences that state a difference."""
+"""The sentences that report a difference."""
 
 import math
 
@@ -9,10 +9,10 @@ from .networks import NetworkDifference, SeedNoise
 def sentence(
     name: str, baseline: str, difference: Difference, quantity: Quantity = ACCURACY, p_holm: float | None = None
 ) -> str:
-    """What may be concluded about the method: better, worse (or larger, smaller), or that nothing is shown.
+    """The conclusion about the method: better, worse (or larger, smaller), or no difference shown.
 
-    `p_holm` is the adjusted p value where the sentence is one of several answers; a difference is then shown only
-    where that too is below 5 %.
+    `p_holm` is the adjusted p value if the sentence is one of several answers. A difference then counts as shown only
+    if `p_holm` is below 5 % too.
     """
     n = len(difference.per_seed)
     if difference.low is None or difference.high is None:
@@ -33,12 +33,12 @@ def _sentence_not_shown(
     bounds = [bound for bound in (difference.low, difference.high) if bound is not None]
     low, high = (_number(bound, quantity, difference, "+") for bound in bounds)
     hidden = _written(max(map(abs, bounds)), quantity, difference)
-    why = f"leaves zero out, but Holm-adjusted {p_text(p_holm)}"
+    why = f"the interval excludes zero, but Holm-adjusted {p_text(p_holm)}"
     if not difference.shown:
-        why = f"would hide one of up to {hidden}"
+        why = f"differences up to {hidden} cannot be excluded"
     amount = _written(difference.mean, quantity, difference, "+")
-    interval = f"the 95 % interval {low} to {high} {why}, {_seeds(len(difference.per_seed))}"
-    return f"{name} against {baseline}: no difference in {quantity.name} shown ({amount}; {interval})."
+    interval = f"95 % interval {low} to {high}, {_seeds(len(difference.per_seed))}"
+    return f"{name} against {baseline}: no difference shown in {quantity.name} ({amount}, {interval}); {why}."
 
 
 def _sentence_without_spread(name: str, baseline: str, difference: Difference, quantity: Quantity) -> str:
@@ -47,7 +47,7 @@ def _sentence_without_spread(name: str, baseline: str, difference: Difference, q
         return f"{name} against {baseline}: {quantity.name} is the same in each of {seeds}."
     amount = _written(difference.mean, quantity, difference, "+")
     start = f"{name} against {baseline}: {quantity.name} {amount} in each of {seeds}"
-    return f"{start}, without any spread that an interval could be made of."
+    return f"{start}; without a spread between seeds there is no interval."
 
 
 def _sentence_shown(name: str, baseline: str, difference: Difference, quantity: Quantity, p_holm: float | None) -> str:
@@ -66,7 +66,7 @@ def _sentence_shown(name: str, baseline: str, difference: Difference, quantity: 
 
 
 def wins_text(difference: Difference, better: Better = "higher") -> str:
-    """In how many seeds the variant is ahead, with ties where there are any: "better in 4 of 5 seeds, 1 tie"."""
+    """The number of seeds in which the variant is ahead, and the ties if any: "better in 4 of 5 seeds, 1 tie"."""
     ahead = difference.smaller if better == "lower" else difference.larger
     word = "larger" if better == "neither" else "better"
     ties = f", {difference.ties} tie{'' if difference.ties == 1 else 's'}" if difference.ties else ""
@@ -75,35 +75,35 @@ def wins_text(difference: Difference, better: Better = "higher") -> str:
 
 
 def network_sentence(name: str, baseline: str, seed: int, difference: NetworkDifference) -> str:
-    """What may be concluded about the two networks of one seed."""
+    """The conclusion about the two networks of one seed."""
     mean, low, high = (f"{value * 100:+z.2f}" for value in (difference.mean, difference.low, difference.high))
     alone = (
         f"{difference.only_variant:,} are right only with {name} and {difference.only_baseline:,} only with {baseline}"
     )
     return (
-        f"{name} against {baseline}, seed {seed}: of {difference.images:,} images {alone}: {mean} points "
+        f"{name} against {baseline}, seed {seed}: of {difference.images:,} images, {alone}: {mean} points "
         f"(95 % interval {low} to {high}, McNemar mid-{p_text(difference.p)}). "
-        "About these two networks, not about the method."
+        "This is about these two networks, not about the method."
     )
 
 
 def noise_sentence(name: str, noise: SeedNoise) -> str:
-    """Whether McNemar's test of single networks can say anything about the variant."""
+    """Whether McNemar's test of single networks allows a conclusion about the variant."""
     observed, expected = f"{noise.observed * 100:.2f} points", f"{noise.expected * 100:.2f}"
     numbers = f"standard deviation {observed}, {expected} expected, {p_text(noise.p)}"
     if noise.settled:
         return (
-            f"{name}: that its {noise.seeds} seeds differ more than independent errors would make them is not shown "
-            f"({numbers}); so few seeds could hide it, and a test of two networks stays one of these two."
+            f"{name}: its {noise.seeds} seeds do not differ more than independent errors explain, as far as this test "
+            f"shows ({numbers}). A test of two networks is still a statement about these two only."
         )
     return (
-        f"{name}: its {noise.seeds} seeds differ more than independent errors would make them ({numbers}): "
-        "a test of two networks says nothing about the method."
+        f"{name}: its {noise.seeds} seeds differ more than independent errors explain ({numbers}), "
+        "so a test of two networks gives no conclusion about the method."
     )
 
 
 def p_text(p: float | None) -> str:
-    """The p value with three decimals, as "p = 0.024" or "p < 0.001"; "no p" where there is none."""
+    """The p value with three decimals, as "p = 0.024" or "p < 0.001"; "no p" if there is none."""
     if p is None or math.isnan(p):
         return "no p"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -119,7 +119,7 @@ def _written(value: float, quantity: Quantity, difference: Difference, sign: str
 
 
 def _number(value: float, quantity: Quantity, difference: Difference, sign: str = "") -> str:
-    """The value, with as many decimals as the interval's bound next to zero needs to differ from it, up to six."""
+    """The value, with as many decimals (up to six) as the bound nearest to zero needs to differ from zero."""
     scale, decimals = (100, 2) if quantity.share else (1, 3)
     bounds = [abs(bound) * scale for bound in (difference.low, difference.high) if bound]
     while decimals < 6 and any(bound < 0.5 * 10**-decimals for bound in bounds):

@@ -1,13 +1,13 @@
-"""Networks. A new one is a file in this room and a line in `settings/parts.py`.
+"""Networks. To add one, add a file here and a line in `settings/parts.py`.
 
 A network is made with `(classes, mean, std, dropout)`, takes images `(n, 3, h, w)` in [0, 1] and gives logits
 `(n, classes)`. `cam_layers` names its stages from shallow to deep. It may also have:
 
-- `lay_out(device, side)`: called when it is on its device, to choose the memory format of its layers.
+- `lay_out(device, side)`: called when the network is on its device, to choose the memory format of its layers.
 - `start_training(images)`: called once before the first step, with training images `(n, 3, h, w)` in [0, 1].
-- `start_epoch(done)`: called before every epoch, with the share of the training that is done, in [0, 1).
-- `rates_beside_muon`: peak rates of the classifier and of biases and scales beside Muon, for a rate of 1 and batches of
-  one image; they grow with Muon's rate and with the root of the batch size.
+- `start_epoch(done)`: called before every epoch, with the finished share of the training, in [0, 1).
+- `rates_beside_muon`: with Muon, the peak learning rates of the classifier and of biases and scales, for a Muon rate of
+  1 and a batch of one image; they are multiplied by Muon's rate and by the square root of the batch size.
 
 Models that were logged by version 0.1 are pickled with the names below.
 """

@@ -9,22 +9,22 @@ from torch import Tensor, nn
 
 from .layers import Normalise
 
-STEM_TRAINED = 3 / 8  # of the training; afterwards the stem is frozen
+STEM_TRAINED = 3 / 8  # share of the training; afterwards the stem is frozen
 
-# What is no kernel has a rate of its own beside Muon's: 0.67 (the classifier) and 0.053 (biases) for the summed loss
-# beside 0.24 at batches of 2,000 in airbench94_muon.py (github.com/KellerJordan/cifar10-airbench). Multiplied by the
-# batch size for a mean loss, that is this many times Muon's rate and the root of the batch size. The same two rates
-# then belong to Muon's 0.12 at 500, which `fast` has. They are as large as this because the network divides its logits
-# by its width.
+# Parameters that are not kernels have their own learning rates. airbench94_muon.py uses 0.67 (classifier) and 0.053
+# (biases) for the summed loss, with 0.24 for Muon and batches of 2,000 (github.com/KellerJordan/cifar10-airbench). A
+# mean loss needs them multiplied by the batch size. These numbers are the result divided by Muon's rate and by the
+# square root of the batch size, and they give the same two rates for Muon's 0.12 with batches of 500, as in `fast`.
+# They are so large because the network divides its logits by its width.
 _CLASSIFIER, _BIAS = (rate * math.sqrt(2000) / 0.24 for rate in (0.67, 0.053))
 
 
 def whitening(images: Float[Tensor, "n 3 h w"], eps: float = 5e-4) -> Float[Tensor, "24 3 2 2"]:
-    """Filters of a convolution that whitens 2x2 patches: the first 12 put out uncorrelated values of second moment 1.
+    """Filters of a convolution that whitens 2x2 patches: the first 12 give uncorrelated values with second moment 1.
 
-    They are the eigenvectors of the patches' second moments, each divided by the square root of its eigenvalue + `eps`;
-    the other 12 are their negatives, so that nothing is lost in an activation that keeps one sign (K. Jordan, *94% on
-    CIFAR-10 in 3.29 Seconds*, arXiv 2404.00498, section 3.2). `images` are normalised; any number and size will do.
+    They are the eigenvectors of the second moments of the patches, each divided by the square root of its eigenvalue +
+    `eps`. The other 12 are their negatives, so an activation that keeps one sign loses nothing (K. Jordan, *94% on
+    CIFAR-10 in 3.29 Seconds*, arXiv 2404.00498, section 3.2). `images` are normalised; any number and size is allowed.
     """
     patches = nn.functional.unfold(images, 2)
     moments = (patches @ patches.mT).sum(0) / (patches.shape[0] * patches.shape[2])
@@ -34,7 +34,7 @@ def whitening(images: Float[Tensor, "n 3 h w"], eps: float = 5e-4) -> Float[Tens
 
 
 def dirac_conv(channels_in: int, channels: int) -> nn.Conv2d:
-    """A 3x3 convolution without bias whose first filters pass their input on (arXiv 2404.00498, section 3.3)."""
+    """A 3x3 convolution without bias whose first filters copy their input (arXiv 2404.00498, section 3.3)."""
     conv = nn.Conv2d(channels_in, channels, 3, padding=1, bias=False)
     with torch.no_grad():
         nn.init.dirac_(conv.weight[:channels_in])
@@ -42,14 +42,14 @@ def dirac_conv(channels_in: int, channels: int) -> nn.Conv2d:
 
 
 def shifting_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation with a trained shift and no trained scale; its averages follow the last few batches."""
+    """Batch normalisation with a trained shift and no trained scale; its averages cover only the last few batches."""
     norm = nn.BatchNorm2d(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def conv_group(channels_in: int, channels: int, *pooling: nn.Module) -> nn.Sequential:
-    """Two convolutions with normalisation and GELU, the first one pooled where `pooling` is given."""
+    """Two convolutions with normalisation and GELU; the first one is followed by `pooling`, if given."""
     return nn.Sequential(
         *(dirac_conv(channels_in, channels), *pooling, shifting_norm(channels), nn.GELU()),
         *(dirac_conv(channels, channels), shifting_norm(channels), nn.GELU()),
@@ -57,12 +57,12 @@ def conv_group(channels_in: int, channels: int, *pooling: nn.Module) -> nn.Seque
 
 
 class FastNet(nn.Module):
-    """A small convolutional net that learns in few epochs: a stem that whitens, three groups of two convolutions, the
-    mean over the image, one linear layer (airbench94 of K. Jordan, arXiv 2404.00498, in other widths).
+    """A small convolutional network that learns in few epochs: a whitening stem, three groups of two convolutions, the
+    mean over the image, and one linear layer (airbench94 of K. Jordan, arXiv 2404.00498, with other widths).
 
-    The last group does not pool, unlike theirs, and pooling keeps the last row and column, so that the class activation
-    map has 8x8 cells on a 32x32 image instead of 3x3, and its cells lie where they are drawn. Images have sides of 8
-    pixels or more. The filters of the stem are frozen; `whiten` sets them.
+    Unlike airbench94, the last group does not pool, and pooling keeps the last row and column. So the class activation
+    map has 8x8 cells on a 32x32 image instead of 3x3, and the cells are at the positions where they are drawn. Images
+    have sides of 8 pixels or more. The filters of the stem are frozen; `whiten` sets them.
     """
 
     cam_layers = ("stem", "layer1", "layer2", "layer3")
@@ -88,7 +88,7 @@ class FastNet(nn.Module):
         self.whiten(images)
 
     def start_epoch(self, done: float) -> None:
-        """Freezes what is left of the stem after a part of the training, which makes a step a tenth faster."""
+        """Freezes the rest of the stem after a part of the training, which makes a step a tenth faster."""
         self.stem.get_parameter("0.bias").requires_grad_(done < STEM_TRAINED)
 
     def whiten(self, images: Float[Tensor, "n 3 h w"]) -> None:
@@ -98,11 +98,11 @@ class FastNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
         x = self.layer3(self.layer2(self.layer1(self.stem(self.normalise(images)))))
-        # Theirs takes the maximum, which hides all cells but one from a map's gradients; the mean is about half of it.
+        # airbench94 takes the maximum, where only one cell has a gradient; the mean is about half of it.
         return self.linear(self.dropout(2 * x.mean((2, 3)))) / self.linear.in_features
 
 
 class FastNetWide(FastNet):
-    """The same in the widths of airbench94."""
+    """The same network with the widths of airbench94."""
 
     widths = (64, 256, 256)

@@ -1,7 +1,7 @@
-"""Pages of what variants do differently: images that one of them loses or wins, and their maps on average.
+"""Pages about the differences of variants: images that one of them loses or wins, and the means of their maps.
 
-Maps are on the scale of all pictures, in multiples of a map's mean. None of these pages needs a model: single maps come
-at the layer's own resolution, as finished runs have logged them.
+Maps are drawn as multiples of their mean, as in all pictures. These pages need no model: single maps come at the
+resolution of the layer, as finished runs logged them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +21,23 @@ from .sheets import notes, verdicts
 from .style import Images, Pixels
 
 CHUNK = 256  # maps at a time at the size of the images
-SHOWN = 3  # images of each group: what is read, not skimmed
+SHOWN = 3  # images of each group: few enough to be read
 MOST_CLASSES = 20
 CHOSEN = (
-    "Chosen by outcome: an illustration, which proves nothing. Of each group the first image of each class in turn, "
-    "whatever its maps look like."
+    "Chosen by outcome: an illustration, not a proof. Each group shows the first image of each class in turn, "
+    "independent of its maps."
 )
 
 
-EXPLAINED_CLASS = "the true class, the one that is explained."
+EXPLAINED_CLASS = "the true class, which is explained."
 SPREAD = "Spread: the standard deviation of the map over seeds, on the same scale: 0 = all seeds agree."
 
 
 @dataclass(frozen=True)
 class NetworkOutputs:
-    """What one network said of some images, `(n, classes)`, and its maps at the layer's own resolution.
+    """The predictions of one network for some images, `(n, classes)`, and its maps at the resolution of the layer.
 
-    The maps are of the true class, zero or above, on any scale; a dead one is zero everywhere.
+    The maps explain the true class and are zero or above, on any scale; a dead map is zero everywhere.
     """
 
     predictions: Predictions
@@ -45,7 +45,7 @@ class NetworkOutputs:
 
 
 def groups(baseline: Bool[np.ndarray, "n"], variant: Bool[np.ndarray, "n"]) -> dict[str, Bool[np.ndarray, "n"]]:
-    """Which images are fixed, broken, both wrong and both right, from which ones each network classifies correctly."""
+    """Which images are fixed, broken, both wrong and both right, from the correct classifications of each network."""
     return {
         "fixed": ~baseline & variant,
         "broken": baseline & ~variant,
@@ -61,11 +61,11 @@ def changed(
     classes: Sequence[str],
     title: str,
 ) -> Pixels:
-    """Images that the second network of two fixes or breaks, and that both get wrong and right, a few of each.
+    """Images that the second of two networks fixes or breaks, and that both get wrong or right, a few of each group.
 
-    Rows are images; columns the original, the map of either network with its prediction, and the second map less the
-    first. Of each group the first image of each class is taken, then the second, so that no picture is picked for its
-    looks; the first row says how many there are. `images` are those that the networks saw, in the same order.
+    Rows are images. Columns are the original, the map of each network with its prediction, and the second map minus the
+    first. Each group shows the first image of each class, then the second, so no picture is chosen for its look. The
+    first row of a group shows how many images it has. `images` are the input of the networks, in the same order.
     """
     (first, before), (second, after) = networks.items()
     labels = before.predictions.labels
@@ -85,7 +85,7 @@ def changed(
         labels=list(_group_labels(chosen, found, labels, classes)),
         title=title,
         footer=f"Fixed: wrong with {first}, right with {second}; broken: the other way round.{_none_of(found)} "
-        f"{CHOSEN} Left: {EXPLAINED_CLASS} Below a map: what the network said. {EXPLAINED}",
+        f"{CHOSEN} Left: {EXPLAINED_CLASS} Below a map: the prediction of the network. {EXPLAINED}",
     )
 
 
@@ -95,7 +95,7 @@ def _group_labels(
     labels: Int64[np.ndarray, "n"],
     classes: Sequence[str],
 ) -> Iterator[str]:
-    """The group and the class of each row; the first row of a group says how many images it has."""
+    """The group and the class of each row; the first row of a group also shows its number of images."""
     for group, indices in chosen.items():
         count = f"{group}\n{found[group].sum():,} of {len(labels):,}"
         for turn, index in enumerate(indices):
@@ -119,7 +119,7 @@ def _said(
 
 def _none_of(found: Mapping[str, Bool[np.ndarray, "n"]]) -> str:
     empty = [group for group, members in found.items() if not members.any()]
-    return f" There is no image that is {' or '.join(empty)}." if empty else ""
+    return f" No image is {' or '.join(empty)}." if empty else ""
 
 
 def over_seeds(
@@ -129,10 +129,11 @@ def over_seeds(
     row_labels: Sequence[str],
     title: str,
 ) -> Pixels:
-    """Rows are images; columns the original, and per variant the mean of its seeds' maps and their spread.
+    """Rows are images. Columns are the original and, for each variant, the mean of its seeds' maps and their spread.
 
-    The spread is the standard deviation over seeds, from two seeds on. Of two variants there is also the difference of
-    the means. `maps` are at the images' size, each relative to its mean; a dead one counts as missing.
+    The spread is the standard deviation over seeds, with two seeds or more. For two variants there is also the
+    difference of the means. `maps` have the size of the images, each relative to its mean; a dead map counts as
+    missing.
     """
     means, spreads = {}, {}
     columns: dict[str, list[Tile]] = {}
@@ -158,7 +159,7 @@ def _seeds(maps: Mapping[str, Sequence[np.ndarray]] | Mapping[str, Float32[np.nd
 def mean_and_spread(
     maps: Float32[np.ndarray, "seeds n h w"],
 ) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"]]:
-    """The mean and the standard deviation (n - 1) over seeds, without dead maps; zero where there are too few of them.
+    """The mean and the standard deviation (n - 1) over seeds, without dead maps; zero if there are too few maps.
 
     The maps are relative to their mean.
     """
@@ -175,7 +176,7 @@ def _mean_note(note: str, live: int, seeds: int) -> str:
 
 
 def _spread_note(spread: Float32[np.ndarray, "h w"], live: int) -> str:
-    return f"{spread.mean():.2f} on average" if live > 1 else "no spread of fewer than two maps"
+    return f"{spread.mean():.2f} on average" if live > 1 else "no spread with fewer than two maps"
 
 
 def _tiles(images: Images, maps: Float32[np.ndarray, "n h w"], captions: Sequence[str]) -> list[Tile]:
@@ -189,11 +190,11 @@ def mean_maps(
     classes: Sequence[str],
     title: str,
 ) -> Pixels:
-    """Rows are all images and those of each class: their mean, each variant's mean map, its difference to the first's.
+    """Rows are all images and the images of each class: mean image, mean map of each variant, difference to the first.
 
-    What all maps of a class have in common shows here, such as a preference for the middle. `maps` has of each variant
-    an array per seed at the layer's own resolution, on any scale; dead maps count as missing. The mean over images
-    comes before that over seeds.
+    It shows what the maps of a class have in common, such as a preference for the middle. `maps` contains for each
+    variant one array per seed, at the resolution of the layer and on any scale; dead maps count as missing. The mean is
+    first over images, then over seeds.
     """
     some = [number for number in range(len(classes)) if (labels == number).any()]
     kept = [np.ones(len(labels), bool), *(labels == number for number in some[:MOST_CLASSES])]
@@ -217,9 +218,9 @@ def mean_maps(
 def mean_map(
     maps: Sequence[Float[np.ndarray, "_ gh gw"]], size: tuple[int, int]
 ) -> Float32[np.ndarray, "{size[0]} {size[1]}"]:
-    """The mean over images, then over seeds, of maps relative to their mean at that size; without dead ones.
+    """The mean over images, then over seeds, of maps relative to their mean at that size, without dead maps.
 
-    Zero everywhere where all are dead.
+    Zero everywhere if all maps are dead.
     """
     live = [own[np.any(own, (1, 2))] for own in maps]
     means = [_mean_of(own, size) for own in live if len(own)]
@@ -234,7 +235,7 @@ def _mean_of(maps: Float[np.ndarray, "n gh gw"], size: tuple[int, int]) -> Float
 
 
 def at_size(maps: Float[np.ndarray, "n gh gw"], size: tuple[int, int]) -> Float32[np.ndarray, "n {size[0]} {size[1]}"]:
-    """Maps at a layer's own resolution, resized and then relative to their mean, as those that are drawn elsewhere."""
+    """Maps at the resolution of a layer, resized and then divided by their mean, as in the other pictures."""
     return relative_to_mean(resize(torch.from_numpy(maps.astype(np.float32)), size)).numpy()
 
 
@@ -248,7 +249,7 @@ def _mean_tile(map_: Float32[np.ndarray, "h w"]) -> Tile:
 
 
 def _difference_tile(map_: Float32[np.ndarray, "h w"], baseline: Float32[np.ndarray, "h w"]) -> Tile:
-    """The map less the baseline's; nothing where one of the two is dead."""
+    """The map minus the baseline's map; empty if one of the two is dead."""
     if not map_.any() or not baseline.any():
         return Tile(_grey(map_), NO_EVIDENCE)
     difference = map_ - baseline
@@ -257,5 +258,5 @@ def _difference_tile(map_: Float32[np.ndarray, "h w"], baseline: Float32[np.ndar
 
 
 def _grey(map_: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """What lies under the colours of the bars, so that they are those of the bars."""
+    """The grey background that is also under the colours of the bars, so that the colours are the same."""
     return np.full((*map_.shape, 3), GREY, np.uint8)

@@ -1,7 +1,7 @@
 """The charts of a comparison: each function takes tables or plain data and returns one picture, uint8 `(h, w, 3)`.
 
-A variant has one colour and one marker in every chart, so that no chart needs colours to be read. Every seed is shown:
-as a dot, or as an end of a band. No text is below 9 points.
+A variant has the same colour and marker in every chart, so every chart can be read without colours. Every seed is
+shown, as a dot or as an end of a band. No text is smaller than 9 points.
 """
 
 import math
@@ -27,8 +27,8 @@ INK, FAINT = "#202124", "#9aa0a6"
 WIDTH, DPI = 8.5, 130  # inches, pixels per inch
 SMALL, PLAIN, LARGE = 9, 10, 12  # points
 LINE = 0.165  # inches from one line of text to the next
-NAME = 2.2  # inches that a line of a name may take beside a chart
-FEW = 10  # images in a bin below which its accuracy says little
+NAME = 2.2  # width in inches of a name next to a chart
+FEW = 10  # with fewer images in a bin its accuracy is not reliable
 MOST_CLASSES = 50
 DIRECTION: dict[Better, str] = {"higher": "better →", "lower": "← better", "neither": ""}
 SPLITS: dict[str, dict[str, Any]] = {
@@ -43,10 +43,10 @@ AGREEMENTS = {"rank_correlation": "rank correlation", "top_iou": "overlap of the
 
 
 def forest(differences: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pixels:
-    """A panel per measure, in it a row per variant: its difference to the baseline, each seed a dot, zero a line.
+    """A panel per measure with a row per variant: the difference to the baseline, a dot per seed, a line at zero.
 
-    `differences` is the table of that name of `Findings`; `quantities` are the measures to show, by their name in its
-    column `measure`. From three seeds on there are the mean and its 95 % interval, also in numbers.
+    `differences` is the table `Findings.differences`; `quantities` are the measures to show, by their name in its
+    column `measure`. With three seeds or more the chart shows the mean and its 95 % interval, also in numbers.
     """
     table = differences.astype({"low": float, "high": float})
     names = list(dict.fromkeys(table["variant"]))
@@ -81,7 +81,7 @@ def _forest_panel(axes: Axes, rows: pd.DataFrame, names: Sequence[str], quantity
 
 
 def _forest_row(axes: Axes, row: pd.Series, turn: int, place: float, scale: int) -> list[float]:
-    """Draws one difference; the values drawn."""
+    """Draws one difference and returns the drawn values."""
     colour, marker = _style(turn)
     seeds = [value * scale for value in row["per_seed"]]
     mean, low, high = (row[column] * scale for column in ("mean", "low", "high"))
@@ -99,10 +99,10 @@ def _forest_row(axes: Axes, row: pd.Series, turn: int, place: float, scale: int)
 
 
 def seeds(runs: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pixels:
-    """A panel per measure, in it a row per variant: each run a dot, the mean a bar, paired seeds joined by a line.
+    """A panel per measure with a row per variant: a dot per run, a bar for the mean, and lines between paired seeds.
 
-    `runs` is the table of that name of `Findings`; `quantities` are the measures to show, by their column in it. Seeds
-    are paired in their order.
+    `runs` is the table `Findings.runs`; `quantities` are the measures to show, by their column in it. Seeds are paired
+    in their order.
     """
     names = list(dict.fromkeys(runs["variant"]))
     paired = runs.sort_values("seed").assign(turn=lambda table: table.groupby("variant").cumcount())
@@ -139,7 +139,7 @@ def _seeds_panel(axes: Axes, values: Float[np.ndarray, "seeds variants"], places
 def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Pixels:
     """Loss and accuracy per epoch: a line for the mean of each variant's seeds, a band from the lowest to the highest.
 
-    Each history is indexed by epoch; its columns are `train/loss`, `val/accuracy` and so on, as far as there are any.
+    Each history is indexed by epoch; its columns are `train/loss`, `val/accuracy` and so on, as far as they exist.
     """
     most = max(len(some) for some in histories.values())
     what = f"mean of {most} seeds, band from the lowest to the highest" if most > 1 else "one seed"
@@ -164,7 +164,7 @@ def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Pixels:
 def _curve(axes: Axes, values: pd.DataFrame, split: str, turn: int, variants: int) -> None:
     colour, marker = _style(turn)
     epochs, low, high = values.index.to_numpy(float), values.min(axis=1), values.max(axis=1)
-    if len(values) == 1:  # side by side, since there is no line that would tell them apart
+    if len(values) == 1:  # side by side, because without lines the points would overlap
         epochs = epochs + 0.08 * (turn - (variants - 1) / 2)
         axes.vlines(epochs, low, high, color=colour)
     axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -179,19 +179,19 @@ def _split_key(split: str) -> Line2D:
 def reliability(calibrations: Mapping[str, Sequence[Calibration]]) -> Pixels:
     """Accuracy against confidence, all seeds of a variant in one line; below, how many images have that confidence.
 
-    The legend has the expected calibration error and the Brier score, mean and standard deviation over seeds.
+    The legend shows the expected calibration error and the Brier score, mean and standard deviation over seeds.
     """
     several = any(len(some) > 1 for some in calibrations.values())
     seeds = "; thin: from the lowest to the highest seed" if several else ""
     figure = titled_figure(6.8, f"Reliability\nhollow: fewer than {FEW} images per run{seeds}")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-    above.text(0.97, 0.91, "as sure as right", ha="right", fontsize=SMALL)
+    above.text(0.97, 0.91, "confidence = accuracy", ha="right", fontsize=SMALL)
     for turn, some in enumerate(calibrations.values()):
         _reliability_line(above, some, turn)
         shares = np.mean([own.count / own.count.sum() for own in some], axis=0)
         below.stairs(shares, some[0].edges, color=_style(turn)[0], linewidth=1.2, alpha=0.7)
-    above.set(ylabel="share that is right", xlim=(0, 1), ylim=(-0.02, 1.02))
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(-0.02, 1.02))
     below.set(xlabel="confidence: the probability of the predicted class", ylabel="share of\nthe images")
     legend_below(figure, _variant_keys([f"{name}: {_calibration_text(some)}" for name, some in calibrations.items()]))
     return drawn(figure)
@@ -223,9 +223,10 @@ def _calibration_text(some: Sequence[Calibration]) -> str:
 def per_class(classes: pd.DataFrame) -> Pixels:
     """A panel per variant, a row per class: the difference of its accuracy to the baseline's, with the 95 % interval.
 
-    `classes` is the table of that name of `Findings` (see `statistics.by_class`). Classes are sorted by their mean
-    difference, in all panels alike; a filled diamond with a star is a difference that holds after Holm's correction
-    (p < 0.05), an open circle is none. Of very many classes the lowest and the highest differences are shown.
+    `classes` is the table `Findings.classes` (see `evidence.networks.by_class`). Classes are sorted by their mean
+    difference, in the same order in all panels. A filled diamond with a star marks a difference that is significant
+    after Holm's correction (p < 0.05); an open circle means that no difference is shown. With very many classes, only
+    the lowest and highest differences are shown.
     """
     table = classes.astype({"low": float, "high": float, "difference": float})
     order = list(table.groupby("class", sort=False)["difference"].mean().sort_values(ascending=False).index)
@@ -256,7 +257,7 @@ def _class_title(table: pd.DataFrame, total: int) -> str:
     some = f", the {MOST_CLASSES // 2} highest and lowest of {total} classes" if total > MOST_CLASSES else ""
     what = {
         "the method": f"mean and 95 % interval over {seeds} seeds",
-        "these two networks": "one seed: 95 % intervals over images, about these two networks, not about the method",
+        "these two networks": "one seed: 95 % intervals over images, for these two networks, not for the method",
     }.get(about, f"mean of {seeds} seeds, too few for an interval")
     return f"{title}\n{what}{some}"
 
@@ -286,23 +287,25 @@ def _class_keys() -> list[Line2D]:
 
 
 def agreement(table: pd.DataFrame) -> Pixels:
-    """How alike the maps of each variant and the first are, and how alike those of two seeds of one variant are.
+    """How similar the maps of each variant and the first one are, and how similar the maps of two seeds are.
 
-    `table` is `Findings.agreement`. A grey bar reaches from the one variant's agreement between its seeds, the noise
-    floor, to the other's: maps that agree as well as that show nothing beyond what seeds do. Raises
-    ValueError where the table is empty.
+    `table` is `Findings.agreement`. The ends of a grey bar are the agreements between seeds within the two variants,
+    which are the noise floor: maps of two variants that agree as well as this show no effect beyond that of the seed.
+    Raises ValueError if the table is empty.
     """
     if not len(table):
-        raise ValueError("agreement has no row: no two runs have maps of one size; leave this chart out")
+        raise ValueError("agreement has no row: no two runs have maps of the same size; leave out this chart")
     within = table[table["variant"] == table["against"]].set_index("variant")
     first = table["variant"].iloc[0]
     between = table[(table["variant"] == first) & (table["against"] != first)].set_index("against")
     names = [*(f"{first} and {name}" for name in between.index), *(f"{name}, two seeds" for name in within.index)]
-    floor = "one seed: how much seeds alone differ is not known"
+    floor = "one seed: the difference between seeds is not known"
     if len(within):
-        floor = "grey: between seeds of one variant; a marker there or right of it shows nothing beyond what seeds do"
+        floor = (
+            "grey: between seeds of one variant; a marker there or right of it shows no more than the effect of seeds"
+        )
     figure = titled_figure(
-        1.2 + _rows_height(names), f"How alike the last layer's maps are on the same images (1 = the same)\n{floor}"
+        1.2 + _rows_height(names), f"How similar the last layer's maps are on the same images (1 = the same)\n{floor}"
     )
     turns = {name: turn for turn, name in enumerate(dict.fromkeys([*table["variant"], *table["against"]]))}
     places = _places(names)
@@ -325,35 +328,35 @@ def _agreement_row(axes: Axes, value: float, floors: Sequence[float], turn: int,
 
 
 def _style(turn: int) -> tuple[str, str]:
-    """Colour and marker of a variant, 0 being the first."""
+    """Colour and marker of a variant; 0 is the first."""
     return COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]
 
 
 def titled_figure(height: float, title: str) -> Figure:
-    """A white figure of that many inches; `title` has a first line and smaller ones."""
+    """A white figure with `height` in inches and a `title`."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
     figure.suptitle(wrapped(title, WIDTH - 0.5, LARGE), fontsize=LARGE, x=0.01, ha="left")
     return figure
 
 
 def _heights(names: Sequence[str]) -> list[float]:
-    """How high the row of each name is, in lines of text."""
+    """The height of the row of each name, in lines of text."""
     return [wrapped(name, NAME).count("\n") + 2.2 for name in names]
 
 
 def _rows_height(names: Sequence[str]) -> float:
-    """Inches that rows beside these names need."""
+    """The height in inches of the rows with these names."""
     return LINE * sum(_heights(names))
 
 
 def _places(names: Sequence[str]) -> list[float]:
-    """The middle of each name's row, in lines from the top."""
+    """The middle of the row of each name, in lines from the top."""
     heights = np.array(_heights(names))
     return list(map(float, np.cumsum(heights) - heights / 2))
 
 
 def _set_names(axes: Axes, names: Sequence[str]) -> None:
-    """The names beside the rows, the first at the top."""
+    """Writes the names next to the rows, the first at the top."""
     axes.set_yticks(_places(names), [wrapped(name, NAME) for name in names])
     axes.set_ylim(sum(_heights(names)), 0)
     axes.tick_params(axis="y", length=0)
@@ -367,7 +370,7 @@ def _set_heading(axes: Axes, text: str, better: Better) -> None:
 
 
 def _set_limits(axes: Axes, values: Sequence[float]) -> None:
-    """Room for the values, and some where all are the same."""
+    """Sets limits with room around the values, also if all values are equal."""
     low, high = min(values), max(values)
     pad = 0.08 * (high - low) or 1.0
     axes.set_xlim(low - pad, high + pad)
@@ -383,7 +386,7 @@ def _variant_keys(texts: Sequence[str]) -> list[Line2D]:
 
 
 def legend_below(figure: Figure, keys: Sequence[Line2D]) -> None:
-    """Below the chart, in as many columns as fit; the figure grows by its height."""
+    """Adds a legend below the chart, in as many columns as fit, and increases the height of the figure."""
     width = figure.get_figwidth() - 0.5
     longest = max(font(_pixels(PLAIN)).getlength(str(key.get_label())) for key in keys) / 100
     columns = max(1, min(3, int(width / (longest + 0.6))))
@@ -394,10 +397,10 @@ def legend_below(figure: Figure, keys: Sequence[Line2D]) -> None:
 
 
 def wrapped(text: str, inches: float, points: int = PLAIN) -> str:
-    """The text in lines of that width, which matplotlib takes as it is: a dollar sign starts no formula."""
+    """The text in lines of that width, for matplotlib; a dollar sign does not start a formula."""
     return "\n".join(wrap(text, font(_pixels(points)), int(inches * 100))).replace("$", r"\$")
 
 
 def _pixels(points: int) -> int:
-    """The size of a letter on a figure of 100 pixels per inch."""
+    """A font size in pixels, on a figure with 100 pixels per inch."""
     return round(points * 100 / 72)

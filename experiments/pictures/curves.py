@@ -1,4 +1,4 @@
-"""Pictures of one training: loss and accuracy per epoch, confusion of classes."""
+"""Pictures of one training: loss and accuracy per epoch, and the confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .style import COLOURS, Pixels, drawn
 
-MOST_WRITTEN = 30  # classes up to which a confusion matrix has room for its counts
+MOST_WRITTEN = 30  # up to this number of classes a confusion matrix has room for its counts
 
 
 def curves(history: pd.DataFrame, title: str) -> Pixels:

@@ -16,27 +16,27 @@ from ..training.predictions import Predictions
 from .style import Images, Pixels
 
 Tiles = Callable[[Images, Float32[np.ndarray, "n h w"]], list[Tile]]
-CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels: so the words stay legible
+CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels, so the text stays legible
 EXPLAINED = (
-    f"Left: the true class, the one that is explained. Below a picture: what the network said. {COLOURS_EXPLAINED}"
+    f"Left: the true class, which is explained. Below a picture: the prediction of the network. {COLOURS_EXPLAINED}"
 )
 
 
 PREDICTED_EXPLAINED = (
-    "Left: the true class. Below a picture: what the network said, which is the class that is explained here. "
+    "Left: the true class. Below a picture: the prediction of the network, which is the class that is explained here. "
     f"{COLOURS_EXPLAINED}"
 )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a network said of an image, for a caption, and whether that is right."""
+    """The prediction of a network for an image, as a caption, and whether it is right."""
 
     caption: str
     verdict: Literal["right", "wrong"]
 
     def tile(self, image: UInt8[np.ndarray, "h w 3"], note: str = "") -> Tile:
-        """The image with the verdict below it, and the note below that."""
+        """The image with the prediction below it, and the note below the prediction."""
         return Tile(image, f"{self.caption}\n{note}".strip(), self.verdict)
 
 
@@ -50,7 +50,7 @@ def verdicts(predictions: Predictions, indices: Int64[np.ndarray, "m"], classes:
 
 
 def notes(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"] | None = None) -> list[str]:
-    """What is to be said of each map: its share on the object where there are masks, or that it is dead."""
+    """A note for each map: its share on the object if there are masks, or that it is dead."""
     alive = [bool(map_.any()) for map_ in maps]
     if masks is None:
         return ["" if live else NO_EVIDENCE for live in alive]
@@ -76,7 +76,7 @@ def gallery(
 
 
 def heat_tiles(images: Images, maps: Float32[np.ndarray, "n h w"]) -> list[Tile]:
-    """Each map without its image; a dead one is marked as such."""
+    """Each map without its image; a dead map is marked."""
     return [Tile(heat(map_), "" if map_.any() else NO_EVIDENCE) for map_ in maps]
 
 
@@ -91,9 +91,9 @@ def layer_sheet(
     footer: str = EXPLAINED,
     tiles: Tiles = map_tiles,
 ) -> Pixels:
-    """Rows are images, columns the original and the map of every layer; `maps` are relative to their mean.
+    """Rows are images; columns are the original and the map of every layer. `maps` are relative to their mean.
 
-    `tiles` draws the maps of a layer: `map_tiles` over their images, `heat_tiles` alone.
+    `tiles` draws the maps of a layer: `map_tiles` over their images, `heat_tiles` without images.
     """
     columns = {name: tiles(images, own) for name, own in zip(layers, maps, strict=True)}
     originals = [verdict.tile(image) for verdict, image in zip(said, images, strict=True)]
@@ -109,7 +109,7 @@ def side_by_side(
     row_labels: Sequence[str],
     title: str,
 ) -> Pixels:
-    """Rows are the same images, columns the original and each variant's map; of two variants also their difference.
+    """Rows are images; columns are the original, the map of each variant and, for two variants, their difference.
 
     `variants` are relative to their mean.
     """

@@ -21,12 +21,12 @@ METHOD_NAMES = {
 }
 
 
-# Okabe & Ito 2008: told apart with any colour vision.
+# Okabe & Ito 2008: colour-blind readers can tell them apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#882255", "#999999")
 
 
 def method_name(method: str) -> str:
-    """The method's name for people, with its smoothings: `gradcam:aug_smooth` is "Grad-CAM, aug_smooth"."""
+    """The name of the method for readers, with its smoothings: `gradcam:aug_smooth` is "Grad-CAM, aug_smooth"."""
     base, *smoothings = method.split(":")
     return ", ".join([METHOD_NAMES[base], *smoothings])
 

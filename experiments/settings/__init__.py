@@ -1,1 +1,1 @@
-"""Options of every entry point: their types, texts, recipes, and the command line."""
+"""The options of every entry point: types, help texts, recipes and the command line."""

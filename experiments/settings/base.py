@@ -1,4 +1,4 @@
-"""Strict settings: recipe, default or value given by hand, and every problem at once."""
+"""Strict settings: values come from the recipe, the default or the command line; all problems are reported at once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ S = TypeVar("S", bound="Settings")  # beartype, which checks types under pytest,
 
 
 class SettingsError(CannotStart):
-    """Every problem found in the settings, one line each."""
+    """All problems found in the settings, one line each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -26,14 +26,14 @@ class SettingsError(CannotStart):
 
 @dataclass(frozen=True)
 class _ByRecipe:
-    """Marks an option whose value comes from the recipe unless given by hand."""
+    """Marks an option whose value comes from the recipe unless it is given by hand."""
 
 
 BY_RECIPE = _ByRecipe()
 
 
 def read_by(parse: Callable[[str], object]) -> AfterValidator:
-    """Keeps a text as it is where `parse` reads it."""
+    """A validator that returns a text unchanged if `parse` accepts it."""
 
     def checked(text: str) -> str:
         parse(text)
@@ -43,7 +43,7 @@ def read_by(parse: Callable[[str], object]) -> AfterValidator:
 
 
 class Settings(BaseModel):
-    """The options of one entry point, read only; unknown options are refused."""
+    """The options of one entry point. They are read-only, and an unknown option is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,19 +52,19 @@ class Settings(BaseModel):
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The options given by hand, spelled as on the command line; those given as their default are left out."""
+        """The options given by hand, spelled as on the command line, except those given with their default value."""
         return self._given
 
     def __eq__(self, other: object) -> bool:
-        """The same options; how they were given makes no difference."""
+        """Compares the options, not how they were given."""
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     @classmethod
     def of(cls: type[S], **given: object) -> S:
-        """The settings that follow from `given`: what is not given, or `auto`, is as the recipe or the default says.
+        """Settings made from `given`. The recipe or the default decides options that are not given or `auto`.
 
         Raises:
-            SettingsError: with every problem, one line each.
+            SettingsError: lists all problems, one line each.
         """
         known = {name: value for name, value in given.items() if name in cls.model_fields}
         problems = [
@@ -89,7 +89,7 @@ class Settings(BaseModel):
 
     @classmethod
     def default_text(cls, name: str) -> str:
-        """The default as it is spelled on the command line and in `MLproject`."""
+        """The default value, spelled as on the command line and in `MLproject`."""
         field = cls.model_fields[name]
         return AUTO if BY_RECIPE in field.metadata else spelled(field.default)
 
@@ -98,12 +98,12 @@ class Settings(BaseModel):
         return {name: spelled(getattr(self, name)) for name in type(self).model_fields}
 
     def without_effect(self) -> dict[str, str]:
-        """One line for each option given by hand that the others make meaningless: a slip that would go unnoticed."""
+        """One line for each option given by hand that has no effect because of the other options."""
         return {}
 
     @classmethod
     def shown(cls, name: str, value: object) -> str:
-        """The value of an option as messages tell it."""
+        """The value of an option as it appears in messages."""
         return str(value)
 
     @classmethod
@@ -115,7 +115,7 @@ class Settings(BaseModel):
         try:
             values = find(str(given.get("recipe", cls.model_fields["recipe"].default))).values
         except RecipeError:
-            # Reported by the field of its own; the other options are still checked against some recipe.
+            # The field `recipe` reports this. The other options are still checked, with the values of `fast`.
             values = RECIPES["fast"].values
         return (
             dict(values) if given.get("lr_steps", AUTO) != AUTO else dict(with_steps_for(given.get("epochs"), values))
@@ -128,7 +128,7 @@ def spelled(value: object) -> str:
 
 
 def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
-    """One line: the option, the value given, what is allowed, and a near miss where there is one."""
+    """One line: the option, the value given, what is allowed, and a similar allowed word if there is one."""
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
     value = cls.shown(name, detail["input"])
     if detail["type"] == "value_error":

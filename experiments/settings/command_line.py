@@ -17,7 +17,7 @@ from .train import TrainSettings
 
 
 def read(cls: type[S], argv: Sequence[str] | None = None) -> S:
-    """The settings given on the command line; prints every problem, one line each, and exits with 2."""
+    """The settings given on the command line. If there are problems, prints one line for each and exits with code 2."""
     words = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(words):
         _parser(cls).print_help()
@@ -34,7 +34,7 @@ def read(cls: type[S], argv: Sequence[str] | None = None) -> S:
 
 
 def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Every `--name value` and `--name=value` of the command line, and a line for each word that no option takes."""
+    """All `--name value` and `--name=value` of the command line, and an error line for each word of no option."""
     options: dict[str, str] = {}
     problems = []
     rest = deque(words)
@@ -42,7 +42,7 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
         word = rest.popleft()
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
-            # After an option with a wrong dash comes its value.
+            # The next word is probably the value of the option with the wrong dash.
             follows = word[:1] in _DASHES and not equals and rest and rest[0][:1] not in _DASHES
             problems.append(_stray(f"{word} {rest.popleft()}" if follows else word, known))
         elif equals:
@@ -55,22 +55,22 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
 
 
 def _stray(word: str, known: Collection[str]) -> str:
-    """What is wrong with a word that no option takes, with the spelling that was probably meant."""
+    """The error line for a word that belongs to no option, with the spelling that was probably meant."""
     name, separator, value = word.removeprefix("-P ").lstrip(_DASHES).replace(" ", "=", 1).partition("=")
     near = name if name in known else next(iter(get_close_matches(name, known, n=1)), "")
     meant = f"--{near} {value}".rstrip() if near else ""
     if separator or word[:1] in _DASHES:
-        cure = f"did you mean {meant}?" if meant else "options are written --name value"
+        cure = f"did you mean {meant}?" if meant else "write options as --name value"
     else:
-        cure = "options are written --name value, and a value with spaces in quotes"
-    return f"{word!r}: no option takes this word; {cure}"
+        cure = "write options as --name value, and put a value with spaces in quotes"
+    return f"{word!r}: this word belongs to no option; {cure}"
 
 
-_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # word processors make other dashes out of two hyphens
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # word processors replace two hyphens by another dash
 
 
 def typed(cls: type[Settings], words: Sequence[str]) -> dict[str, str]:
-    """The options among `words`, not yet checked; prints words that no option takes and exits with 2."""
+    """The options in `words`, values not yet checked. Prints words that belong to no option and exits with code 2."""
     options, problems = options_in(words, cls.model_fields.keys())
     if problems:
         fail(cls.command, problems)
@@ -78,7 +78,7 @@ def typed(cls: type[Settings], words: Sequence[str]) -> dict[str, str]:
 
 
 def fail(command: str, problems: Sequence[str]) -> NoReturn:
-    """Print the problems, one line each, and exit with 2."""
+    """Prints the problems, one line each, and exits with code 2."""
     for problem in problems:
         print(f"{command}: {problem}", file=sys.stderr)
     print(f"{command}: nothing was started; '{command} --help' lists every option", file=sys.stderr)
@@ -103,7 +103,8 @@ def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
         description=inspect.cleandoc(cls.__doc__ or ""),
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=22, width=_width()),
-        epilog="auto, where a recipe is named in brackets: as the recipe says.\n\nrecipes:\n" + _recipes_help(),
+        epilog="If the default of an option names recipes, auto means: the recipe decides.\n\nrecipes:\n"
+        + _recipes_help(),
     )
     for title, names in groups(cls).items():
         group = parser.add_argument_group(title)
@@ -113,7 +114,7 @@ def _parser(cls: type[Settings]) -> argparse.ArgumentParser:
 
 
 def groups(cls: type[Settings]) -> dict[str, list[str]]:
-    """The options under the headings of the help text; those that are not of a training come first."""
+    """The options by heading of the help text. Options that a training does not have come first."""
     own = [name for name in cls.model_fields if name not in TrainSettings.model_fields]
     found: dict[str, list[str]] = {(title := "what to run"): []}
     for name in [*own, *TrainSettings.model_fields]:
@@ -123,7 +124,7 @@ def groups(cls: type[Settings]) -> dict[str, list[str]]:
 
 
 def _width() -> int:
-    """Columns of the help text: the terminal's, up to what is pleasant to read."""
+    """The width of the help text in columns: that of the terminal, at most 110."""
     return min(shutil.get_terminal_size().columns - 2, 110)
 
 
@@ -146,7 +147,7 @@ def _help(cls: type[Settings], name: str) -> str:
 
 
 def meaning(cls: type[Settings], name: str) -> str:
-    """What an option is and what it allows."""
+    """The description of an option and its allowed values."""
     field = cls.model_fields[name]
     return "; ".join(filter(None, [field.description, allowed_text(field)]))
 

@@ -11,75 +11,80 @@ from .train import TrainSettings
 from .variants import NAME_PATTERN
 
 CHOOSING = ("runs", "filter", "study")
-"""Options of which each chooses finished runs."""
+"""Each of these options chooses finished runs."""
 FOR_FINISHED = (*CHOOSING, "allow_same", "quiet", "data_dir")
-"""Options that have an effect where finished runs are compared."""
+"""Options that have an effect when finished runs are compared."""
 
 
 def study_name(text: str) -> str:
     """The name of a study of `tune`, as it was given.
 
     Raises:
-        ValueError: it has other signs than MLflow's filters and file names can take.
+        ValueError: it contains characters that MLflow's filters or file names do not allow.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", text):
-        raise ValueError("must be a name of letters, digits, _ . -, up to 100")
+        raise ValueError("must be a name of at most 100 letters, digits, _ . -")
     return text
 
 
 class CompareSettings(TrainSettings):
-    """Train what is missing of several variants, then compare them side by side.
+    """Train the missing runs of several variants, then compare the variants side by side.
 
-    Every option of a training may be given too and then holds for all variants.
+    Every option of a training can be given too. It then applies to all variants.
     """
 
     command: ClassVar[str] = "python -m experiments.compare"
 
     variants: str = Field(
         "baseline,cutout",
-        description="two to ten, separated by ; or ,: baseline, cutout, or 'name: option=value option=value'",
+        description="two to ten variants to compare, separated by ';' or ',': baseline, cutout, or "
+        "'name: option=value option=value'",
     )
     seeds: int = Field(
-        1, ge=1, le=100, description="seeds per variant, counted from seed; 3 or more for a statement about the method"
+        1, ge=1, le=100, description="seeds per variant, starting with seed; a verdict about the method needs 3 or more"
     )
     runs: Annotated[str, read_by(lambda text: parse_runs(text))] = Field(
         NONE,
-        description="finished runs to compare, with no training: MLflow run ids or their first digits, six or more, "
-        "such as '1a2b3c 77aa01', or with a name for each variant, 'plain=1a2b3c+9f8e7d cutout=77aa01+c0ffee'",
+        description="compare these finished runs and train nothing: MLflow run ids or their first six or more digits, "
+        "such as '1a2b3c 77aa01'; or name the variants, as in 'plain=1a2b3c+9f8e7d cutout=77aa01+c0ffee'",
     )
     filter: str = Field(
         NONE,
         min_length=1,
-        description="finished runs to compare, with no training: those that MLflow's search finds with this, such as "
+        description="compare the finished runs that this MLflow search finds and train nothing, such as "
         "\"params.`resolved.epochs` = '6' AND tags.`camparison.dataset` = 'scenes'\"",
     )
     study: Annotated[str, AfterValidator(study_name)] = Field(
-        NONE, description="finished runs to compare, with no training: the confirmed ones of this study of `tune`"
+        NONE, description="compare the confirmed runs of this study of `tune` and train nothing"
     )
     allow_same: bool = Field(
-        False, description="allow one training under two names: a comparison in which there is nothing to find (A/A)"
+        False, description="allow two names for the same training, to test the comparison: no difference exists (A/A)"
     )
-    quiet: bool = Field(False, description="no progress and no table, for scripts, which read comparison.json")
+    quiet: bool = Field(
+        False, description="print no progress and no table; for scripts, which can read comparison.json"
+    )
 
     @property
     def finished_by(self) -> str:
-        """The option that chooses finished runs, one of `CHOOSING`; empty where variants are trained."""
+        """The option that chooses finished runs, one of `CHOOSING`; empty if variants are trained."""
         return next((name for name in CHOOSING if getattr(self, name) != NONE), "")
 
     @model_validator(mode="after")
     def _chooses_once(self) -> "CompareSettings":
         chosen = [f"{name}={getattr(self, name)}" for name in CHOOSING if getattr(self, name) != NONE]
         if len(chosen) > 1:
-            raise ValueError(f"{chosen[1]}: {chosen[0]} chooses the runs already; leave one of them out")
+            raise ValueError(f"{chosen[1]}: {chosen[0]} already chooses the runs; leave out one of the two")
         for name in ("checkpoint", "resume"):
             if getattr(self, name) not in (AUTO, NONE):
-                raise ValueError(f"{name}={getattr(self, name)}: a comparison trains several; take auto or none")
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: a comparison trains several networks; use auto or none"
+                )
         return self
 
     def without_effect(self) -> dict[str, str]:
-        """One line for each option of a training, where finished runs are compared.
+        """One line for each training option given, if finished runs are compared.
 
-        Otherwise none: what is idle in one variant may matter in another.
+        Empty if variants are trained: an option without effect in one variant may have an effect in another.
         """
         if not self.finished_by:
             return {}
@@ -91,27 +96,29 @@ class CompareSettings(TrainSettings):
 
 
 def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
-    """The run ids, or beginnings of them, in `text` by the variant's name; all under None where none has a name.
+    """The run ids in `text`, or their first digits, by name of the variant; all under None if there are no names.
 
-    `"1a2b3c 77aa01"` or `"plain=1a2b3c+9f8e7d, cutout=77aa01"`: words separated by spaces or commas, each an id, or
-    each a name with its ids joined by +. Empty for `none`.
+    `"1a2b3c 77aa01"` or `"plain=1a2b3c+9f8e7d, cutout=77aa01"`: words separated by spaces or commas. Either every word
+    is an id, or every word is a name with its ids joined by +. Empty for `none`.
 
     Raises:
-        ValueError: with every problem, in one line.
+        ValueError: lists all problems in one line.
     """
     words = [] if text == NONE else list(filter(None, re.split(r"[\s,]+", text)))
     pairs = [(name, tuple(ids.split("+"))) for name, _, ids in (word.rpartition("=") for word in words if "=" in word)]
     bare = tuple(word for word in words if "=" not in word)
-    problems = [f"{id_!r} is no run id: 6 to 32 of 0-9 and a-f" for id_ in _no_ids([bare, *(ids for _, ids in pairs)])]
+    problems = [
+        f"{id_!r} is not a run id: 6 to 32 of 0-9 and a-f" for id_ in _no_ids([bare, *(ids for _, ids in pairs)])
+    ]
     names = [name for name, _ in pairs]
     problems += [
-        f"{name!r} is no name; use letters, digits, _ . -" for name in names if not NAME_PATTERN.fullmatch(name)
+        f"{name!r} is not a name; use letters, digits, _ . -" for name in names if not NAME_PATTERN.fullmatch(name)
     ]
     problems += [
         f"{name!r} is named twice; join its run ids with +" for name in sorted({n for n in names if names.count(n) > 1})
     ]
     if pairs and bare:
-        problems.append(f"{bare[0]!r} has no name; give every run one (name=id+id), or none")
+        problems.append(f"{bare[0]!r} has no name; name all runs (name=id+id) or none of them")
     if not words and text != NONE:
         problems.append("must be none, or run ids")
     if problems:

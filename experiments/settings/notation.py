@@ -1,6 +1,6 @@
-"""What the texts of options mean: sizes of holes, epochs at which the rate falls, sides of shrunken images.
+"""Reads option values: sizes of holes, epochs at which the learning rate falls, sides of smaller images.
 
-A leaf without imports of its own: it is part of what decides a result, as the rest of the settings is not.
+This module imports no other module of the suite. Unlike the other settings modules, its code can change a result.
 """
 
 import re
@@ -9,12 +9,12 @@ WHOLE_SIDE = 32
 
 
 def hole_ranges(text: str) -> list[tuple[int, int]]:
-    """Smallest and largest side in pixels, or those of the height and those of the width.
+    """The smallest and largest side in pixels: one pair for both sides, or one for the height and one for the width.
 
     `"16"` or `"8-20"`: one range for both; `"12x20"` or `"8-12x16-20"`: height x width.
 
     Raises:
-        ValueError: with what is allowed, in one line.
+        ValueError: names what is allowed, in one line.
     """
     parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split("x")]
     ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
@@ -25,10 +25,10 @@ def hole_ranges(text: str) -> list[tuple[int, int]]:
 
 
 def rising_epochs(text: str) -> tuple[int, ...]:
-    """The epochs of a text such as `"60,120,160"`; empty for `none`.
+    """The epochs in a text such as `"60,120,160"`; empty for `none`.
 
     Raises:
-        ValueError: with what is allowed, in one line.
+        ValueError: names what is allowed, in one line.
     """
     parts = [] if text == "none" else text.split(",")
     epochs = [int(part) for part in parts if part.isdecimal()]
@@ -38,10 +38,10 @@ def rising_epochs(text: str) -> tuple[int, ...]:
 
 
 def side_shares(text: str) -> tuple[float, ...]:
-    """The sides of a text such as `"20,24,32"` as shares of 32, the whole side, which ends it; `(1.0,)` for `none`.
+    """The sides in a text such as `"20,24,32"` as shares of 32, the full side, which comes last; `(1.0,)` for `none`.
 
     Raises:
-        ValueError: with what is allowed, in one line.
+        ValueError: names what is allowed, in one line.
     """
     parts = [str(WHOLE_SIDE)] if text == "none" else text.split(",")
     sides = [int(part) for part in parts if part.isdecimal()]

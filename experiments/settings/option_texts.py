@@ -1,4 +1,4 @@
-"""What an option allows, in words, made from its type."""
+"""The allowed values of an option in words, made from its type."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
@@ -10,7 +10,7 @@ from .parts import OneOf
 
 
 def allowed_text(field: FieldInfo) -> str:
-    """The values a field takes, in words: choices, a range, or nothing where any text will do."""
+    """The allowed values of a field in words: choices or a range; empty if any text is allowed."""
     for marker in field.metadata:
         if isinstance(marker, OneOf):
             return "one of " + ", ".join(marker.names)
@@ -22,7 +22,7 @@ def allowed_text(field: FieldInfo) -> str:
         return "true or false"
     number = "a whole number" if int in kinds else "a number" if float in kinds else ""
     text = ", ".join(filter(None, (number, *_bounds([*field.metadata, *kinds]))))
-    return " or ".join((text, *words)) if text else ""
+    return ", or ".join((text, *words)) if text else ""
 
 
 def _flat(annotation: object) -> Iterator[object]:

@@ -1,6 +1,6 @@
-"""The doors: every part that an option can name, with the place of its code. A new part is a file and a line here.
+"""All parts that an option can name, and where their code is. To add a part, add a file and one line here.
 
-The code of a part is imported when it is used, so that `--help` needs neither torch nor OpenCV.
+The code of a part is imported only when the part is used, so `--help` needs neither torch nor OpenCV.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pydantic_core import CoreSchema, core_schema
 from ..errors import did_you_mean
 
 Parts = Mapping[str, str]
-"""Name of a part -> `module:attribute`, seen from the package of this suite."""
+"""Name of a part -> `module:attribute`, relative to the package of this suite."""
 
 NETWORKS: Parts = MappingProxyType(
     {
@@ -24,7 +24,7 @@ NETWORKS: Parts = MappingProxyType(
         "resnet18": "models.resnet18:ResNet18",
     }
 )
-"""`(classes, mean, std, dropout) -> nn.Module`; `models/__init__.py` lists what such a network may have beside."""
+"""`(classes, mean, std, dropout) -> nn.Module`; `models/__init__.py` lists the optional methods of a network."""
 
 DATA_SETS: Parts = MappingProxyType(
     {
@@ -55,7 +55,7 @@ SCHEDULES: Parts = MappingProxyType(
         "linear": "training.schedule:linear",
     }
 )
-"""`(settings, epochs done) -> share of the peak learning rate`."""
+"""`(settings, finished epochs) -> share of the peak learning rate`."""
 
 
 def load_part(table: Parts, name: str) -> Any:
@@ -66,7 +66,7 @@ def load_part(table: Parts, name: str) -> Any:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks an option that names a part of a table, or one of a few words."""
+    """Marks an option whose value is the name of a part or one of a few words."""
 
     names: tuple[str, ...]
 
@@ -74,10 +74,10 @@ class OneOf:
         return core_schema.no_info_after_validator_function(self.checked, handler(source))
 
     def checked(self, text: str) -> str:
-        """`text` where it is one of the names.
+        """Checks that `text` is one of the names, and returns it.
 
         Raises:
-            ValueError: it is not, with the names and the nearest of them.
+            ValueError: it is not; the message lists the names and suggests a similar one.
         """
         if text not in self.names:
             raise ValueError(f"must be one of {', '.join(self.names)}{did_you_mean(text, self.names)}")

@@ -1,8 +1,8 @@
-"""Named settings, each with its source and the accuracy to expect; or read from a file of one's own.
+"""Recipes: named settings with their source and the accuracy to expect. A recipe can also be read from a file.
 
-A recipe decides every option of `config.TrainSettings` that is marked as decided by the recipe; a value given by hand
-wins over it. Numbers in `reported` are the source's; numbers in `measured` were measured with this suite. What a source
-leaves open is chosen here, once, and marked "ours" in a comment or in `source`.
+A recipe decides every option of `TrainSettings` that is marked `BY_RECIPE`; options given by hand override it. Numbers
+in `reported` come from the source; numbers in `measured` were measured with this suite. If a source leaves a value
+open, it is chosen here and marked "ours" in a comment or in `source`.
 """
 
 import json
@@ -19,12 +19,12 @@ Values = Mapping[str, bool | int | float | str]
 
 
 class RecipeError(ValueError):
-    """A recipe that does not exist, or a file that is none; one line."""
+    """The recipe does not exist, or the file is not a recipe; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Values for the options a recipe decides, and where they come from."""
+    """Values for the options that a recipe decides, and their source."""
 
     summary: str
     source: str
@@ -34,7 +34,7 @@ class Recipe:
 
 
 # The hole of DeVries & Taylor 2017 (arXiv 1708.04552) for CIFAR-10: one 16-pixel square on every image, its centre
-# anywhere in the image, filled with the mean. Recipes start from it, so that cutout=true means the published thing.
+# anywhere in the image, filled with the mean. All recipes contain it, so cutout=true gives the published hole.
 PUBLISHED_CUTOUT: Values = {
     "cutout": False,
     "cutout_holes": 1,
@@ -45,7 +45,7 @@ PUBLISHED_CUTOUT: Values = {
 }
 
 
-# Plain SGD on flipped images: what a recipe does not mention is off.
+# Plain SGD on flipped images. Whatever a recipe does not mention is off.
 PLAIN: Values = {
     "model": "resnet18",
     "dropout": 0.0,
@@ -84,11 +84,11 @@ PLAIN: Values = {
 }
 
 
-# Published accuracies were read off the test images, epoch by epoch, after training on all 50,000 others.
+# Published accuracies were measured on the test images after every epoch, with all 50,000 other images for training.
 AS_PUBLISHED: Values = {"holdout": False, "track_test": True}
 
 
-# Ours beside airbench94_muon.py: narrower, smaller batches and the rate that belongs to them, small images first.
+# Our changes to airbench94_muon.py: narrower, smaller batches with a matching learning rate, small images first.
 AIRBENCH: Values = {
     **PLAIN,
     "model": "fastnet",
@@ -135,9 +135,9 @@ RECIPES: dict[str, Recipe] = {
         values=AIRBENCH,
     ),
     "fast_94": _recipe(
-        summary="the same in airbench's widths, 10 epochs of all images at full size",
+        summary="the net of fast in airbench's wider size; 10 epochs, all images at full size",
         source="ours, after K. Jordan's airbench94_muon, which trains 8 epochs at batch 2,000",
-        reported="94.01 %, mean of 200, with test-time flips and shifts",
+        reported="94.01 %, mean of 200 runs, with test-time flips and shifts",
         measured="94.26 % with mirror images, 93.64 % without, one seed; 14 minutes on two CPU cores",
         values={**AIRBENCH, **AS_PUBLISHED, "model": "fastnet_wide", "epochs": 10, "sides": "none"},
     ),
@@ -160,7 +160,7 @@ RECIPES: dict[str, Recipe] = {
         source="a published course project; ours: momentum, the step at epoch 15 by 0.1, every "
         "limit and probability, padding of 4 pixels, black borders, the hole of 16 pixels filled with the mean",
         reported="88.95 % in epoch 20",
-        measured="89.58 % after the last epoch, which is the best, one seed; 1.8 hours on two CPU cores, with breaks",
+        measured="89.58 % after the last epoch, which is the best; one seed; 1.8 hours on two CPU cores, with breaks",
         values={
             **PLAIN,
             **AS_PUBLISHED,
@@ -170,7 +170,7 @@ RECIPES: dict[str, Recipe] = {
             "schedule": "step",
             "lr_steps": "15",
             "lr_gamma": 0.1,
-            # The limits that albumentations' ShiftScaleRotate has by default.
+            # The default limits of albumentations' ShiftScaleRotate.
             "affine_p": 0.5,
             "shift": 0.0625,
             "scale": 0.1,
@@ -184,10 +184,10 @@ RECIPES: dict[str, Recipe] = {
     "resnet18_onecycle": _recipe(
         summary="ResNet-18, OneCycleLR, 35 epochs, dropout, L1 and L2",
         source="a published course project; OneCycleLR with PyTorch's defaults, which move the momentum of 0.9 between "
-        "0.95 and 0.85; ours: one 2-norm of all parameters together, shifts of hue and colour, mirrored borders, which "
-        "albumentations had by default until version 2, dropout before the classifier alone",
+        "0.95 and 0.85; ours: one 2-norm of all parameters together, changes of hue and colour, mirrored borders (the "
+        "default of albumentations before version 2), dropout only before the classifier",
         reported="92.14 % in epoch 33",
-        measured="not run in full; in 15 epochs 90.55 %, one seed; 245 s an epoch on two CPU cores",
+        measured="not run in full; 90.55 % in 15 epochs, one seed; 245 s per epoch on two CPU cores",
         values={
             **PLAIN,
             **AS_PUBLISHED,
@@ -203,7 +203,7 @@ RECIPES: dict[str, Recipe] = {
             "affine_p": 0.5,
             "rotate": 15.0,
             "border": "reflect",
-            # The limits that albumentations' HueSaturationValue has by default.
+            # The default limits of albumentations' HueSaturationValue.
             "hsv_p": 0.25,
             "hue": 20,
             "saturation": 30,
@@ -217,14 +217,14 @@ RECIPES: dict[str, Recipe] = {
     "resnet18_cutout": _recipe(
         summary="ResNet-18 with Cutout, 200 epochs; many hours on a CPU",
         source="DeVries & Taylor 2017 (arXiv 1708.04552) and uoguelph-mlrg/Cutout, train.py",
-        reported="96.01 %, mean of 5",
+        reported="96.01 %, mean of 5 runs",
         measured="not run in full",
         values={**DEVRIES_TAYLOR, "cutout": True},
     ),
     "resnet18_no_cutout": _recipe(
-        summary="the same without Cutout",
+        summary="as resnet18_cutout, but without Cutout",
         source="DeVries & Taylor 2017 (arXiv 1708.04552) and uoguelph-mlrg/Cutout, train.py",
-        reported="95.28 %, mean of 5",
+        reported="95.28 %, mean of 5 runs",
         measured="not run in full",
         values=DEVRIES_TAYLOR,
     ),
@@ -232,10 +232,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find(name: str) -> Recipe:
-    """The recipe of this name, or of the file `name` where it ends in .toml.
+    """The recipe with this name, or the recipe in this file if `name` ends in .toml.
 
     Raises:
-        RecipeError: no such recipe; a file that is missing, is not TOML or holds what no recipe has.
+        RecipeError: no such recipe; or the file is missing, is not TOML or contains something that no recipe has.
     """
     if name.endswith(".toml"):
         return read(Path(os.path.expanduser(name)))
@@ -249,7 +249,8 @@ def read(path: Path) -> Recipe:
     a table `settings` with the options that differ from it. Without `base`, the file must decide every option.
 
     Raises:
-        RecipeError: the file is missing, is not TOML or holds what no recipe has; values are checked with the settings.
+        RecipeError: the file is missing, is not TOML or contains something that no recipe has. The settings check the
+        values.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -262,12 +263,12 @@ def read(path: Path) -> Recipe:
         extra = ", ".join(content) or "settings"
         raise RecipeError(f"{extra}: not part of a recipe file, which has base, summary, source, reported, [settings]")
     if unknown := [name for name in given if name not in PLAIN]:
-        raise RecipeError(f"{unknown[0]!r} is no option of a recipe{did_you_mean(unknown[0], list(PLAIN))}")
+        raise RecipeError(f"{unknown[0]!r} is not an option of a recipe{did_you_mean(unknown[0], list(PLAIN))}")
     if not texts["base"] and (missing := [name for name in PLAIN if name not in given]):
         raise RecipeError(f'does not decide {", ".join(missing)}; add them, or base = "fast" to start from a recipe')
     if texts["base"] and texts["base"] not in RECIPES:
         raise RecipeError(
-            f"base {texts['base']!r} is none of {', '.join(RECIPES)}{did_you_mean(texts['base'], list(RECIPES))}"
+            f"base {texts['base']!r} must be one of {', '.join(RECIPES)}{did_you_mean(texts['base'], list(RECIPES))}"
         )
     if wrong := [name for name, value in given.items() if isinstance(value, bool) != isinstance(PLAIN[name], bool)]:
         what = "true or false" if isinstance(PLAIN[wrong[0]], bool) else "a number or a text, not true or false"
@@ -279,9 +280,9 @@ def read(path: Path) -> Recipe:
 
 
 def with_steps_for(epochs: object, values: Values) -> Values:
-    """The values of a recipe, its lr_steps at the same shares of a training of another length.
+    """The values of a recipe, with its lr_steps moved in proportion to another number of epochs.
 
-    As they are where there are no steps to move, or where values are not what they should be, which is told elsewhere.
+    Unchanged if there are no steps to move, or if a value is wrong, which is reported elsewhere.
     """
     try:
         length = int(str(epochs))
@@ -303,5 +304,5 @@ def as_toml(summary: str, values: Values) -> str:
 
 
 def _toml(value: bool | int | float | str) -> str:
-    # Numbers, booleans and strings are written alike in JSON and in TOML, but for one control character.
+    # Numbers, booleans and strings are written the same way in JSON and in TOML, except for one control character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

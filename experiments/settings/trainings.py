@@ -7,7 +7,7 @@ from .compare import CompareSettings
 from .train import TrainSettings
 from .variants import parse_variants
 
-# Options that all variants of a comparison must share, or they would not be judged on the same images.
+# All variants of a comparison must share these options, so that they are judged on the same images.
 SHARED = (
     "dataset",
     "data_dir",
@@ -31,7 +31,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        """What its run is called."""
+        """The name of its run."""
         return f"{self.variant}, seed {self.settings.seed}"
 
 
@@ -39,7 +39,7 @@ def plan(settings: CompareSettings) -> list[Training]:
     """Every training that the comparison needs, variant by variant, seed by seed.
 
     Raises:
-        SettingsError: with the problems of all variants; also where a variant changes what all must share.
+        SettingsError: lists the problems of all variants; also raised if a variant changes an option in `SHARED`.
     """
     common = {name: value for name, value in settings.given.items() if name in TrainSettings.model_fields}
     problems, trainings = [], []
@@ -56,7 +56,9 @@ def plan(settings: CompareSettings) -> list[Training]:
         found = {str(getattr(training.settings, name)).lower(): training.variant for training in trainings}
         if name != "seed" and len(found) > 1:
             words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
-            problems.append(f"variants: {name} must be the same in all variants, not {words}; give {name}=... for all")
+            problems.append(
+                f"variants: {name} must be the same in all variants, not {words}; give one {name}=... for all variants"
+            )
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))
     return trainings

@@ -1,4 +1,4 @@
-"""Variants: a name, and the options that make one differ from the others."""
+"""Variants: each is a name with the options that make it different from the others."""
 
 import re
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from .base import SettingsError
 
 VARIANTS: dict[str, dict[str, object]] = {"baseline": {"cutout": False}, "cutout": {"cutout": True}}
 OWN = "own setting"
-"""What the baseline of a study is called: the training that would be done without it."""
+"""Name of the baseline of a study, which is the training that you would do without the study."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A name and the options that make it differ from the others."""
+    """A name and the options that make it different from the others."""
 
     name: str
     options: Mapping[str, object]
 
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # what MLflow takes as part of a metric's name
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # MLflow accepts it as part of a metric's name
 
 
 def parse_variants(text: str) -> list[Variant]:
-    """The variants named in `text`, the first being the one the others are compared with.
+    """The variants named in `text`. The others are compared with the first one.
 
     `"baseline,cutout"` or `"baseline; cutout; mixed: cutout=true cutout_holes=2"`.
 
@@ -33,12 +33,12 @@ def parse_variants(text: str) -> list[Variant]:
     """
     variants = named_options(text, "variants")
     if not 2 <= len(variants) <= 10:
-        raise SettingsError([f"variants: {text!r} names {len(variants)}; a comparison takes two to ten"])
+        raise SettingsError([f"variants: {text!r} names {len(variants)} variants; a comparison needs two to ten"])
     return variants
 
 
 def named_options(text: str, option: str) -> list[Variant]:
-    """The names in `text`, the value of `option`, each with the options that follow it or that `VARIANTS` knows.
+    """The variants in `text`, which is the value of `option`. A name without options takes those of `VARIANTS`.
 
     Raises:
         SettingsError: unknown or repeated names, malformed options.
@@ -48,7 +48,9 @@ def named_options(text: str, option: str) -> list[Variant]:
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, colon, options = (piece.strip() for piece in part.partition(":"))
         if not NAME_PATTERN.fullmatch(name):
-            problems.append(f"{option}: {name!r} is no name; use letters, digits, _ . -, then a colon and the options")
+            problems.append(
+                f"{option}: {name!r} is not a name; use letters, digits, _ . -, then a colon and the options"
+            )
         elif colon:
             words = options.split()
             problems += [f"{option}: {word!r} of {name!r} is not option=value" for word in words if "=" not in word]
@@ -57,7 +59,7 @@ def named_options(text: str, option: str) -> list[Variant]:
             variants.append(Variant(name, VARIANTS[name]))
         else:
             hint = did_you_mean(name, list(VARIANTS))
-            problems.append(f"{option}: unknown variant {name!r}{hint} Named variants: {', '.join(VARIANTS)}")
+            problems.append(f"{option}: unknown variant {name!r}; known variants: {', '.join(VARIANTS)}{hint}")
     names = [variant.name for variant in variants]
     problems += [f"{option}: {name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if problems:

@@ -1,19 +1,19 @@
-"""The C library's memory allocator, told to keep what a training frees and asks for again at every step."""
+"""Makes the C library keep the memory that a training frees and requests again in every step."""
 
 import ctypes
 import sys
 
-# Of glibc's malloc.h, with the values for a process that keeps what it has.
+# Names of glibc's malloc.h; with these values a process keeps its memory.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _NEVER, _STEP_BYTES = 2**31 - 1, 256 << 20
 
 
 def keep_freed_memory() -> bool:
-    """True where large blocks that are freed stay with the process from now on; False, and nothing done, elsewhere.
+    """Makes the process keep large blocks that it frees; returns False, and does nothing, without glibc on Linux.
 
-    By default glibc asks the kernel for every large block and gives it back at once, so that each training step on a
-    CPU pays for mapping and clearing the same pages again. Afterwards the process stays as large as it ever was. The
-    same as starting it with MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_ (mallopt(3)).
+    By default glibc requests every large block from the kernel and returns it at once, so each training step on a CPU
+    pays for mapping and clearing the same pages again. After this call the process does not shrink any more. The
+    variables MALLOC_MMAP_MAX_=0, MALLOC_TRIM_THRESHOLD_ and MALLOC_TOP_PAD_ have the same effect (mallopt(3)).
     """
     if sys.platform != "linux":
         return False

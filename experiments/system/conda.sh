@@ -3,7 +3,7 @@
 #
 # `make setup` copies it to .venv/bin/conda. MLflow asks `conda env list --json` for an environment that is named after the
 # text of conda.yaml. Then it runs `source activate NAME`, which finds .venv/bin/activate. The environment in .venv has the
-# versions of conda.yaml, so the answer is its name. A real conda on the PATH is started instead, with the same words.
+# versions of conda.yaml, so the answer is its name. If there is a real conda on the PATH, it is started instead.
 set -f
 IFS=:
 for folder in $PATH; do
@@ -15,7 +15,7 @@ done
 unset IFS
 
 if [ "$*" != 'env list --json' ]; then
-  echo "conda: 'conda $*' needs a real conda, and the file in .venv only answers 'mlflow run .';" \
+  echo "conda: 'conda $*' needs a real conda; the one in .venv is a stand-in that only answers 'mlflow run .';" \
     "install conda, or add --env-manager=local" >&2
   exit 1
 fi

@@ -1,6 +1,6 @@
-"""What this machine tells of processes: the cores they may use, and whether one still lives.
+"""Processes of this machine: how many cores they may use, and whether a process is still running.
 
-A process is told from a later one of its number by when it started.
+Process numbers are used again, so a process is identified by its number and its start time.
 """
 
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def here() -> str:
-    """What tells the processes that this one sees from those of other machines, and of containers of one name."""
+    """The host and the container, if any. Process numbers can be compared only if this text is the same."""
     try:
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -22,12 +22,15 @@ def here() -> str:
 
 
 def started(pid: int) -> str:
-    """What tells a process from a later one of its number: the clock ticks at its start, or "" without /proc."""
+    """The start time of a process in clock ticks; "" without /proc.
+
+    A later process with the same number has another one.
+    """
     return _stat(pid)[19]
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third, the state, on."""
+    """The fields of /proc/PID/stat, starting with the third, which is the state."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -35,14 +38,14 @@ def _stat(pid: int) -> list[str]:
 
 
 def is_alive(pid: int, start: str) -> bool:
-    """Whether the process `pid` that began at `start` still runs; where `start` is "", any process of that number."""
+    """Whether the process `pid` that started at `start` is running; if `start` is "", any process `pid` counts."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    # One that nobody waits for stays in the table when it is dead, for ever where process 1 of a container buries none.
+    # A dead process stays in the table until its parent waits for it. In some containers this never happens.
     return _state(pid) not in ("Z", "X") and (not start or started(pid) == start)
 
 

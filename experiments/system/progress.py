@@ -1,4 +1,4 @@
-"""A progress bar that tells the time left, and plain lines where there is no terminal."""
+"""A progress bar with the time left, or plain lines if there is no terminal."""
 
 import sys
 import time
@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LINE_EVERY_S = 10.0  # without a terminal, a line at most this often
+LINE_EVERY_S = 10.0  # without a terminal, at most one line in this time
 
 
 class Reporter:
-    """What long work tells about itself. This one keeps silent."""
+    """Receives the progress of long work. This class prints nothing."""
 
     def advance(self, steps: int = 1) -> None:
-        """`steps` of the announced total are done."""
+        """Counts `steps` more of the announced total as done."""
 
     def stage(self, text: str) -> None:
-        """What is being done now."""
+        """Names the current work."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays on the screen."""
 
 
 class Printer(Reporter):
-    """Says what it is told; for what comes before there is a bar."""
+    """Prints each line; used before there is a bar."""
 
     def say(self, text: str) -> None:
         print(text, flush=True)
@@ -77,6 +77,6 @@ def shown(total: int) -> Iterator[Reporter]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    # The time left follows the mean of ten minutes: a machine busy for a moment does not turn minutes into hours.
+    # The estimate uses the last ten minutes, so that a machine that is busy for a moment hardly changes it.
     with Progress(*columns, console=Console(), speed_estimate_period=600) as progress:
         yield _Bar(progress, total)

@@ -1,6 +1,6 @@
-"""Everything MLflow: the store, runs that are written and read, saved views, the UI.
+"""All use of MLflow: the store, writing and reading of runs, saved views, the UI.
 
-No other room imports mlflow. `python -m experiments.tracking` sets the store up and opens the UI.
+No other room imports mlflow. `python -m experiments.tracking` sets up the store and opens the UI.
 """
 
 import logging
@@ -10,7 +10,7 @@ from .environment import set_environment
 
 set_environment()
 
-# mlflow.pyfunc checks a type hint of its own when it is imported, and warns of it.
+# On import, mlflow.pyfunc checks one of its own type hints and warns about it.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     import mlflow.pyfunc

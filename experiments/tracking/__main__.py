@@ -1,4 +1,4 @@
-"""Sets the tracking store up and opens the UI: python -m experiments.tracking prepare | ui [--port N] | relocate."""
+"""Sets up the tracking store and opens the UI: python -m experiments.tracking prepare | ui [--port N] | relocate."""
 
 import argparse
 import sys
@@ -10,12 +10,12 @@ from .ui import UI_PORT, serve_ui
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of `python -m experiments.tracking`: 0, or 1 after one line that says what is wrong."""
+    """Runs `python -m experiments.tracking`; returns the exit code: 0, or 1 after one line with the problem."""
     parser = argparse.ArgumentParser(prog="python -m experiments.tracking", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("prepare", help="set the tracking store up")
+    commands.add_parser("prepare", help="set up the tracking store")
     commands.add_parser("ui", help="open the MLflow UI").add_argument("--port", type=int, default=UI_PORT)
-    commands.add_parser("relocate", help="after the project folder was moved: find the runs' files here")
+    commands.add_parser("relocate", help="correct the recorded paths after the project folder was moved")
     given = parser.parse_args(arguments)
     try:
         if given.command == "prepare":

@@ -1,4 +1,4 @@
-"""Names that this suite writes into MLflow, and the calls that several modules of this room share."""
+"""Names that this suite writes into MLflow, and calls that several modules of this room use."""
 
 import contextlib
 import sys
@@ -16,7 +16,7 @@ HOST = "camparison.host"
 PID = "camparison.pid"
 PROCESS_START = "camparison.process_start"
 STUDY = "camparison.study"
-PART = "camparison.part"  # of a study: search, a round of the race, or final
+PART = "camparison.part"  # the part of a study: search, a round of the race, or final
 STAGE = "camparison.stage"
 CANDIDATE = "camparison.candidate"
 RUN_NAME = "mlflow.runName"
@@ -47,7 +47,7 @@ def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 @contextlib.contextmanager
 def import_path_kept() -> Iterator[None]:
-    """MLflow puts the code of a model that it loads first on the import path and leaves it there."""
+    """Restores the import path, where MLflow puts and leaves the code of a model that it loads."""
     path = list(sys.path)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The life of a run: opened, closed with its true status, swept when its process died."""
+"""The lifetime of a run: opens runs, closes them with the right status, and cleans up after processes that died."""
 
 import contextlib
 import os
@@ -22,11 +22,11 @@ from .writing import Run
 
 
 class StoppedEarly(Exception):
-    """The run promises too little to be finished: it ends as FINISHED, but does not count as completed."""
+    """The run is stopped because it promises too little: it ends as FINISHED, but does not count as completed."""
 
 
 class GoesOnElsewhere(Exception):
-    """Another process writes this run now: it is left as it is."""
+    """Another process writes this run now, so it is left unchanged."""
 
 
 @contextlib.contextmanager
@@ -39,13 +39,13 @@ def open_run(
     again: str | None = None,
     before_writing: Callable[[], None] = lambda: None,
 ) -> Iterator[Run]:
-    """A run to log into, closed on the way out: FINISHED and completed, FAILED with the error as a tag, or KILLED.
+    """A run to log into. At the end it is closed: FINISHED and completed, FAILED with the error as a tag, or KILLED.
 
-    It is the run that `mlflow run` opened for this program, if it did and this is the first one that is opened here;
-    else a new one, below the run `parent_run_id` if given, in the experiment that the environment names or in Default.
-    A child whose process died is opened `again` by its run id, where it still exists. `before_writing` is called
-    before records are logged; what it raises ends the block, and nothing is written.
-    Runs nest: a parent stays open while its children are opened one after another. `prepare_store` comes first.
+    If `mlflow run` opened a run for this program, the first call uses that run. Otherwise it is a new run, below the
+    run `parent_run_id` if given, in the experiment that the environment names or in Default. A child whose process died
+    is opened `again` by its run id, if it still exists. `before_writing` is called before records are logged; if it
+    raises, the block ends and nothing is written. Runs can be nested: a parent stays open while its children are opened
+    one after another. Call `prepare_store` first.
 
     Raises:
         TrackingError: the run, its parent or the experiment does not exist.
@@ -87,7 +87,7 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
         if opened := opened or (again if again and is_there(again) else None):
             before = client.get_run(opened).data.tags
             set_tags(opened, own | _commit(before))
-            if ERROR in before:  # of the attempt that died
+            if ERROR in before:  # left by the attempt that died
                 client.delete_tag(opened, ERROR)
             client.update_run(opened, status="RUNNING")
             return Run(client.get_run(opened))
@@ -99,7 +99,7 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
 
 
 def is_there(run_id: str) -> bool:
-    """Whether there is a run of this id that nobody has deleted."""
+    """Whether there is a run with this id that is not deleted."""
     try:
         return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
     except MlflowException:
@@ -117,11 +117,13 @@ def _close_failed(run_id: str, error: BaseException) -> None:
         set_tags(run_id, {ERROR: one_line(error)})
         MlflowClient().set_terminated(run_id, "KILLED" if killed else "FAILED")
     except Exception as second:
-        error.add_note(f"run {run_id} still counts as RUNNING, its end could not be written: {one_line(second)}")
+        error.add_note(
+            f"run {run_id} is still RUNNING in the store, because its end could not be written: {one_line(second)}"
+        )
 
 
 def sweep_stale() -> list[str]:
-    """The ids of runs that a dead process of this machine left RUNNING; they are KILLED now."""
+    """Marks runs as KILLED that a dead process of this machine left RUNNING, and returns their ids."""
     client = MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = f"attributes.status = 'RUNNING' AND tags.`{HOST}` = '{socket.gethostname()}'"
@@ -131,33 +133,33 @@ def sweep_stale() -> list[str]:
         if not is_alive(int(run.data.tags[PID]), run.data.tags.get(PROCESS_START, ""))
     ]
     for run_id in stale:
-        set_tags(run_id, {ERROR: "the process ended without a word (killed, or the machine went down)"})
+        set_tags(run_id, {ERROR: "the process ended without an error message (it was killed, or the machine stopped)"})
         client.set_terminated(run_id, "KILLED")
     return stale
 
 
 def set_parent(run_ids: Iterable[str], parent_run_id: str) -> None:
-    """Hangs finished or interrupted runs below another one; those that were deleted meanwhile are left alone."""
+    """Puts finished or interrupted runs below another run; skips runs that were deleted in the meantime."""
     for run_id in run_ids:
         if is_there(run_id):
             set_tags(run_id, {PARENT: parent_run_id})
 
 
 def mark_confirmed(run_id: str, study: str, stage: int, candidate: str) -> None:
-    """The run confirms a candidate of the study; one run may do so for several studies."""
+    """Records that the run confirms a candidate of the study; one run can confirm candidates of several studies."""
     set_tags(run_id, {confirms(study): f"{stage} {candidate}"})
 
 
 def confirms(study: str) -> str:
-    """The tag of runs that confirm a candidate of the study: the stage and the candidate."""
+    """The name of the tag of runs that confirm a candidate of the study; its value is the stage and the candidate."""
     return f"camparison.confirms.{study}"
 
 
 def experiment_of(run_id: str | None) -> str | None:
-    """The experiment of a run; None where there is none of this id."""
+    """The experiment of a run; None if there is no run with this id."""
     return MlflowClient().get_run(run_id).info.experiment_id if run_id and is_there(run_id) else None
 
 
 def append_records(run_id: str, records: Iterable[Record]) -> None:
-    """Writes more records into a run that may have ended; its status stays."""
+    """Writes more records into a run, which may have ended; does not change its status."""
     Run(MlflowClient().get_run(run_id)).log(records)

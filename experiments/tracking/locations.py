@@ -1,12 +1,12 @@
-"""The tracking store on disk: where it lies, and where its records say that the runs' files lie.
+"""The tracking store on disk: its place, and the places that it records for the files of runs.
 
-MLflow writes the absolute folder of the files into each experiment, run and model. Two things go wrong with that, and
-both are put right here, in the SQLite file itself, because MLflow has no call that changes a location:
+MLflow writes the absolute folder of the files into each experiment, run and model. This causes two problems. Both are
+corrected here, directly in the SQLite file, because MLflow has no call that changes a location:
 
-- `mlflow ui` started before the first run gives the experiment the location `mlflow-artifacts:/0`, which only clients
-  of that server can use. The server keeps such files in `mlartifacts/` beside the database, so the location becomes
-  that folder: runs write there directly, and a server, running or started later, shows their files.
-- A project folder that was moved takes its files along, but the records still name the old folder.
+- If `mlflow ui` is started before the first run, the experiment gets the location `mlflow-artifacts:/0`, which only
+  clients of that server can use. The server stores such files in `mlartifacts/` next to the database, so the location
+  is changed to that folder: runs write there directly, and every server shows their files.
+- When a project folder is moved, the files move too, but the records still name the old folder.
 """
 
 import sqlite3
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import Failed
 
-FOLDERS = ("mlruns", "mlartifacts")  # where MLflow keeps files without a server, and a default server does
+FOLDERS = ("mlruns", "mlartifacts")  # where MLflow stores files without a server, and with a default server
 LOCK = ".mlflow.lock"
 _SQLITE = "sqlite:///"
 _SERVED = "mlflow-artifacts:/"
@@ -23,36 +23,36 @@ _LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("
 
 
 class TrackingError(Failed):
-    """The tracking store cannot be used as it is; the message is one line and names the way out."""
+    """The tracking store cannot be used in its present state; the message is one line and names the way out."""
 
 
 def database_of(root: Path) -> Path:
-    """The database that MLflow uses when nothing is set and `root` is the current folder."""
+    """The database that MLflow uses if nothing is set and `root` is the current folder."""
     return root / "mlflow.db"
 
 
 def database_in(uri: str, root: Path) -> Path | None:
-    """The SQLite file that a tracking URI names, relative ones seen from `root`; None for every other kind of store."""
+    """The SQLite file in a tracking URI; relative paths start at `root`; None for every other kind of store."""
     path = unquote(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else ""
     return root / path if path and not path.startswith(":") else None
 
 
 def refuse_old_file_store(root: Path) -> None:
-    """Returns when `mlruns/` holds no experiment of MLflow's former file store, which would hide the database.
+    """Checks that `mlruns/` contains no experiment of MLflow's former file store, because it would hide the database.
 
     Raises:
-        TrackingError: it does.
+        TrackingError: it contains one.
     """
     for meta in sorted((root / "mlruns").glob("*/meta.yaml")):
         if meta.parent.name.isdigit():
             raise TrackingError(
-                f"{meta.parent} is of MLflow's former file store, which this MLflow does not write: move the numbered "
-                f"folders in {root / 'mlruns'} elsewhere (`mlflow migrate-filestore` carries old runs over)"
+                f"{meta.parent} is of MLflow's former file store, which this MLflow cannot write: move the numbered "
+                f"folders in {root / 'mlruns'} elsewhere (`mlflow migrate-filestore` converts old runs)"
             )
 
 
 def home(location: str, experiment_id: str) -> Path | None:
-    """The project folder that an experiment's files belong to, or None where they are kept elsewhere on purpose."""
+    """The project folder of an experiment's files, or None if they are stored elsewhere on purpose."""
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
@@ -63,17 +63,17 @@ def home(location: str, experiment_id: str) -> Path | None:
 
 
 def serve_from_disk(database: Path) -> int:
-    """Points what a server was meant to hand out at that server's folder; the number of records changed."""
+    """Changes server locations to the folder of the server; returns the number of changed records."""
     return _replace_prefixes(database, {_SERVED: f"{database.parent}/mlartifacts/"})
 
 
 def move_home(database: Path, old: Path, new: Path) -> int:
-    """Points the files recorded under the project folder `old` at the same ones under `new`; the number of records."""
+    """Changes recorded locations in the project folder `old` to `new`; returns the number of changed records."""
     return _replace_prefixes(database, {f"{old}/{name}/": f"{new}/{name}/" for name in FOLDERS})
 
 
 def _replace_prefixes(database: Path, prefixes: dict[str, str]) -> int:
-    """One transaction, so that no process sees an experiment that is changed beside a run that is not."""
+    """Uses one transaction, so that no process sees a changed experiment together with an unchanged run."""
     connection = sqlite3.connect(database, timeout=60)
     try:
         with connection:
@@ -87,7 +87,7 @@ def _replace_prefixes(database: Path, prefixes: dict[str, str]) -> int:
 
 
 def _replace_prefix(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> int:
-    # A second slash would be a server named in the location itself: mlflow-artifacts://host/0 is left alone.
+    # After a second slash the location names a server: mlflow-artifacts://host/0 is left unchanged.
     matching = f"{table} WHERE substr({column}, 1, ?) = ? AND substr({column}, ?, 1) <> '/'"
     which = (len(old), old, len(old) + 1)
     if connection.execute(f"SELECT 1 FROM {matching} LIMIT 1", which).fetchone() is None:

@@ -1,4 +1,4 @@
-"""Finished runs: found by id, fingerprint or filter, and their files read back."""
+"""Finds finished runs by id, fingerprint or filter, and reads their files."""
 
 import contextlib
 import difflib
@@ -30,7 +30,7 @@ _KEY_IN_FILE = re.compile(r"images/(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A completed run as it was logged: parameters as text, tags, and the last value of each metric."""
+    """A completed run with its parameters as text, its tags, and the last value of each metric."""
 
     id: str
     name: str
@@ -45,12 +45,12 @@ class FinishedRun:
         return {}
 
     def read_text(self, path: str) -> str:
-        """The text file at `path`. Like all readers here, raises TrackingError where the run has no such file."""
+        """The text file at `path`. Like all readers here, raises TrackingError if the run has no such file."""
         with self._fetched(path) as file:
             return file.read_text(encoding="utf-8")
 
     def read_json(self, path: str) -> Any:
-        """What the JSON file at `path` says."""
+        """The content of the JSON file at `path`."""
         return json.loads(self.read_text(path))
 
     def read_table(self, path: str) -> pd.DataFrame:
@@ -69,7 +69,7 @@ class FinishedRun:
             return np.asarray(picture.convert("RGB"))
 
     def metric_history(self, key: str) -> list[tuple[int, float]]:
-        """Step and value of a metric, in the order of the steps; empty if the run has none of that name."""
+        """Step and value of a metric, in the order of the steps; empty if the run has no metric of that name."""
         history = MlflowClient().get_metric_history(self.id, key)
         return sorted((metric.step, metric.value) for metric in history)
 
@@ -92,7 +92,7 @@ class FinishedRun:
                 loaded: nn.Module = mlflow.pytorch.load_model(f"runs:/{self.id}/{MODEL}", folder, map_location="cpu")
             except (OSError, MlflowException) as error:
                 raise TrackingError(
-                    f"run {self.id} ({self.name}) has no model that loads: {one_line(error)}"
+                    f"run {self.id} ({self.name}) has no model that can be loaded: {one_line(error)}"
                 ) from error
         return loaded
 
@@ -107,13 +107,13 @@ class FinishedRun:
 
 
 def completed_run(fingerprint: str, experiment_id: str | None = None) -> FinishedRun | None:
-    """The newest completed run with this fingerprint, or None, in one experiment: as given, else as `open_run` uses.
+    """The newest completed run with this fingerprint, or None, in the given experiment, else in that of `open_run`.
 
     Raises:
-        ValueError: a fingerprint that is not letters, digits, dashes and underscores.
+        ValueError: the fingerprint contains other characters than letters, digits, dashes and underscores.
     """
     if not re.fullmatch(r"[\w-]+", fingerprint):
-        raise ValueError(f"{fingerprint!r} is no fingerprint: letters, digits, - and _ are allowed")
+        raise ValueError(f"{fingerprint!r} is not a fingerprint: letters, digits, - and _ are allowed")
     found = MlflowClient().search_runs(
         [experiment_id or current_experiment()],
         f"tags.`{FINGERPRINT}` = '{fingerprint}' AND tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'",
@@ -127,7 +127,7 @@ def finished_run(run_id: str) -> FinishedRun:
     """The completed run with this id.
 
     Raises:
-        TrackingError: there is none, or it did not complete.
+        TrackingError: there is no such run, or it did not complete.
     """
     try:
         run = MlflowClient().get_run(run_id)
@@ -137,21 +137,21 @@ def finished_run(run_id: str) -> FinishedRun:
 
 
 def finished_training(prefix: str) -> FinishedRun:
-    """The completed training whose run id begins with `prefix`, in whichever experiment.
+    """The completed training whose run id begins with `prefix`, in any experiment.
 
     Raises:
-        TrackingError: no run or several begin so, or it is no training, or it did not complete.
-        ValueError: a prefix that is not of the digits 0-9 and a-f.
+        TrackingError: no run or several runs begin like this, or the run is not a training, or it did not complete.
+        ValueError: the prefix contains other characters than 0-9 and a-f.
     """
     if not re.fullmatch("[0-9a-f]+", prefix):
-        raise ValueError(f"{prefix!r} begins no run id: the digits 0-9 and a-f are allowed")
+        raise ValueError(f"{prefix!r} is not the beginning of a run id: the digits 0-9 and a-f are allowed")
     experiments = [experiment.experiment_id for experiment in MlflowClient().search_experiments()]
     found = _search(experiments, f"attributes.run_id LIKE '{prefix}%'")
     if not found:
-        raise TrackingError(f"no run begins with {prefix!r}{_near_run(prefix, experiments)}")
+        raise TrackingError(f"no run id begins with {prefix!r}{_near_run(prefix, experiments)}")
     if len(found) > 1:
         several = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found[:3])
-        raise TrackingError(f"{len(found)} runs begin with {prefix!r}, such as {several}: give more digits")
+        raise TrackingError(f"{len(found)} run ids begin with {prefix!r}, such as {several}: give more digits")
     kind = found[0].data.tags.get(KIND)
     if kind != TRAIN:
         what = f"of kind {kind!r}" if kind else "of another program"
@@ -162,7 +162,7 @@ def finished_training(prefix: str) -> FinishedRun:
 def finished_trainings(matching: str) -> list[FinishedRun]:
     """The completed trainings that MLflow's search finds with the filter `matching`, the oldest first.
 
-    In the experiment that `open_run` uses.
+    Searches in the experiment that `open_run` uses.
 
     Raises:
         TrackingError: MLflow cannot read the filter, or no completed training matches.
@@ -170,7 +170,7 @@ def finished_trainings(matching: str) -> list[FinishedRun]:
     try:
         found = _search([current_experiment()], matching)
     except MlflowException as error:
-        raise TrackingError(f"MLflow does not take {matching!r} ({one_line(error)})") from error
+        raise TrackingError(f"MLflow does not accept {matching!r} ({one_line(error)})") from error
     finished = [_finished(run) for run in found if _is_completed(run) and run.data.tags.get(KIND) == TRAIN]
     if not finished:
         others = "".join(
@@ -193,11 +193,13 @@ def _search(experiment_ids: list[str], matching: str) -> list[mlflow.entities.Ru
 
 
 def _near_run(prefix: str, experiment_ids: list[str]) -> str:
-    """A suggestion such as `; did you mean 1a2b3c (baseline, seed 0)?`, empty where no training is near."""
+    """A suggestion such as `; did you mean 1a2b3c (baseline, seed 0)?`, or a hint if no id is similar."""
     trainings = _search(experiment_ids, f"tags.`{KIND}` = '{TRAIN}'")
     names = {run.info.run_id[: len(prefix)]: run.info.run_name for run in trainings}
-    near = difflib.get_close_matches(prefix, names, n=1, cutoff=0.8)  # one digit of six
-    return f"; did you mean {near[0]} ({names[near[0]]})?" if near else ": MLflow's UI shows it on the run's page"
+    near = difflib.get_close_matches(prefix, names, n=1, cutoff=0.8)  # one of six digits may differ
+    return (
+        f"; did you mean {near[0]} ({names[near[0]]})?" if near else ": MLflow's UI shows the id on the page of a run"
+    )
 
 
 def _is_completed(run: mlflow.entities.Run) -> bool:
@@ -207,7 +209,7 @@ def _is_completed(run: mlflow.entities.Run) -> bool:
 def _completed(run: mlflow.entities.Run) -> FinishedRun:
     if not _is_completed(run):
         why = run.data.tags.get(ERROR, "no error recorded")
-        cure = "wait for its end" if run.info.status == "RUNNING" else "train it again"
+        cure = "wait until it ends" if run.info.status == "RUNNING" else "train it again"
         raise TrackingError(f"run {run.info.run_id} did not complete (status {run.info.status}, {why}): {cure}")
     return _finished(run)
 

@@ -1,4 +1,4 @@
-"""What is to be logged, as data: deciding what to log needs no server and can be asserted as a list.
+"""Records: the data to log. Making a list of records needs no server, so tests can check the list.
 
 Only `experiments.tracking` turns records into MLflow calls.
 """
@@ -14,7 +14,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Param:
-    """One setting of the run, under `key`; written only where the run does not have the key yet."""
+    """One setting of the run, under `key`; written only if the run does not have the key yet."""
 
     key: str
     value: str | int | float | bool
@@ -30,7 +30,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Several metrics of one step, written in one call."""
+    """Several metrics of one step, written with one call."""
 
     values: Mapping[str, float]
     step: int
@@ -46,7 +46,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class KeyedPicture:
-    """A picture for MLflow's image grid: rows are keys, columns are runs, the slider is `step`."""
+    """A picture for MLflow's image grid: rows are keys, columns are runs, and the slider selects `step`."""
 
     key: str
     image: UInt8[np.ndarray, "h w 3"]
@@ -71,7 +71,7 @@ class File:
 
 @dataclass(frozen=True)
 class Table:
-    """A table at `path`, written as the path's ending says: `.parquet`, `.csv`, or `.json`, which MLflow's UI shows."""
+    """A table at `path`; the ending decides the format: `.parquet`, `.csv`, or `.json`, which MLflow's UI shows."""
 
     path: str
     frame: pd.DataFrame
@@ -87,7 +87,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class DatasetUse:
-    """The data set the run used, with the digest that tells it from any other."""
+    """The data set that the run used, with the digest that identifies it."""
 
     name: str
     digest: str

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as exceptions, so that runs are closed on the way out."""
+"""Turns SIGTERM and Ctrl-C into exceptions, so that runs are closed before the process ends."""
 
 import contextlib
 import signal
@@ -8,14 +8,14 @@ from types import FrameType
 
 
 class Terminated(SystemExit):
-    """The process was asked to end (SIGTERM): raised where the program stands, so that its runs are closed."""
+    """The process was asked to end (SIGTERM); raised at the current line, so that the runs are closed."""
 
 
 @contextlib.contextmanager
 def deaf_to_signals() -> Iterator[None]:
-    """A second signal, such as torchrun sends when one of its processes has failed, does not come between."""
+    """Inside, further signals are ignored, such as those that torchrun sends when one of its processes fails."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals
+        yield  # in Python only the main thread handles signals
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -27,15 +27,15 @@ def deaf_to_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminated_by_signal() -> Iterator[None]:
-    """Inside, a request to end raises where the program stands: SIGTERM `Terminated`, Ctrl-C KeyboardInterrupt.
+    """Inside, a request to end raises at the current line: SIGTERM raises `Terminated`, Ctrl-C KeyboardInterrupt.
 
-    Python loses an exception that a signal raises in a callback or a destructor; `raise_if_asked` makes up for it.
+    Python loses an exception that a signal raises in a callback or a destructor; `raise_if_asked` raises it again.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals
+        yield  # in Python only the main thread handles signals
         return
     handlers = {signal.SIGTERM: _terminate}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has its background jobs ignore it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore it
         handlers[signal.SIGINT] = _interrupt
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -61,10 +61,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def raise_if_asked() -> None:
-    """Returns where nobody has asked this process to end; for long work, between its parts.
+    """Checks that nobody has asked this process to end. Call it between the parts of long work.
 
     Raises:
-        Terminated, KeyboardInterrupt: somebody has.
+        Terminated, KeyboardInterrupt: somebody has asked.
     """
     if _asked:
         raise KeyboardInterrupt if _asked[-1] == signal.SIGINT else Terminated(128 + _asked[-1])

@@ -1,4 +1,4 @@
-"""The tracking store: made ready for several processes, checked, moved with its folder."""
+"""The tracking store: prepares it for several processes, checks it, and corrects it after its folder was moved."""
 
 import contextlib
 import os
@@ -19,14 +19,15 @@ from .locations import TrackingError
 
 
 def prepare_store(root: Path | None = None) -> str:
-    """The URI of the tracking store, which is ready for several processes at once when this returns.
+    """Prepares the tracking store for several processes at once, and returns its URI.
 
-    With nothing set it is MLflow's default, `mlflow.db` and `mlruns/` in the project folder `root` (the current one if
-    not given); otherwise what MLFLOW_TRACKING_URI names. A new database is set up under a file lock, because several
-    processes that do so at once leave one that no MLflow opens again. To be called first by every entry point.
+    MLFLOW_TRACKING_URI names the store. If it is not set, the store is MLflow's default, `mlflow.db` and `mlruns/` in
+    the project folder `root` (by default the current folder). A new database is set up under a file lock, because
+    several processes that set it up at once leave a database that MLflow cannot open. Every entry point calls this
+    first.
 
     Raises:
-        TrackingError: a server does not answer, the database does not open, or the runs' files lie elsewhere.
+        TrackingError: a server does not answer, the database does not open, or the files of the runs are elsewhere.
     """
     set_environment()
     root = (root or Path.cwd()).resolve()
@@ -52,7 +53,9 @@ def _ask_server(uri: str) -> None:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
-            raise TrackingError(f"the MLflow server {uri} is not well: /health answers {error.code}") from error
+            raise TrackingError(
+                f"the MLflow server {uri} does not work: /health answers {error.code}; restart it"
+            ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TrackingError(
@@ -61,15 +64,18 @@ def _ask_server(uri: str) -> None:
 
 
 def _open_store(uri: str, root: Path) -> None:
-    """The first call creates the tables; MLflow puts the files of new experiments under the folder it is made in."""
+    """Opens the store; the first call creates the tables.
+
+    MLflow puts files of new experiments into the current folder.
+    """
     with contextlib.chdir(root), warnings.catch_warnings():
-        # MLflow 3.17's tables are declared in the manner of SQLAlchemy 2.0.
+        # MLflow 3.17 declares its tables in the style of SQLAlchemy 2.0.
         warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
         try:
             MlflowClient(uri).search_experiments(max_results=1)
         except Exception as error:
             raise TrackingError(
-                f"{uri} does not open as an MLflow store: move it away to start a new one ({one_line(error)})"
+                f"{uri} cannot be opened as an MLflow store: move it away to start a new store ({one_line(error)})"
             ) from error
 
 
@@ -80,22 +86,22 @@ def _check_locations(database: Path | None, root: Path) -> None:
     location = experiment.artifact_location
     if location.startswith("mlflow-artifacts:"):
         raise TrackingError(
-            f"the files of experiment {experiment.name!r} are kept by an MLflow server: set MLFLOW_TRACKING_URI to its "
+            f"the files of experiment {experiment.name!r} are on an MLflow server: set MLFLOW_TRACKING_URI to its "
             "http address, or MLFLOW_EXPERIMENT_NAME to another experiment"
         )
     home = locations.home(location, experiment.experiment_id)
     if home and database == locations.database_of(root) and home.resolve() != root:
         raise TrackingError(
             f"the runs in {database} have their files recorded under {home}, but the project is now in {root}: "
-            "`.venv/bin/python -m experiments.tracking relocate` records them here, or move the folder back"
+            "run `.venv/bin/python -m experiments.tracking relocate` to correct the records, or move the folder back"
         )
 
 
 def relocate(root: Path | None = None) -> str:
-    """One line that says what was done for a project folder that was moved or copied with its runs.
+    """Corrects the records after a project folder was moved or copied with its runs; returns one line about it.
 
     Raises:
-        TrackingError: there is no database, or nothing in it that lies elsewhere.
+        TrackingError: there is no database, or no record in it names another folder.
     """
     root = (root or Path.cwd()).resolve()
     database = locations.database_of(root)
@@ -105,15 +111,15 @@ def relocate(root: Path | None = None) -> str:
     experiment = _named_experiment()
     home = locations.home(experiment.artifact_location, experiment.experiment_id) if experiment else None
     if home is None or home.resolve() == root:
-        raise TrackingError(f"the runs in {database} have their files in this folder already: nothing to relocate")
+        raise TrackingError(f"the runs in {database} already have their files in this folder: nothing to relocate")
     return f"{locations.move_home(database, home, root)} records moved from {home} to {root}"
 
 
 def _named_experiment() -> Experiment | None:
-    """The experiment that the environment names, else Default; None if it is only named and does not exist yet.
+    """The experiment that the environment names, else Default; None if it does not exist yet.
 
     Raises:
-        TrackingError: it is deleted, or its number is unknown.
+        TrackingError: the experiment is deleted, or its number is unknown.
     """
     number, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
     client = MlflowClient()
@@ -132,7 +138,7 @@ def _named_experiment() -> Experiment | None:
 def current_experiment() -> str:
     found = _named_experiment()
     if found is None:
-        # Another process may create it at this very moment.
+        # Another process may create it at the same moment.
         with contextlib.suppress(MlflowException):
             return MlflowClient().create_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
         found = _named_experiment()

@@ -1,4 +1,4 @@
-"""MLflow's UI: saved views, addresses of what a person opens, and the server that shows them."""
+"""MLflow's UI: saved views, links to open, and the server."""
 
 import contextlib
 import json
@@ -27,10 +27,10 @@ VIEWS_IN_NOTE = 50
 
 
 def save_view(experiment_id: str, view: views.View) -> str:
-    """The part of a link that opens the view: `ui_address` makes it whole. A view of the same name is replaced.
+    """Saves the view and returns the end of its link, which `ui_address` completes. Replaces a view of the same name.
 
-    The experiment's note, shown above its runs, lists the links to all views of ours, the newest first; what a person
-    wrote into the note stays.
+    The experiment's note, shown above its runs, lists the links to all views of this suite, the newest first; text that
+    a person wrote into the note is kept.
 
     Raises:
         ValueError: the view is too long for MLflow.
@@ -49,7 +49,7 @@ def _note(experiment_id: str, tags: Mapping[str, str], newest: str) -> str:
     links = [f"[{name}]({address})" for name, address in _view_links(experiment_id, tags, newest)]
     mark = f"viewStateShareKey={views.KEY_PREFIX}"
     others = [line for line in tags.get(NOTE, "").splitlines() if mark not in line]
-    # An empty line between links, or Markdown joins them.
+    # An empty line between links, because otherwise Markdown joins them.
     return "\n\n".join([*links, "\n".join(others).strip()]).strip()
 
 
@@ -62,19 +62,19 @@ def _view_links(experiment_id: str, tags: Mapping[str, str], newest: str = "") -
 
 
 def ui_address(fragment: str = "") -> str:
-    """The address of the UI: the tracking server's if one is used, else CAMPARISON_UI, else where `make ui` serves."""
+    """The address of the UI: the tracking server if there is one, else CAMPARISON_UI, else that of `make ui`."""
     uri = mlflow.get_tracking_uri()
     local = os.environ.get("CAMPARISON_UI") or f"http://127.0.0.1:{UI_PORT}"
     return f"{(uri if uri.startswith('http') else local).rstrip('/')}/{fragment}"
 
 
 def ui_hint() -> str:
-    """What to do before the UI's address opens, in brackets; nothing where a server has it open."""
+    """A hint in brackets on how to start the UI; empty if a server runs it."""
     return "" if mlflow.get_tracking_uri().startswith("http") else " (start it with `make ui`)"
 
 
 def file_address(run: Run, path: str) -> str:
-    """Where a person opens a file of the run: its place on this machine, or its page in the server's UI."""
+    """The path or link that opens a file of the run: its path on this machine, or its page in the server's UI."""
     place = urlparse(run.artifact_uri)
     if place.scheme in ("", "file"):
         return str(Path(unquote(place.path)) / path)
@@ -82,34 +82,34 @@ def file_address(run: Run, path: str) -> str:
 
 
 def serve_ui(port: int, root: Path | None = None) -> int:
-    """Serves MLflow's UI of this project's store, on this machine only, until Ctrl-C; the server's exit code.
+    """Runs MLflow's UI for this project's store, on this machine only, until Ctrl-C; returns the server's exit code.
 
     Raises:
-        TrackingError: the port is taken, or a server keeps the store and has its own UI.
+        TrackingError: the port is in use, or the store is on a server, which has its own UI.
     """
     uri = prepare_store(root)
     if uri.startswith("http"):
-        raise TrackingError(f"MLFLOW_TRACKING_URI names a server, which has the UI: open {uri}")
+        raise TrackingError(f"MLFLOW_TRACKING_URI names a server, which has its own UI: open {uri}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise TrackingError(
-                f"port {port} cannot be used ({error.strerror}): stop what uses it, or choose another with --port"
+                f"port {port} cannot be used ({error.strerror}): stop the program that uses it, or add --port NUMBER"
             ) from error
     os.environ["CAMPARISON_UI"] = f"http://127.0.0.1:{port}"
-    print(f"MLflow UI: {ui_address()} (ready in some seconds; Ctrl-C stops it)")
+    print(f"MLflow UI: {ui_address()} (ready in a few seconds; Ctrl-C stops it)")
     for experiment in MlflowClient().search_experiments():
         for name, address in _view_links(experiment.experiment_id, experiment.tags):
             print(f"{name}: {ui_address(address)}")
     sys.stdout.flush()
     unset = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")
     environment = {name: value for name, value in os.environ.items() if name not in unset} | {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job workers: a gigabyte and a half, used by nothing here
-        "PYTHONWARNINGS": "ignore",  # the server's own, of its own packages
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job workers need 1.5 GB and are not used here
+        "PYTHONWARNINGS": "ignore",  # warnings of the server's own packages
     }
-    # Files go where runs without a server put them, also in experiments that are created in the UI.
+    # Files go to the same place as without a server, also in experiments that are created in the UI.
     files = (root or Path.cwd()).resolve() / "mlruns"
     where = ["--backend-store-uri", uri, "--default-artifact-root", str(files), "--host", "127.0.0.1"]
     server = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1"]
@@ -117,9 +117,9 @@ def serve_ui(port: int, root: Path | None = None) -> int:
 
 
 def _until_interrupted(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """The exit code of `command`; 0 where Ctrl-C ended it. It runs in a session of its own, which ends as a whole.
+    """Runs `command` and returns its exit code; 0 if Ctrl-C ended it. It runs in its own session, which is ended whole.
 
-    Given Ctrl-C itself, MLflow's server would answer with a traceback.
+    If MLflow's server received Ctrl-C itself, it would print a traceback.
     """
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:

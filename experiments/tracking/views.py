@@ -1,7 +1,7 @@
 """Saved views of MLflow's chart page: the Grad-CAM pictures of several runs side by side, curves and bars below.
 
-MLflow's UI opens a view that it finds in an experiment tag `mlflow.sharedViewState.<key>` when the address names the
-key. The format is that of the UI bundle of MLflow 3.17 and not a documented interface; a browser test guards it.
+MLflow's UI opens a view from the experiment tag `mlflow.sharedViewState.<key>` if the address contains the
+key. The format is that of the UI of MLflow 3.17. It is not documented; a browser test checks it.
 """
 
 import base64
@@ -14,19 +14,19 @@ from typing import Any
 
 TAG_PREFIX = "mlflow.sharedViewState."
 KEY_PREFIX = "camparison-"
-MAX_CHARACTERS = 20_000  # what MLflow's stores accept as one experiment tag
-MAX_RUNS_IN_GRID = 10  # the UI draws no more columns
-COLUMN = "camparison.column."  # begins the tag of a run that says which column of a view it is
-COLOUR = "mlflow.runColor"  # left to the UI, two runs can have one colour
+MAX_CHARACTERS = 20_000  # the longest experiment tag that MLflow's stores accept
+MAX_RUNS_IN_GRID = 10  # the UI draws at most this number of columns
+COLUMN = "camparison.column."  # first part of the name of a run's tag for its column in a view
+COLOUR = "mlflow.runColor"  # without this tag, the UI can give two runs the same colour
 Chart = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class View:
-    """A named state of the chart page. Views of one name and the same runs replace each other.
+    """A named state of the chart page. Views with the same name and the same runs replace each other.
 
-    The page shows `run_ids` in the order of their tag `column_tag`, which whoever saves the view must set to
-    `column(i)`, and in the colours of their tag `COLOUR`, "#rrggbb", of which a run has one for all views.
+    The page shows `run_ids` in the order of their tag `column_tag`, and in the colours of their tag `COLOUR`,
+    "#rrggbb". The caller who saves the view must set `column_tag` to `column(i)`. A run has one colour for all views.
     """
 
     name: str
@@ -36,17 +36,17 @@ class View:
 
     @property
     def key(self) -> str:
-        """The name that addresses this view in a link: letters, digits and dashes."""
+        """The key of this view in a link: letters, digits and dashes."""
         return key_of(self.name, self.run_ids)
 
     @property
     def column_tag(self) -> str:
-        """The tag of a run that says which column of this view it is."""
+        """The name of the tag of a run for its column in this view."""
         return COLUMN + self.key
 
     @property
     def tag(self) -> str:
-        """The experiment tag that holds this view."""
+        """The name of the experiment tag that contains this view."""
         return TAG_PREFIX + self.key
 
 
@@ -65,17 +65,19 @@ def comparison_view(
 ) -> View:
     """A view with one row per picture key and one column per run, in the order of `run_ids`.
 
-    Below the pictures lie a line chart for each metric in `curves`, a bar chart of the last value of each in `bars`,
-    and parallel coordinates of the parameters and metrics in `parallel`.
-    `columns` are those of the runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`".
-    `step` is the one that the pictures were logged at. Of more than ten runs the UI shows ten. The UI adds a chart for
-    every metric and picture key of the runs that is not named here: the hidden ones get none.
+    Below the pictures there are a line chart for each metric in `curves`, a bar chart of the last value of each metric
+    in `bars`, and parallel coordinates of the parameters and metrics in `parallel`. `columns` are the columns of the
+    runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`". `step` is the step of the logged
+    pictures. The UI shows at most ten runs. It would add a chart for every other metric and picture key of the runs;
+    the hidden ones get no chart.
 
     Raises:
-        ValueError: no run, or no picture key, or a run id that is not letters and digits.
+        ValueError: there is no run or no picture key, or a run id contains other characters than letters and digits.
     """
     if not run_ids or not picture_keys:
-        raise ValueError(f"a view needs runs and picture keys, not {len(run_ids)} runs and {len(picture_keys)} keys")
+        raise ValueError(
+            f"a view needs at least one run and one picture key, not {len(run_ids)} runs and {len(picture_keys)} keys"
+        )
     for run_id in run_ids:
         if not run_id.isalnum():
             raise ValueError(f"{run_id!r} is not a run id: letters and digits are allowed, as MLflow gives them")
@@ -84,8 +86,8 @@ def comparison_view(
         name,
         {
             "searchFilter": f"attributes.run_id IN ({quoted})",
-            # Ordered by start time, the UI would hide child runs behind their parent, pictures and all. The grid's
-            # columns run against the table's order.
+            # If ordered by start time, the UI would hide child runs and their pictures behind the parent. The columns
+            # of the grid are in the reverse order of the table.
             "orderByKey": f"tags.`{COLUMN}{key_of(name, run_ids)}`",
             "orderByAsc": False,
             "startTime": "ALL",
@@ -107,13 +109,13 @@ def comparison_view(
 
 
 def key_of(name: str, run_ids: Sequence[str]) -> str:
-    """What addresses the view of this name and these runs."""
+    """The key of the view with this name and these runs."""
     identity = "\n".join((name, *run_ids))
     return KEY_PREFIX + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def column(index: int) -> str:
-    """The value of the tag `View.column_tag` for the run that is to be the column of this index, 0 being leftmost."""
+    """The value of the tag `View.column_tag` of the run in the column with this index; 0 is on the left."""
     return f"{index:03d}"
 
 
@@ -121,29 +123,29 @@ def pack(view: View, now_ms: int) -> str:
     """The value of the view's experiment tag, written at `now_ms` (milliseconds since 1970).
 
     Raises:
-        ValueError: longer than MLflow accepts; fewer pictures make it shorter.
+        ValueError: the value is longer than MLflow accepts; fewer pictures make it shorter.
     """
     packed = base64.b64encode(zlib.compress(json.dumps(view.state).encode(), 9)).decode()
     value = json.dumps({"name": view.name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
     if len(value) > MAX_CHARACTERS:
         raise ValueError(
-            f"the view {view.name!r} takes {len(value):,} characters, and MLflow keeps {MAX_CHARACTERS:,}: "
+            f"the view {view.name!r} has {len(value):,} characters, and MLflow stores at most {MAX_CHARACTERS:,}: "
             "show fewer pictures"
         )
     return value
 
 
 def unpack(value: str) -> View:
-    """The view in the value of an experiment tag, the reverse of `pack`."""
+    """The view in the value of an experiment tag; the reverse of `pack`."""
     envelope = json.loads(value)
     packed = base64.b64decode(envelope["state"].removeprefix("deflate;"))
     return View(envelope["name"], json.loads(zlib.decompress(packed)))
 
 
 def fragment(experiment_id: str, key: str) -> str:
-    """The part of a link that follows the server's address and opens the view with this key.
+    """The end of a link, after the server's address, that opens the view with this key.
 
-    It carries no search or order: with any of these the UI would ignore the view.
+    It contains no search and no order, because with them the UI would ignore the view.
     """
     return (
         f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
@@ -169,7 +171,10 @@ def _shown(
 
 
 def _hidden(picture_keys: Iterable[str], metrics: Iterable[str]) -> list[Chart]:
-    """Deleted charts, one for each: where there is one, the UI adds none, and a grid of many keys counts for no key."""
+    """One deleted chart for each picture key and metric.
+
+    It keeps the UI from adding a chart; a grid of keys does not.
+    """
     charts = [_image(f"no-{key}", "pictures", [key], 0) for key in picture_keys]
     charts += [_chart("LINE", f"no-{metric}", "curves", metricKey=metric) for metric in metrics]
     return [chart | {"deleted": True, "isGenerated": True} for chart in charts]
@@ -199,7 +204,7 @@ def _line(uuid: str, section: str, metric: str) -> Chart:
         metricKey=metric,
         selectedMetricKeys=[metric],
         xAxisKey="step",
-        # Left out, the UI smooths: a curve that ends at 0.725 is drawn ending at 0.65.
+        # Without this the UI smooths: it draws a curve that ends at 0.725 as if it ended at 0.65.
         lineSmoothness=0,
         useGlobalLineSmoothing=True,
         useGlobalXaxisKey=True,

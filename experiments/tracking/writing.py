@@ -1,4 +1,4 @@
-"""Records become calls of MLflow: one call for all of a kind."""
+"""Turns records into calls of MLflow: one call for all records of a kind."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ from .client import METRICS_PER_CALL, MODEL, SETTINGS_PER_CALL, chunks, import_p
 from .locations import TrackingError
 from .records import Arrays, DatasetUse, File, KeyedPicture, Metrics, Model, Param, Picture, Record, Table, Tag, Text
 
-GRID_PIXELS = 256  # MLflow's thumbnails are this long, and enlarged to it with blur
+GRID_PIXELS = 256  # MLflow's thumbnails have this length; it enlarges smaller pictures, which blurs them
 
 
 class Run:
@@ -42,26 +42,28 @@ class Run:
         self.before_writing: Callable[[], None] = lambda: None
 
     def log(self, records: Iterable[Record]) -> None:
-        """Returns when the records are written: one MLflow call for all of a kind, one for all files together.
+        """Writes the records: one MLflow call for all of a kind, and one for all files. Returns when they are written.
 
-        Parameters that the run has already keep their values: `mlflow run` writes them, as text, before the program
-        starts.
+        Parameters that the run already has keep their values, because `mlflow run` writes them, as text, before the
+        program starts.
 
         Raises:
-            TypeError: something that is not a record; nothing is written then.
-            TrackingError: MLflow refuses a value, as too long or as malformed.
+            TypeError: an item is not a record; then nothing is written.
+            TrackingError: MLflow refuses a value that is too long or malformed.
         """
         groups: dict[Callable[[Run, list[Any]], None], list[Record]] = {}
         for record in records:
             if type(record) not in _WRITERS:
-                raise TypeError(f"{type(record).__name__} is not a record that can be logged: see experiments.records")
+                raise TypeError(
+                    f"{type(record).__name__} is not a record that can be logged: see experiments.tracking.records"
+                )
             groups.setdefault(_WRITERS[type(record)], []).append(record)
         self.before_writing()
         try:
             for write, group in groups.items():
                 write(self, group)
         except MlflowException as error:
-            raise TrackingError(f"MLflow refuses what run {self.id} logs: {one_line(error)}") from error
+            raise TrackingError(f"MLflow refuses a record of run {self.id}: {one_line(error)}") from error
 
 
 def _log_params(run: Run, records: list[Param]) -> None:
@@ -89,7 +91,7 @@ def _log_files(run: Run, records: list[Picture | Text | File | Table | Arrays]) 
         for record in records:
             path = Path(folder, _inside(record.path))
             if isinstance(record, Table) and path.suffix == ".json":
-                # As objects, for of the other kind of text MLflow's code makes pandas complain.
+                # As objects, because with the other text type MLflow's code causes a pandas warning.
                 frame = record.frame.copy()
                 for name in [name for name in frame if pd.api.types.is_string_dtype(frame[name])]:
                     frame[name] = frame[name].astype(object)
@@ -102,14 +104,14 @@ def _log_files(run: Run, records: list[Picture | Text | File | Table | Arrays]) 
 
 def _log_keyed_pictures(run: Run, records: list[KeyedPicture]) -> None:
     for record in records:
-        # Squares, not blur.
+        # Enlarged here, so that pixels are squares and not blurred.
         factor = -(-GRID_PIXELS // max(record.image.shape[:2]))
         picture = Image.fromarray(enlarge(record.image, factor))
         try:
-            # Written asynchronously, MLflow's default, a picture that fails leaves a run that counts as finished.
+            # Not asynchronous (MLflow's default): the run would count as finished although a picture failed.
             MlflowClient().log_image(run.id, picture, key=record.key, step=record.step, synchronous=True)
         except ValueError as error:
-            raise ValueError(f"{record.key!r} is no key of a picture: {one_line(error)}") from error
+            raise ValueError(f"{record.key!r} cannot be the key of a picture: {one_line(error)}") from error
 
 
 def _log_datasets(run: Run, records: list[DatasetUse]) -> None:
@@ -117,7 +119,7 @@ def _log_datasets(run: Run, records: list[DatasetUse]) -> None:
         DatasetInput(
             Dataset(
                 name=record.name,
-                digest=record.digest[:36],  # MLflow keeps no more; the whole is in the source
+                digest=record.digest[:36],  # MLflow stores no more characters; the full digest is in the source
                 source_type="local",
                 source=json.dumps({"uri": record.source, "digest": record.digest}),
                 profile=json.dumps({"rows": dict(record.rows)}),
@@ -130,10 +132,10 @@ def _log_datasets(run: Run, records: list[DatasetUse]) -> None:
 
 
 def _log_models(run: Run, records: list[Model]) -> None:
-    """Pickled, because MLflow's newer pt2 format loads a traced graph, on which no forward hook and so no CAM works.
+    """Logs models with pickle, because MLflow's newer pt2 format loads a traced graph without forward hooks for CAM.
 
-    The requirements are given, which spares the child process that infers them, and the package travels with the model,
-    so that it loads where this project is not installed.
+    The requirements are given, so that MLflow needs no child process to infer them. The package is stored with the
+    model, so that the model can be loaded where this project is not installed.
     """
     for record in records:
         with import_path_kept():
@@ -170,7 +172,9 @@ _WRITERS: dict[type, Callable[[Run, list[Any]], None]] = {
 def _inside(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts:
-        raise ValueError(f"{path!r} is no path inside a run: give a relative one without `..`, such as galleries/a.png")
+        raise ValueError(
+            f"{path!r} is not a path inside a run: give a relative path without `..`, such as galleries/a.png"
+        )
     return path
 
 
@@ -206,5 +210,5 @@ def _save_table(record: Table, path: Path) -> None:
 
 @_save.register
 def _save_arrays(record: Arrays, path: Path) -> None:
-    with path.open("wb") as file:  # given a name, numpy would add an ending of its own
+    with path.open("wb") as file:  # with a name instead of a file, numpy would add its own ending
         np.savez_compressed(file, allow_pickle=False, **dict(record.arrays))

@@ -1,1 +1,1 @@
-"""The training loop and what it is made of. Nothing here knows how results are logged."""
+"""The training loop and its parts. Nothing here depends on how results are logged."""

@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that an interrupted one goes on to the same result, on a CPU bit for bit."""
+"""Saves a training, so that it can continue after a stop with the same result, on a CPU bit for bit."""
 
 import os
 import time
@@ -13,14 +13,14 @@ import torch
 from ..errors import CannotStart
 
 AUTO_EVERY_S = 60.0
-"""An automatic checkpoint is written at most this often, so that short trainings never wait for the disk."""
+"""The shortest time between automatic checkpoints, so that short trainings never wait for the disk."""
 
 
 _KEYS = {"fingerprint", "settings", "history", "clock", "state"}
 
 
 class CheckpointError(CannotStart):
-    """A checkpoint that is missing, damaged or of another training; one line."""
+    """A checkpoint is missing, damaged or of another training; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Checkpoint:
     """A training after some of its epochs.
 
     Attributes:
-        fingerprint: of the training, as `variant.fingerprint` gives it.
+        fingerprint: the fingerprint of the training.
         settings: every option with its value, spelled as on the command line.
         history: the metrics of each epoch so far, from epoch 1.
-        clock: seconds of each phase so far, wall and CPU.
-        state: of network, optimizer and random generators, as `training.EpochResult.state` gives it.
+        clock: seconds of each phase so far, wall time and CPU time.
+        state: of network, optimizer and random generators, from `EpochResult.state`.
     """
 
     fingerprint: str
@@ -43,13 +43,13 @@ class Checkpoint:
 
     @property
     def epochs(self) -> int:
-        """Epochs done."""
+        """Number of finished epochs."""
         return max(self.history)
 
 
 @dataclass
 class Keeper:
-    """Writes one file after each epoch, but at most every `every_s` seconds; `passing` ones are removed at the end."""
+    """Writes one file after each epoch, but at most every `every_s` seconds; removes it at the end if `passing`."""
 
     path: Path
     every_s: float
@@ -57,7 +57,7 @@ class Keeper:
     _last: float = field(default_factory=time.monotonic)
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Replaces the file as a whole, where it is time to.
+        """Replaces the whole file if enough time has passed.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -67,13 +67,13 @@ class Keeper:
             self._last = time.monotonic()
 
     def finish(self) -> None:
-        """The training has ended: a passing checkpoint has done its work."""
+        """Call it at the end of the training; removes a `passing` checkpoint."""
         if self.passing:
             self.path.unlink(missing_ok=True)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes the file as a whole or not at all.
+    """Writes the whole file or nothing.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -82,18 +82,18 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         with partial.open("wb") as file:
             torch.save({key: getattr(checkpoint, key) for key in _KEYS}, file)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave an empty file under the new name
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file with the new name
         os.replace(partial, path)
 
 
 @contextmanager
 def _written_beside(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write into, gone at the end; what goes wrong there names `path`."""
+    """A temporary file next to `path` to write into; errors name `path`, and the file is removed at the end."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         why = error.strerror if isinstance(error, OSError) else "disk full?"
         cure = "name another FILE, or checkpoint=none"
         raise CheckpointError(f"checkpoint={path}: cannot be written ({why}); {cure}") from error
@@ -103,10 +103,10 @@ def _written_beside(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: Path) -> None:
-    """Returns where `write` could write the file, which stays as it is.
+    """Checks that `write` can write the file, without changing it.
 
     Raises:
-        CheckpointError: it cannot be written, is a folder, or holds something else that would be lost.
+        CheckpointError: it cannot be written, is a folder, or contains something else that would be lost.
     """
     if path.is_dir():
         raise CheckpointError(f"checkpoint={path}: is a folder; name a FILE in it, or checkpoint=none")
@@ -115,7 +115,7 @@ def check_place(path: Path) -> None:
             read(path)
         except CheckpointError as error:
             cure = "name another FILE, or checkpoint=none"
-            raise CheckpointError(f"checkpoint={path}: is there already and is no checkpoint; {cure}") from error
+            raise CheckpointError(f"checkpoint={path}: exists and is not a checkpoint; {cure}") from error
     with _written_beside(path) as partial:
         partial.touch()
 
@@ -124,24 +124,28 @@ def read(path: Path) -> Checkpoint:
     """The checkpoint in the file; tensors are on the CPU.
 
     Raises:
-        CheckpointError: there is no such file, or it holds no checkpoint of ours.
+        CheckpointError: there is no such file, or it contains no checkpoint of this suite.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"resume={path}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # torch raises what pickle and zipfile raise
-        raise CheckpointError(f"resume={path}: is no checkpoint, or damaged; resume=none starts over") from error
+    except Exception as error:  # torch passes on the many errors of pickle and zipfile
+        raise CheckpointError(
+            f"resume={path}: is damaged or not a checkpoint; use resume=none to start from the beginning"
+        ) from error
     if not isinstance(content, dict) or set(content) != _KEYS:
-        raise CheckpointError(f"resume={path}: is no checkpoint of a training; resume=none starts over")
+        raise CheckpointError(
+            f"resume={path}: is not a checkpoint of a training; use resume=none to start from the beginning"
+        )
     return Checkpoint(**content)
 
 
 def of_this_training(path: Path, fingerprint: str, settings: Mapping[str, str]) -> Checkpoint:
-    """The checkpoint in the file, where it is one of the training with this fingerprint.
+    """The checkpoint in the file, which must be of the training with this fingerprint.
 
     Raises:
-        CheckpointError: as `read`; or it is of another training, naming the options that differ.
+        CheckpointError: as `read`; or it is of another training; the message names the options that differ.
     """
     checkpoint = read(path)
     if checkpoint.fingerprint != fingerprint:
@@ -152,5 +156,7 @@ def of_this_training(path: Path, fingerprint: str, settings: Mapping[str, str]) 
             if there.get(name) != value and name not in ("checkpoint", "resume")
         ]
         why = "; ".join(differing) or "other data, another number format, other code or other libraries"
-        raise CheckpointError(f"resume={path}: is of another training ({why}); give its options, or resume=none")
+        raise CheckpointError(
+            f"resume={path}: is a checkpoint of another training ({why}); give its options, or resume=none"
+        )
     return checkpoint

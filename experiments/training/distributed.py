@@ -1,10 +1,10 @@
-"""One training in several processes, one for each GPU or for a share of the cores, as `torchrun` starts them.
+"""One training in several processes, one for each GPU or for a share of the cores, started by `torchrun`.
 
-Every process has the whole network and draws the same random numbers, but computes its share of each batch alone. What
-depends on a whole batch is added up over all of them: the statistics of batch normalisation, the gradients, the loss.
-So they all take the same steps, those of one process up to rounding. The first process alone tells and logs.
+Every process has the whole network and draws the same random numbers, but computes only its share of each batch. Values
+of a whole batch are summed over all processes: the statistics of batch normalisation, the gradients, the loss. So all
+processes take the same steps, which are those of one process up to rounding. Only rank 0 prints and logs.
 
-Without `torchrun` there is one process, and nothing here does anything.
+Without `torchrun` there is one process, and these functions change nothing.
 """
 
 import os
@@ -26,7 +26,10 @@ from ..system.processes import cores
 
 T = TypeVar("T")
 _ENDED = "the first process has ended its work"
-_WORK, _CLOSING = timedelta(days=365), timedelta(seconds=60)  # that the others wait for that, after success and failure
+_WORK, _CLOSING = (
+    timedelta(days=365),
+    timedelta(seconds=60),
+)  # how long the others wait for that, after success and failure
 
 
 class ProcessLost(Failed):
@@ -35,9 +38,9 @@ class ProcessLost(Failed):
 
 @contextmanager
 def started() -> Iterator[None]:
-    """Joins the processes that `torchrun` started, over gloo for tensors on the CPU and NCCL for those on GPUs.
+    """Connects the processes that `torchrun` started, with gloo for tensors on the CPU and NCCL for tensors on GPUs.
 
-    The others end after the first one, which so has time to close its run: `torchrun` stops all when one fails.
+    The others end after rank 0, so that rank 0 has time to close its run: `torchrun` stops all processes if one fails.
     """
     if not launched():
         yield
@@ -51,7 +54,7 @@ def started() -> Iterator[None]:
         patience = _CLOSING
         raise
     finally:
-        dist.destroy_process_group()  # whoever waits for this process is told that it is gone
+        dist.destroy_process_group()  # processes that wait for this one then get an error
         if rank_ == 0:
             store.set(_ENDED, "")
         else:
@@ -59,45 +62,45 @@ def started() -> Iterator[None]:
 
 
 def launched() -> bool:
-    """Whether `torchrun` has started this process."""
+    """Whether `torchrun` started this process."""
     return dist.is_torchelastic_launched()
 
 
 def rank() -> int:
-    """The number of this process; 0 is the one that tells and logs."""
+    """The number of this process; rank 0 prints and logs."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_rank() -> int:
-    """The number of this process among those of its machine, and of its GPU."""
+    """The number of this process on its machine, and of its GPU."""
     return int(os.environ["LOCAL_RANK"]) if dist.is_initialized() else 0
 
 
 def local_size() -> int:
-    """How many of the processes are on this machine."""
+    """The number of these processes on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if dist.is_initialized() else 1
 
 
 def threads() -> int:
-    """The threads of this process where nothing is said: all cores, shared out among the processes of the machine."""
+    """The default number of threads of this process: the cores of the machine, divided by its processes."""
     if size() == 1:
         return torch.get_num_threads()
-    # torchrun gives every process one thread unless told otherwise, so torch's own number says nothing.
+    # By default torchrun gives every process one thread, so torch's own number is of no use.
     return max(1, cores() // local_size())
 
 
 def share(n: int) -> slice:
-    """The part of `n` images that this process computes: the parts follow each other and differ by one at most."""
+    """The part of `n` images that this process computes; the parts are consecutive and differ by one image at most."""
     return slice(rank() * n // size(), (rank() + 1) * n // size())
 
 
 def as_first(value: T) -> T:
-    """The value that the first process has; one that can be pickled."""
+    """The value of the first process, in every process; it must be possible to pickle it."""
     if size() == 1:
         return value
     box = [value]
@@ -107,7 +110,7 @@ def as_first(value: T) -> T:
 
 
 def start_alike(model: nn.Module) -> None:
-    """Gives every process the weights of the first: other processors may have rounded them in other ways."""
+    """Gives every process the weights of the first one, because other processors may round them differently."""
     if size() > 1:
         with _all_there():
             for tensor in model.state_dict().values():
@@ -115,7 +118,7 @@ def start_alike(model: nn.Module) -> None:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over the processes, in each of them."""
+    """The sum over the processes, in every process."""
     if size() == 1:
         return tensor
     tensor = tensor.clone()
@@ -141,14 +144,16 @@ def _all_there() -> Iterator[None]:
         yield
     except RuntimeError as error:
         why = str(error).strip().splitlines()[0]
-        raise ProcessLost(f"process {rank()} has lost another one, whose own message says more ({why})") from error
+        raise ProcessLost(
+            f"process {rank()} has lost another process; see the message of that process ({why})"
+        ) from error
 
 
 @contextmanager
 def seeing_whole_batches(model: nn.Module) -> Iterator[None]:
-    """Within it, batch normalisation and dropout do to a share of a batch, in training, what they do to the whole.
+    """Inside, batch normalisation and dropout treat a share of a training batch as they would treat the whole batch.
 
-    `model` is of the same classes as before afterwards. torch's own SyncBatchNorm does not take tensors on the CPU.
+    Afterwards `model` has the same classes as before. torch's own SyncBatchNorm does not accept tensors on the CPU.
     """
     if size() == 1:
         yield
@@ -165,7 +170,7 @@ def seeing_whole_batches(model: nn.Module) -> Iterator[None]:
 
 class _WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Each process's means and variances over its own images, brought together (Chan et al. 1979)."""
+        """Combines the means and variances of the processes over their own images (Chan et al. 1979)."""
         values = x.float()
         own_variances, own_means = torch.var_mean(values, (0, 2, 3), correction=0)
         images = torch.full((1,), len(x), dtype=values.dtype, device=x.device)
@@ -192,7 +197,7 @@ class _WholeBatchNorm(nn.BatchNorm2d):
 
 class _WholeDropout(nn.Dropout):
     def forward(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-        """Drawn for the whole batch in every process, whose random numbers so stay alike; each takes its share."""
+        """Every process draws for the whole batch and takes its share, so the random numbers stay the same in all."""
         n = _images_of_all(x)
         return x * F.dropout(x.new_ones(n, *x.shape[1:]), self.p)[share(n)]
 
@@ -223,6 +228,6 @@ class _Gather(torch.autograd.Function):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _gathered(row: Float[Tensor, "k"]) -> Float[Tensor, "processes k"]:
-    """The rows of all processes; the gradient of what each of them computes from a row comes back to it."""
+    """The rows of all processes; the gradient with respect to a row goes back to its process."""
     rows: Any = _Gather.apply(row)
     return rows

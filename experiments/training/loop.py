@@ -1,4 +1,4 @@
-"""The training loop: one record per epoch, and nothing of how it is logged."""
+"""The training loop: gives one record per epoch, independent of logging."""
 
 import math
 import time
@@ -26,23 +26,23 @@ from .optimisers import Optimizers, optimizers
 from .predictions import predict
 from .schedule import momentum_shift, relative_rate
 
-CHECK_EVERY = 50  # steps between two looks at the loss
-SEEN_PIXELS = 5000 * 32 * 32  # of the training images that a network may look at before it is trained
-SMALLEST_SIDE = 8  # of an image that the networks take
+CHECK_EVERY = 50  # steps between two checks of the loss
+SEEN_PIXELS = 5000 * 32 * 32  # of the training images that a network may use before its training
+SMALLEST_SIDE = 8  # the smallest image side that the networks accept
 
 
 class TrainingDiverged(Failed):
-    """The loss stopped being a number."""
+    """The loss or a weight is no longer a finite number."""
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one pass over the training images did.
+    """The result of one pass over the training images.
 
     Attributes:
         epoch: counted from 1.
-        metrics: named as they are logged, accuracies in [0, 1].
-        state: gives what `fit` needs to go on from here, at the moment it is called.
+        metrics: by the names under which they are logged; accuracies in [0, 1].
+        state: returns the state that `fit` needs to continue from the moment of the call.
     """
 
     epoch: int
@@ -70,18 +70,18 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Trains `model` in place and yields after every epoch; `on_step` is called after every batch.
 
-    With the state of an earlier `EpochResult` as `resumed` it goes on from there, on a CPU to the same weights bit for
-    bit.
-    The curves of validation and test images are computed in the number format of the training, the last epoch, whose
-    numbers are reported, in float32. A last batch of less than a quarter of `batch_size` is left out: its step would
-    count as much as the others, and batch normalisation would remember it. Other images are left out in each epoch.
+    With the state of an earlier `EpochResult` as `resumed` it continues from there, on a CPU with the same weights bit
+    for bit. The curves of validation and test images use the number format of the training. The last epoch, whose
+    numbers are reported, uses float32. A last batch with less than a quarter of `batch_size` is left out, because its
+    step would count as much as the others, and batch normalisation would store its statistics. Each epoch leaves out
+    other images.
 
-    Processes that `parallel.started` has brought together train one network, with `batch_size` images in all of them
-    together. They go on from `resumed` of the first one.
+    Processes that `distributed.started` has connected train one network together, with `batch_size` images in total.
+    They continue from `resumed` of the first process.
 
     Raises:
-        SettingsError: when a batch has fewer images than there are processes.
-        TrainingDiverged: when the loss is no longer finite, naming the step and the learning rate.
+        SettingsError: a batch has fewer images than there are processes.
+        TrainingDiverged: the loss or a weight is not finite; the message names the step and the learning rate.
     """
     torch.set_num_threads(machine.threads)
     torch.manual_seed(settings.seed)
@@ -112,14 +112,14 @@ def fit(
 
 
 def _lay_out(model: nn.Module, dataset: Dataset, machine: Machine) -> None:
-    """Brings the network to the device, in the memory format in which it computes fastest."""
+    """Moves the network to the device, in the memory format in which it computes fastest."""
     model.to(machine.device).to(memory_format=machine.memory_format)
     side = dataset.splits["train"].images.shape[1]
     _tell(model, "lay_out", machine.device, side)
 
 
 def _tell(model: nn.Module, method: str, *arguments: object) -> None:
-    """Calls a method that a network may have: `models/__init__.py` lists them."""
+    """Calls an optional method of a network; `models/__init__.py` lists them."""
     if own := getattr(model, method, None):
         own(*arguments)
 
@@ -133,7 +133,7 @@ def _state(epochs: int, model: nn.Module, optimizer: Optimizers) -> dict[str, An
 
 
 def _restore(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizers) -> int:
-    """Puts everything where it was; the epochs that were done."""
+    """Restores the state and returns the number of finished epochs."""
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"]["cpu"])
@@ -144,7 +144,7 @@ def _restore(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizers) 
 
 
 def evaluate(model: nn.Module, split: Split, name: str, device: str, precision: str = "fp32") -> dict[str, float]:
-    """Loss and accuracy of one split, named as they are logged."""
+    """Loss and accuracy of one split, by the names under which they are logged."""
     predictions = predict(model, split.images, split.labels, device, precision)
     return {f"{name}/loss": predictions.loss, f"{name}/accuracy": predictions.accuracy}
 
@@ -162,7 +162,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     model.train()
     loss_function = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    # Sums stay on the device: reading them at every step would make a GPU wait.
+    # Sums stay on the device, because reading them in every step would make a GPU wait.
     losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=machine.device), 0
     for step, batch in enumerate(batches):
         whole, own = len(batch[1]), distributed.share(len(batch[1]))
@@ -172,7 +172,7 @@ def _train_epoch(
         rate = relative_rate(settings, epoch + step / steps)
         with machine.autocast():
             logits = network(images).float()
-        # Losses and gradients of the processes add up to those of the whole batch.
+        # The sums of the processes' losses and gradients are those of the whole batch.
         loss = loss_function(logits, labels) * (len(labels) / whole)
         loss.backward()
         distributed.add_gradients(model.parameters())
@@ -192,25 +192,25 @@ def _train_epoch(
 
 
 def _prepare(model: nn.Module, train: Split, machine: Machine) -> None:
-    """What a network takes from its training images before it is trained on them."""
+    """Lets a network use some training images before its training."""
     if hasattr(model, "start_training"):
         pixels = train.images.shape[1] * train.images.shape[2]
-        # Every so many of them: images may be ordered by class.
+        # At equal distances, because images may be ordered by class.
         chosen = train.images[:: math.ceil(len(train) * pixels / SEEN_PIXELS)]
         _tell(model, "start_training", to_tensor(chosen).to(machine.device))
 
 
 def steps_of(images: int, batch_size: int) -> int:
-    """Batches in an epoch: the whole ones, and the last one where it is at least a quarter of one or the only one."""
+    """The number of batches in an epoch: full ones, and a last one if it is at least a quarter full or the only one."""
     last = images % batch_size
     return max(1, images // batch_size + (last >= batch_size / 4 and last > 1))
 
 
 def check_shares(images: int, batch_size: int, processes: int) -> None:
-    """Returns where every process has an image of every batch.
+    """Checks that every process has at least one image of every batch.
 
     Raises:
-        SettingsError: some batch has fewer images than there are processes.
+        SettingsError: a batch has fewer images than there are processes.
     """
     last = images % batch_size
     smallest = last if steps_of(images, batch_size) > images // batch_size else batch_size
@@ -218,19 +218,19 @@ def check_shares(images: int, batch_size: int, processes: int) -> None:
         raise SettingsError(
             [
                 f"batch_size={batch_size}: the smallest batch of {images:,} images has {smallest}, "
-                f"fewer than the {processes} processes; give a larger one, or fewer processes"
+                f"fewer than the {processes} processes; give a larger batch_size, or fewer processes"
             ]
         )
 
 
 def side_share(settings: TrainSettings, done: int, steps: int) -> float:
-    """The share of `side_shares` that holds after `done` of all `steps`, of which each has an equal part."""
+    """The value of `side_shares` after `done` of all `steps`; each value applies to an equal part of the steps."""
     shares = settings.side_shares
     return shares[done * len(shares) // steps]
 
 
 def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
-    """The images at `share` of their side, each pixel the mean of what it covers, in the same memory format."""
+    """The images at `share` of their side, in the same memory format; each pixel is the mean of its area."""
     side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
     if side >= images.shape[-1]:
         return images
@@ -257,8 +257,9 @@ def _check_finite(losses: Float[Tensor, "steps"], model: nn.Module, last_step: i
 
 @torch.no_grad()
 def add_penalties(model: nn.Module, settings: TrainSettings) -> None:
-    """Adds to the gradients what `l1` times the sum of |w| and `l2_norm` times the 2-norm of all w in the loss would,
-    over all parameters w that are trained. In a loss they would cost a copy of every parameter.
+    """Adds the gradients of `l1` times the sum of |w| and of `l2_norm` times the 2-norm of all trained parameters w.
+
+    As terms of the loss they would cost a copy of every parameter.
     """
     trained = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
     if settings.l1:
@@ -266,7 +267,7 @@ def add_penalties(model: nn.Module, settings: TrainSettings) -> None:
             gradient.add_(weight.sign(), alpha=settings.l1)
     if settings.l2_norm:
         norm = nn.utils.get_total_norm([weight for weight, _ in trained])
-        # At 0 the norm has no gradient, and torch's own gives 0.
+        # At 0 the norm has no gradient; torch uses 0 there.
         share = settings.l2_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)
         for weight, gradient in trained:
             gradient.addcmul_(weight, share)

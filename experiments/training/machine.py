@@ -1,4 +1,4 @@
-"""What device, number format and threads a training uses on this machine."""
+"""The device, number format and threads that a training uses on this machine."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from . import distributed
 
 @dataclass(frozen=True)
 class Machine:
-    """What `auto` became on this machine."""
+    """The values that `auto` stands for on this machine."""
 
     device: str
     precision: str
@@ -21,23 +21,23 @@ class Machine:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How images and weights are laid out."""
+        """The memory format of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 where that was chosen, otherwise nothing."""
+        """Autocast to bfloat16 if that was chosen, else a context without effect."""
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
 def resolve_machine(settings: TrainSettings) -> Machine:
-    """The device, number format and threads to use; of several processes on one machine each takes a GPU of its own.
+    """The device, number format and threads to use; several processes on one machine use one GPU each.
 
-    bf16 is chosen where the hardware computes with it: CPUs with AVX512-BF16 or AMX, GPUs with native support.
+    bf16 is chosen if the hardware computes with it: CPUs with AVX512-BF16 or AMX, GPUs with native support.
 
     Raises:
-        SettingsError: where a device is asked for that this machine does not have.
+        SettingsError: the requested device does not exist on this machine.
     """
-    # There is one mps, and nothing that adds up over processes there.
+    # There is only one mps device, and no way to sum over processes there.
     mps = torch.backends.mps.is_available() and distributed.size() == 1
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
     device = settings.device
@@ -45,7 +45,7 @@ def resolve_machine(settings: TrainSettings) -> Machine:
         device = "cuda" if available["cuda"] else "mps" if available["mps"] else "cpu"
     if not available[device]:
         found = ", ".join(name for name, there in available.items() if there)
-        raise SettingsError([f"device={device}: not found on this machine; there is: {found}"])
+        raise SettingsError([f"device={device}: not found on this machine; it has: {found}"])
     if device == "cuda":
         _take_gpu()
     precision = settings.precision
@@ -57,7 +57,7 @@ def resolve_machine(settings: TrainSettings) -> Machine:
 
 
 def _take_gpu() -> None:
-    """Makes `cuda` the GPU of this process."""
+    """Makes `cuda` mean the GPU of this process."""
     if distributed.local_size() > torch.cuda.device_count():
         raise SettingsError(
             [

@@ -1,4 +1,4 @@
-"""What moves the weights: SGD, or Muon for the kernels of convolutions beside SGD for everything else."""
+"""The optimisers: SGD, or Muon for convolution kernels together with SGD for all other parameters."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ _REST_MOMENTUM, _NEWTON_SCHULZ_STEPS = 0.85, 3
 
 
 class Optimizers:
-    """Optimizers that step as one.
+    """Several optimizers that take their steps together.
 
-    `kernels` are trained through `matrices`, parameters of one of the optimizers that share their memory.
+    `kernels` are trained through `matrices`: parameters of one of the optimizers that share memory with the kernels.
     """
 
     def __init__(
@@ -27,16 +27,16 @@ class Optimizers:
         self._parts, self._kernels, self._matrices = parts, kernels, matrices
         for group in self._groups():
             group["peak"] = group["lr"]
-            if "momentum" in group:  # Adam's kind has none
+            if "momentum" in group:  # Adam and its variants have none
                 group["middle"] = group["momentum"]
 
     def step(self, rate: float, momentum_shift: float = 0.0) -> None:
-        """One step of each, at `rate` of its peak learning rate; the gradients are gone afterwards.
+        """One step of each optimizer, with `rate` times its peak learning rate; deletes the gradients afterwards.
 
-        `momentum_shift` is added to the momentum of each that has one.
+        `momentum_shift` is added to the momentum of each optimizer that has one.
 
-        Kernels are first scaled to rows of norm 1 on average, as in airbench94_muon.py: batch normalisation undoes any
-        scale, so that the learning rate alone says how far a step turns them.
+        Kernels are first scaled so that their rows have norm 1 on average, as in airbench94_muon.py. Batch
+        normalisation removes any scale, so only the learning rate decides how far a step turns them.
         """
         for group in self._groups():
             group["lr"] = group["peak"] * rate
@@ -53,11 +53,11 @@ class Optimizers:
             part.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` takes to go on from here."""
+        """The state from which `load_state_dict` can continue."""
         return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from where `state` was taken; the parameters themselves are the model's."""
+        """Continues from `state`, which does not include the parameters; those belong to the model."""
         for part, of_part in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict(of_part)
 
@@ -66,9 +66,9 @@ class Optimizers:
 
 
 def optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
-    """What trains the parameters of `model` that are not frozen, as the settings say.
+    """The optimizers for the parameters of `model` that are not frozen, from the settings.
 
-    Make it when the model is on its device and in its memory format: Muon holds on to the kernels' memory.
+    Call it when the model is on its device and in its memory format, because Muon keeps views of the kernels' memory.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     made: Optimizers = load_part(OPTIMISERS, settings.optimizer)(model, trained, settings)
@@ -84,7 +84,7 @@ def sgd(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettin
 def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:
     """Muon (K. Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the kernels, SGD for the others.
 
-    `weight_decay` is the share that a step at the peak takes off the others; kernels are scaled anyway.
+    `weight_decay` is the share by which a step at the peak rate shrinks the others; kernels are rescaled in any case.
     """
     kernels = [parameter for parameter in trained if parameter.ndim == 4]
     matrices = [nn.Parameter(as_matrix(kernel.detach(), kernel)) for kernel in kernels]
@@ -109,7 +109,7 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
 
 
 def _rates_of_the_rest(model: nn.Module, settings: TrainSettings) -> tuple[float, float]:
-    """The peak rates of the classifier and of biases and scales: the network's own, else Muon's for both."""
+    """The peak rates of the classifier and of biases and scales: from the network if it has them, else Muon's."""
     own: tuple[float, float] | None = getattr(model, "rates_beside_muon", None)
     if own is None:
         return settings.lr, settings.lr
@@ -123,7 +123,7 @@ def _sgd(groups: Sequence[dict[str, Any]], momentum: float, nesterov: bool) -> S
 
 
 def as_matrix(tensor: Float[Tensor, "d c h w"], kernel: Float[Tensor, "d c h w"]) -> Float[Tensor, "d chw"]:
-    """One row for each filter, in the order in which `kernel` lies in memory: of the kernel itself a view, no copy."""
+    """One row for each filter, in the memory order of `kernel`; a view without a copy if `tensor` is the kernel."""
     if kernel.is_contiguous(memory_format=torch.channels_last):
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.flatten(1)

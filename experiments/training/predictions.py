@@ -1,4 +1,4 @@
-"""What a network predicts for a split: logits, classes, accuracy, loss."""
+"""The predictions of a network for a split: logits, classes, accuracy, loss."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import nn
 
 from ..data.tensors import to_tensor
 
-_CHUNK_PIXELS = 500 * 32**2  # of the images of a forward pass
+_CHUNK_PIXELS = 500 * 32**2  # pixels of all images of a forward pass
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Predictions:
 
     @property
     def classes(self) -> Int64[np.ndarray, "n"]:
-        """The predicted class, the first of equals."""
+        """The predicted class; the first one if several are equal."""
         return self.logits.argmax(1).astype(np.int64)
 
     @property
     def right(self) -> np.ndarray:
-        """Which images are classified correctly, bool `(n,)`."""
+        """Whether each image is classified correctly, bool `(n,)`."""
         return self.classes == self.labels
 
     @property
@@ -50,7 +50,7 @@ class Predictions:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switches every module to evaluation and back to what it was."""
+    """Switches every module to evaluation mode, and at the end back to its previous mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -67,7 +67,7 @@ def predict(
     device: str,
     precision: str = "fp32",
 ) -> Predictions:
-    """The model's predictions in chunks, computed in `precision`, fp32 or bf16; the model is left as it was."""
+    """The model's predictions, computed in chunks with `precision`, fp32 or bf16; the model is left unchanged."""
     chunks = []
     size = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
@@ -81,14 +81,14 @@ def predict(
 def predict_with_mirrors(
     model: nn.Module, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], device: str
 ) -> Predictions:
-    """The mean logits of each image and of its mirror image, as CIFAR-10 speed records are evaluated."""
+    """The mean logits of each image and its mirror image, as in the evaluation of CIFAR-10 speed records."""
     return with_mirrors(predict(model, images, labels, device), model, images, device)
 
 
 def with_mirrors(
     plain: Predictions, model: nn.Module, images: UInt8[np.ndarray, "n h w 3"], device: str
 ) -> Predictions:
-    """The same where the predictions of the images themselves are there already."""
+    """The same, if the predictions for the images themselves are already known."""
     mirrored = predict(model, np.ascontiguousarray(images[:, :, ::-1]), plain.labels, device)
     return Predictions((plain.logits + mirrored.logits) / 2, plain.labels)
 
@@ -107,7 +107,7 @@ def prediction_table(predictions: Predictions, classes: tuple[str, ...]) -> pd.D
 
 
 def predictions_of(table: pd.DataFrame, classes: tuple[str, ...]) -> Predictions:
-    """The predictions that `prediction_table` was made of; the logits are the logarithms of the probabilities."""
+    """The predictions in a `prediction_table`; the logits are the logarithms of the probabilities."""
     probabilities = table[[f"p_{name}" for name in classes]].to_numpy(np.float32)
     with np.errstate(divide="ignore"):  # a probability may be 0
         return Predictions(np.log(probabilities), table["label"].to_numpy(np.int64))

@@ -1,6 +1,6 @@
-"""Learning rate and momentum as pure functions of the settings and of the epochs that are done.
+"""Learning rate and momentum as pure functions of the settings and of the number of finished epochs.
 
-`done` counts epochs and is a fraction between two whole ones. A learning rate is a share of its peak.
+`done` is the number of finished epochs, with a fraction inside an epoch. A learning rate is a share of its peak.
 """
 
 import math
@@ -11,20 +11,20 @@ from ..settings.train import TrainSettings
 
 
 def relative_rate(settings: TrainSettings, done: float) -> float:
-    """The learning rate of the step that begins after `done` epochs."""
+    """The learning rate of the step that starts after `done` epochs."""
     schedule: Callable[[TrainSettings, float], float] = load_part(SCHEDULES, settings.schedule)
     return schedule(settings, done)
 
 
 def momentum_shift(settings: TrainSettings, done: float) -> float:
-    """What is added to the momentum of the step that begins after `done` epochs."""
+    """The number to add to the momentum in the step that starts after `done` epochs."""
     if settings.schedule != "onecycle":
         return 0.0
     return settings.momentum_swing * (1 - 2 * _cycle(done / settings.epochs, settings.lr_warmup))
 
 
 def constant(settings: TrainSettings, done: float) -> float:
-    """1, whatever is done."""
+    """Always 1."""
     return 1.0
 
 
@@ -46,7 +46,7 @@ def onecycle(settings: TrainSettings, done: float) -> float:
 
 
 def step(settings: TrainSettings, done: float) -> float:
-    """`lr_gamma` to the power of how many of `lr_steps` lie at or before this epoch, the first epoch being 0."""
+    """`lr_gamma` to the power of the number of `lr_steps` at or before this epoch; the first epoch is 0."""
     return settings.lr_gamma ** sum(milestone <= math.floor(done) for milestone in settings.lr_step_epochs)
 
 
@@ -55,7 +55,7 @@ def _half_cosine(progress: float) -> float:
 
 
 def _cycle(progress: float, warmup: float) -> float:
-    """Half a cosine from 0 up to 1 at `warmup`, then half of one down to 0 at progress 1."""
+    """Half a cosine from 0 up to 1 at `warmup`, then half a cosine down to 0 at progress 1."""
     if progress < warmup:
         return 1 - _half_cosine(progress / warmup)
     return _half_cosine((progress - warmup) / (1 - warmup))

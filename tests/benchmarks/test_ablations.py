@@ -62,7 +62,7 @@ def test_a_training_without_validation_images_is_refused(capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as ended:
         ablations.main(["path", "--recipe", "fast_94"])
     assert ended.value.code == 2
-    assert "holdout=false: leaves no validation images to judge by" in capsys.readouterr().err
+    assert "holdout=false: leaves no validation images for the accuracy" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -187,7 +187,7 @@ def test_a_method_without_gradients_takes_no_backward_and_gives_what_it_gives_be
     alone = cams(model, images, ["block1", "block2"], classes, method="eigencam")
     assert calls == ["forward"]
     torch.testing.assert_close(alone.maps, together.maps[1:], atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="target holds class 5"):
+    with pytest.raises(ValueError, match="target contains class 5"):
         cams(model, images, LAYERS, classes + 1, method="eigencam")
 
 
@@ -347,8 +347,8 @@ def bare_cams(*args: object) -> object:
             lambda x, c: (x, ["stem"], c.float()),
             "target must be 6 whole numbers, one class per image, got torch.float32",
         ),
-        (lambda x, c: (x, ["stem"], c + 1), "target holds class 5, but the model has 5 classes: 0 to 4"),
-        (lambda x, c: (x, ["stem"], c - 1), "target holds class -1, but the model has 5 classes: 0 to 4"),
+        (lambda x, c: (x, ["stem"], c + 1), "target contains class 5, but the model has 5 classes: 0 to 4"),
+        (lambda x, c: (x, ["stem"], c - 1), "target contains class -1, but the model has 5 classes: 0 to 4"),
         (lambda x, c: (x, "stem", c), r"layers must be a list of names, got the text 'stem'; write \['stem'\]"),
         (lambda x, c: (x, [], c), "layers must name at least one layer"),
         (lambda x, c: (x, ["stem", "stem"], c), "layers must name at least one layer and none twice"),
@@ -357,9 +357,12 @@ def bare_cams(*args: object) -> object:
             r"layer 'blok1' is not in the model \(did you mean 'block1'\?\); it has stem, block1, pool",
         ),
         (lambda x, c: (x, ["zzz"], c), "layer 'zzz' is not in the model; it has stem"),
-        (lambda x, c: (x, ["unused"], c), "layer 'unused' takes no part in the forward pass"),
-        (lambda x, c: (x, ["fc"], c), r"layer 'fc' puts out a tensor \(6, 5\), not a map .*or give reshape"),
-        (lambda x, c: (x * torch.nan, ["stem"], c), "the activations of layer 'stem' hold NaN or infinity for 6 of 6"),
+        (lambda x, c: (x, ["unused"], c), "layer 'unused' does not run in the forward pass"),
+        (lambda x, c: (x, ["fc"], c), r"layer 'fc' gives a tensor \(6, 5\), not a map .*or give reshape"),
+        (
+            lambda x, c: (x * torch.nan, ["stem"], c),
+            "the activations of layer 'stem' contain NaN or infinity for 6 of 6",
+        ),
     ],
 )
 def test_bad_input_is_named_in_one_line(
@@ -380,7 +383,7 @@ def test_a_length_that_only_a_later_chunk_would_show_is_found_first() -> None:
 def test_unknown_methods_and_chunks() -> None:
     images, classes = batch()
     with pytest.raises(
-        ValueError, match=r"method 'gradkam' is unknown \(did you mean 'gradcam'\?\); there are gradcam,"
+        ValueError, match=r"method 'gradkam' is unknown \(did you mean 'gradcam'\?\); use one of gradcam,"
     ):
         cams(net(), images, LAYERS, classes, method="gradkam")
     with pytest.raises(ValueError, match="methods is empty"):
@@ -414,7 +417,7 @@ class Pair(nn.Module):
     [
         ("twice", "layer 'twice' runs more than once in one forward pass"),
         ("aside", "the target does not depend on layer 'aside'"),
-        ("pair", "layer 'pair' puts out a tuple, not a map"),
+        ("pair", "layer 'pair' gives a tuple, not a map"),
     ],
 )
 def test_layers_that_cannot_be_explained(layer: str, message: str) -> None:
@@ -434,5 +437,5 @@ def test_infinite_gradients_are_named() -> None:
     model, (images, classes) = net(), batch()
     with torch.no_grad():
         model.fc.weight.fill_(torch.inf)
-    with pytest.raises(ValueError, match="the gradients of layer 'block2' hold NaN or infinity for 6 of 6 images"):
+    with pytest.raises(ValueError, match="the gradients of layer 'block2' contain NaN or infinity for 6 of 6 images"):
         cams(model, images, ["block2"], classes)

@@ -224,7 +224,7 @@ def test_the_model_and_the_images_are_as_before(run: Callable[..., object], fail
     kept = images.clone()
     torch.manual_seed(123)
     random = torch.get_rng_state()
-    with pytest.raises(ValueError, match="target holds class 9") if fails else nullcontext():
+    with pytest.raises(ValueError, match="target contains class 9") if fails else nullcontext():
         run(model, images, maps, classes + (9 if fails else 0) * (classes == 0))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [module.training for module in (model, model.body, model.body[1], model.head)] == [True, True, True, False]
@@ -509,11 +509,11 @@ def test_drop_and_increase_are_torchcam_s() -> None:
         (lambda x, m, c: (x[0], m, c), r"images must be floats \(n, channels, h, w\), n > 0, got .*\(3, 8, 8\)"),
         (lambda x, m, c: (x[:0], m[:0], c[:0]), "images must be floats"),
         (lambda x, m, c: (x.byte(), m, c), "images must be floats .* torch.uint8"),
-        (lambda x, m, c: (x, m[:, :4], c), r"maps must be \(5, 8, 8\) as the images, got \(5, 4, 8\)"),
-        (lambda x, m, c: (x, m * torch.inf, c), "maps hold NaN, infinity or negative"),
+        (lambda x, m, c: (x, m[:, :4], c), r"maps must be \(5, 8, 8\) like the images, got \(5, 4, 8\)"),
+        (lambda x, m, c: (x, m * torch.inf, c), "maps contain NaN, infinity or negative"),
         (lambda x, m, c: (x, m, c[:4]), r"classes must be 5 whole numbers, one per image, got torch.int64 \(4,\)"),
         (lambda x, m, c: (x, m, c.float()), "classes must be 5 whole numbers"),
-        (lambda x, m, c: (x, m, c + 1), "holds class 4, but the model has 4 classes: 0 to 3"),
+        (lambda x, m, c: (x, m, c + 1), "contains class 4, but the model has 4 classes: 0 to 3"),
     ],
 )
 @pytest.mark.parametrize("run", [deletion, insertion, masked_confidence])

@@ -55,5 +55,5 @@ def test_images_need_not_be_square() -> None:
 
 def test_a_model_without_maps_is_told_so() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    with pytest.raises(ValueError, match=r"no layer of the model puts out a map .* give reshape for tokens"):
+    with pytest.raises(ValueError, match=r"no layer of the model gives a map .* give reshape for tokens"):
         auto_layers(model, torch.rand(1, 3, 2, 2))

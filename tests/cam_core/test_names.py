@@ -38,10 +38,10 @@ def test_every_way_to_write_a_method_means_one_name(written: str, name: str) -> 
     ("written", "message"),
     [
         ("gradkam", "method 'gradkam' is unknown .did you mean 'gradcam'"),
-        ("", "method '' is unknown; there are gradcam,"),
-        ("gradcam:smooth", "method 'gradcam:smooth': 'smooth' is no smoothing; there are aug_smooth, eigen_smooth"),
-        ("eigencam:eigen_smooth", "eigencam is a first component already; leave :eigen_smooth out"),
-        ("eigengradcam:eigen_smooth", "eigengradcam is a first component already"),
+        ("", "method '' is unknown; use one of gradcam,"),
+        ("gradcam:smooth", "method 'gradcam:smooth': 'smooth' is not a smoothing; use one of aug_smooth, eigen_smooth"),
+        ("eigencam:eigen_smooth", "eigencam is already a first component; leave out :eigen_smooth"),
+        ("eigengradcam:eigen_smooth", "eigengradcam is already a first component"),
     ],
 )
 def test_what_is_no_method_is_refused_in_one_line(written: str, message: str) -> None:

@@ -244,7 +244,7 @@ def test_the_last_block_of_a_vit_has_no_class_activation_map() -> None:
     assert dead.strength.count_nonzero() == dead.maps.count_nonzero() == 0
     live = cams(net.model, net.images, [f"{last}.ln_1"], CLASSES, method="elementwise", reshape=patches)
     assert live.strength.min() > 0
-    with pytest.raises(ValueError, match=r"layer '.*_1' puts out a tensor \(2, 65, 32\), not a map .*or give reshape"):
+    with pytest.raises(ValueError, match=r"layer '.*_1' gives a tensor \(2, 65, 32\), not a map .*or give reshape"):
         cams(net.model, net.images, [last], CLASSES)
 
 

@@ -168,15 +168,15 @@ def test_the_signs_are_told_apart_with_any_colour_vision(vision: str) -> None:
 
 
 def test_bad_maps_are_refused() -> None:
-    with pytest.raises(ValueError, match="map_ holds NaN or infinity"):
+    with pytest.raises(ValueError, match="map_ contains NaN or infinity"):
         overlay(photo(), flat(np.nan))
-    with pytest.raises(ValueError, match="map_ holds NaN or infinity"):
+    with pytest.raises(ValueError, match="map_ contains NaN or infinity"):
         heat(flat(np.inf))
     with pytest.raises(ValueError, match=r"image is \(6, 8\) and map_ \(3, 8\); resize the map"):
         inspect.unwrap(overlay)(photo(), flat(1, height=3))
     with pytest.raises(ValueError, match=r"image is \(6, 8\) and map_ \(3, 8\); resize the map"):
         inspect.unwrap(difference_overlay)(photo(), flat(1, height=3))
-    with pytest.raises(ValueError, match="map_ holds NaN or infinity"):
+    with pytest.raises(ValueError, match="map_ contains NaN or infinity"):
         difference_overlay(photo(), flat(-np.inf))
 
 
@@ -191,7 +191,7 @@ def test_a_scale_needs_a_top(scale_max: float) -> None:
 
 
 def test_unknown_colours_are_refused_with_those_there_are() -> None:
-    message = "colours 'rainbow' are unknown; there are inferno, magma, viridis, cividis, jet"
+    message = "colours 'rainbow' are unknown; use one of inferno, magma, viridis, cividis, jet"
     with pytest.raises(ValueError, match=message):
         overlay(photo(), flat(1), colours="rainbow")
     with pytest.raises(ValueError, match=message):

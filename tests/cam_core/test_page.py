@@ -131,10 +131,10 @@ def test_rows_may_differ_in_length_and_need_no_text() -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([], {}, "rows must hold at least one row"),
-        ([[]], {}, "rows must hold at least one row and no empty row"),
-        ([[Tile(photo())]], {"row_labels": ["a", "b"]}, "row_labels holds 2 texts for 1 rows"),
-        ([[Tile(photo())] * 3], {"column_labels": ["a"]}, "column_labels holds 1 texts for 3 columns"),
+        ([], {}, "rows must contain at least one row"),
+        ([[]], {}, "rows must contain at least one row and no empty row"),
+        ([[Tile(photo())]], {"row_labels": ["a", "b"]}, "row_labels has 2 texts for 1 rows"),
+        ([[Tile(photo())] * 3], {"column_labels": ["a"]}, "column_labels has 1 texts for 3 columns"),
         ([[Tile(photo())]], {"tile_size": 8}, "tile_size must be at least 16 pixels, got 8"),
     ],
 )

@@ -169,17 +169,17 @@ def test_tiles_of_ones_own_may_carry_captions() -> None:
 @pytest.mark.parametrize(
     ("images", "by_model", "options", "message"),
     [
-        (2, {"a": found(2)}, {"layer": "layer9"}, "layer 'layer9' has no maps; there are maps of stem, layer1, layer4"),
+        (2, {"a": found(2)}, {"layer": "layer9"}, "layer 'layer9' has no maps; choose one of stem, layer1, layer4"),
         (3, {"a": found(2)}, {}, r"images is \(3, 32, 32\) and the maps are \(2, 32, 32\)"),
         (2, {"a": found(2, 16, 16)}, {}, r"images is \(2, 32, 32\) and the maps are \(2, 16, 16\)"),
-        (2, {"a": found(2)}, {"labels": ["cat"]}, "labels holds 1 texts for 2 images"),
-        (2, {"a": found(2)}, {"colours": "rainbow"}, "colours 'rainbow' are unknown; there are inferno"),
+        (2, {"a": found(2)}, {"labels": ["cat"]}, "labels has 1 texts for 2 images"),
+        (2, {"a": found(2)}, {"colours": "rainbow"}, "colours 'rainbow' are unknown; use one of inferno"),
         (2, {}, {}, "there is no map to draw"),
         (
             2,
             {"a": found(2), "b": replace(found(2), method="layercam")},
             {},
-            "by_model mixes the methods gradcam, layercam; compare models under one",
+            "by_model mixes the methods gradcam, layercam; compare models with one",
         ),
     ],
 )

@@ -94,9 +94,9 @@ def test_functions_that_do_not_give_one_number_each_are_refused(function: object
 
 
 def test_a_class_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match="target holds class 3, but the model has 3 classes: 0 to 2"):
+    with pytest.raises(ValueError, match="target contains class 3, but the model has 3 classes: 0 to 2"):
         scores(torch.tensor([0, 3]), LOGITS)
-    with pytest.raises(ValueError, match="target holds class -1"):
+    with pytest.raises(ValueError, match="target contains class -1"):
         scores(Contrast(torch.tensor([0, 1]), torch.tensor([0, -1])), LOGITS)
 
 

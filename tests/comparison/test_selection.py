@@ -230,21 +230,21 @@ def test_every_run_that_cannot_be_had_is_named_at_once(ids: dict[str, str]) -> N
 def test_an_unknown_run_is_named_with_the_nearest(ids: dict[str, str]) -> None:
     slip = ids["cut0"][:9] + next(digit for digit in "0123456789abcdef" if digit != ids["cut0"][9])
     problem = problem_of(runs=f"{slip} {ids['base0']}")
-    assert problem == f"runs: no run begins with '{slip}'; did you mean {ids['cut0'][:10]} (cutout, seed 0)?"
+    assert problem == f"runs: no run id begins with '{slip}'; did you mean {ids['cut0'][:10]} (cutout, seed 0)?"
 
 
 def test_a_beginning_that_several_runs_share_is_refused(ids: dict[str, str]) -> None:
     # There are more runs than digits.
     firsts = [run_id[0] for run_id in ids.values()]
     digit = max(firsts, key=firsts.count)
-    with pytest.raises(TrackingError, match=rf"{firsts.count(digit)} runs begin with '{digit}', such as .*digits"):
+    with pytest.raises(TrackingError, match=rf"{firsts.count(digit)} run ids begin with '{digit}', such as .*digits"):
         finished_training(digit)
 
 
 @pytest.mark.parametrize("text", ["epochs is six", "params.a = 'b' OR params.a = 'c'"])
 def test_a_filter_that_mlflow_does_not_take_is_refused_in_its_words(ids: dict[str, str], text: str) -> None:
     problem = problem_of(filter=text)
-    assert problem.startswith("filter: MLflow does not take ")
+    assert problem.startswith("filter: MLflow does not accept ")
     assert "Invalid clause(s) in filter string" in problem
 
 

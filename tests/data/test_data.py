@@ -64,7 +64,7 @@ def test_only_auto_is_resolved(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar", "folder:", "auto", ""])
 def test_an_unknown_name_is_refused_with_those_allowed(name, tmp_path):
-    with pytest.raises(DataError, match=r"dataset '.*' is not known: take one of auto, cifar10, scenes, folder:PATH"):
+    with pytest.raises(DataError, match=r"dataset '.*' is not known: use one of auto, cifar10, scenes, folder:PATH"):
         load(name, tmp_path)
 
 
@@ -470,7 +470,7 @@ def test_a_damaged_cache_is_drawn_anew_with_a_note(small_scenes, tmp_path, damag
     assert load("scenes", tmp_path, lines).digest == digest
     assert len(small_scenes) == 2
     assert lines[0].startswith(f"{cache} is damaged (")
-    assert lines[0].endswith("and is made anew")
+    assert lines[0].endswith("and is made again")
     assert load("scenes", tmp_path).digest == digest
     assert len(small_scenes) == 2
 
@@ -506,7 +506,7 @@ def test_a_bias_out_of_range_is_refused_before_anything_is_written(tmp_path, bia
 
 def test_a_data_dir_that_cannot_be_made_is_named(small_scenes, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"the scenes cannot be kept in .*file/data .*; give another data_dir"):
+    with pytest.raises(DataError, match=r"the scenes cannot be stored in .*file/data .*; give another data_dir"):
         load("scenes", tmp_path / "file" / "data")
 
 
@@ -746,7 +746,7 @@ def test_an_image_without_a_mask_is_named(tmp_path):
 def test_a_mask_of_another_size_is_named(tmp_path):
     with_masks(tmp_path)
     Image.new("L", (32, 32)).save(tmp_path / "masks" / "train" / "a" / "0.png")
-    problem = r"mask .*a/0.png is of another size than .*a/0.bmp: 32 x 32 pixels, its image 64 x 32"
+    problem = r"mask .*a/0.png has another size than .*a/0.bmp: 32 x 32 pixels, its image 64 x 32"
     with pytest.raises(DataError, match=problem):
         load_folder(tmp_path)
 
@@ -774,7 +774,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_folder_without_two_classes_is_refused(tmp_path, count):
     fill(tmp_path, {"a": 5} if count else {})
-    with pytest.raises(DataError, match=rf"has {count} class folders: two or more"):
+    with pytest.raises(DataError, match=rf"has {count} class folders: it needs two or more"):
         load_folder(tmp_path)
 
 
@@ -792,7 +792,7 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     path = tmp_path / "b" / "3.png"
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
     reason = "truncated" if content is None else "not an image that Pillow can read"
-    with pytest.raises(DataError, match=rf"image {path} cannot be used \(.*{reason}.*\): repair it or take it out"):
+    with pytest.raises(DataError, match=rf"image {path} cannot be used \(.*{reason}.*\): repair it or remove it"):
         load_folder(tmp_path)
 
 
@@ -806,8 +806,8 @@ def test_pixels_without_a_known_range_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "problem"),
     [
-        ({"a": 3}, r"val lacks the class 'b' that .*train has"),
-        ({"a": 3, "b": 3, "c": 3}, r"val has the class 'c' that .*train lacks"),
+        ({"a": 3}, r"val has no class 'b', but .*train has it"),
+        ({"a": 3, "b": 3, "c": 3}, r"val has the class 'c', but .*train does not"),
     ],
 )
 def test_classes_that_differ_between_parts_are_named(tmp_path, classes, problem):
@@ -819,7 +819,7 @@ def test_classes_that_differ_between_parts_are_named(tmp_path, classes, problem)
 
 def test_a_class_too_small_to_be_split_is_named(tmp_path):
     fill(tmp_path, {"a": 9, "b": 2})
-    with pytest.raises(DataError, match=r"class 'b' has 2 different images, too few .*; 3 or more are needed"):
+    with pytest.raises(DataError, match=r"class 'b' has 2 different images, too few .*; give 3 or more"):
         load_folder(tmp_path)
     picture(555).save(tmp_path / "b" / "third.png")
     assert {name: len(split) for name, split in load_folder(tmp_path).splits.items()} == {
@@ -838,5 +838,5 @@ def test_a_part_without_train_is_refused(tmp_path):
 def test_a_misspelt_part_is_named_and_not_left_out(tmp_path):
     fill(tmp_path / "train", {"a": 9, "b": 9})
     fill(tmp_path / "validation", {"a": 3, "b": 3})
-    with pytest.raises(DataError, match="has 'validation' beside train: only train, val, test and masks"):
+    with pytest.raises(DataError, match="has 'validation' next to train: only train, val, test and masks"):
         load_folder(tmp_path)

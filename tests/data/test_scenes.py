@@ -258,7 +258,7 @@ def test_a_scene_is_the_same_at_any_size(size):
 
 @pytest.mark.parametrize("bias", [-0.1, 1.01, float("nan")])
 def test_a_bias_that_is_no_probability_is_refused(bias):
-    with pytest.raises(ValueError, match=r"background_bias .* must lie between 0 and 1"):
+    with pytest.raises(ValueError, match=r"background_bias .* must be between 0 and 1"):
         scene_rendering.generate(background_bias=bias, image_size=32)
 
 

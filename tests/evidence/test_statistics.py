@@ -121,8 +121,8 @@ def test_equal_differences_have_an_interval_of_width_zero_and_prove_nothing() ->
     assert (difference.low, difference.high) == (difference.mean, difference.mean)
     assert (difference.smallest_shown, difference.p, difference.shown) == (0, None, False)
     assert sentence("cutout", "baseline", difference) == (
-        "cutout against baseline: test accuracy +1.00 points in each of 3 seeds, "
-        "without any spread that an interval could be made of."
+        "cutout against baseline: test accuracy +1.00 points in each of 3 seeds; "
+        "without a spread between seeds there is no interval."
     )
 
 
@@ -183,7 +183,7 @@ def test_mcnemar_holds_for_any_pair(right: tuple[np.ndarray, np.ndarray]) -> Non
 
 
 def test_no_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be compared on no images"):
+    with pytest.raises(ValueError, match="cannot be compared without images"):
         mcnemar(np.zeros(0, bool), np.zeros(0, bool))
 
 
@@ -223,17 +223,19 @@ def test_seeds_that_differ_as_a_whole_are_not_settled() -> None:
     assert not noise.settled
     assert noise.observed > 3 * noise.expected
     assert noise_sentence("baseline", noise) == (
-        f"baseline: its 3 seeds differ more than independent errors would make them (standard deviation "
-        f"{noise.observed * 100:.2f} points, {noise.expected * 100:.2f} expected, p < 0.001): "
-        "a test of two networks says nothing about the method."
+        f"baseline: its 3 seeds differ more than independent errors explain (standard deviation "
+        f"{noise.observed * 100:.2f} points, {noise.expected * 100:.2f} expected, p < 0.001), "
+        "so a test of two networks gives no conclusion about the method."
     )
 
 
 def test_equal_seeds_have_no_noise() -> None:
     noise = seed_noise(np.tile([True, False], (3, 1)))
     assert noise == SeedNoise(3, 2, 0.0, 0.0, 1.0)
-    assert noise_sentence("baseline", noise).endswith("a test of two networks stays one of these two.")
-    with pytest.raises(ValueError, match="2 seeds on 5 images show no scatter; give at least 3 seeds"):
+    assert noise_sentence("baseline", noise).endswith(
+        "A test of two networks is still a statement about these two only."
+    )
+    with pytest.raises(ValueError, match="2 seeds and 5 images are too few for this test; give at least 3 seeds"):
         seed_noise(np.ones((2, 5), bool))
 
 
@@ -368,7 +370,7 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         two_way_bootstrap(np.ones((2, 4)), np.ones((2, 4)), generator)
     missing = np.ones((3, 4))
     missing[1] = np.nan
-    with pytest.raises(ValueError, match="each with an image both measured"):
+    with pytest.raises(ValueError, match="each with an image that has both values"):
         two_way_bootstrap(missing, np.ones((3, 4)), generator)
 
 
@@ -390,8 +392,8 @@ def test_sentences_follow_the_interval() -> None:
     # Differences 1, 2, 3 points: the interval of the first test.
     high, low = [0.92, 0.93, 0.94], [0.91, 0.91, 0.91]
     assert sentence("cutout", "baseline", paired_difference(high, low)) == (
-        "cutout against baseline: no difference in test accuracy shown "
-        "(+2.00 points; the 95 % interval -0.48 to +4.48 would hide one of up to 4.48 points, 3 seeds)."
+        "cutout against baseline: no difference shown in test accuracy "
+        "(+2.00 points, 95 % interval -0.48 to +4.48, 3 seeds); differences up to 4.48 points cannot be excluded."
     )
     # Differences 5, 6, 7 points.
     lower = [0.87, 0.87, 0.87]
@@ -404,7 +406,7 @@ def test_sentences_follow_the_interval() -> None:
         sentence("cutout", "baseline", paired_difference(lower, high)) == f"cutout is worse than baseline by {interval}"
     )
     unclear = paired_difference([0.90, 0.91, 0.95], [0.91, 0.91, 0.92])
-    assert "no difference in test accuracy shown" in sentence("cutout", "baseline", unclear)
+    assert "no difference shown in test accuracy" in sentence("cutout", "baseline", unclear)
 
 
 @pytest.mark.parametrize(
@@ -442,8 +444,8 @@ def test_a_difference_that_the_correction_takes_back_is_not_shown() -> None:
         "(95 % interval 3.52 to 8.48, 3 seeds, Holm-adjusted p = 0.018)."
     )
     assert sentence("cutout", "baseline", difference, p_holm=0.06) == (
-        "cutout against baseline: no difference in test accuracy shown (+6.00 points; the 95 % interval +3.52 to +8.48 "
-        "leaves zero out, but Holm-adjusted p = 0.060, 3 seeds)."
+        "cutout against baseline: no difference shown in test accuracy (+6.00 points, 95 % interval +3.52 to +8.48, "
+        "3 seeds); the interval excludes zero, but Holm-adjusted p = 0.060."
     )
 
 
@@ -470,9 +472,9 @@ def test_wins_are_counted_in_the_direction_that_is_better() -> None:
 
 def test_a_sentence_about_two_networks_says_so() -> None:
     assert network_sentence("cutout", "baseline", 0, pair_of_networks(9000, 130, 96, 774)) == (
-        "cutout against baseline, seed 0: of 10,000 images 130 are right only with cutout and 96 only with baseline: "
+        "cutout against baseline, seed 0: of 10,000 images, 130 are right only with cutout and 96 only with baseline: "
         "+0.34 points (95 % interval +0.04 to +0.64, McNemar mid-p = 0.024). "
-        "About these two networks, not about the method."
+        "This is about these two networks, not about the method."
     )
 
 

@@ -126,7 +126,7 @@ def test_changed_shows_a_few_of_each_group(last_sheet: Callable[[], dict]) -> No
     changed(photos(30), networks, None, CLASSES, "What changes")
     assert len(last_sheet()["images"]) == changes.SHOWN
     assert last_sheet()["labels"][0] == "both right\n30 of 30\ncat"
-    assert "no image that is fixed or broken or both wrong" in last_sheet()["footer"]
+    assert "No image is fixed or broken or both wrong" in last_sheet()["footer"]
 
 
 def test_changed_tells_the_share_on_the_object_and_dead_maps(last_sheet: Callable[[], dict]) -> None:
@@ -195,7 +195,7 @@ def test_over_seeds_says_which_maps_are_missing(last_sheet: Callable[[], dict]) 
         f"100% on object\n2 of 3 seeds: {NO_EVIDENCE}",
         NO_EVIDENCE,
     ]
-    assert spread[1:] == ["no spread of fewer than two maps"] * 2
+    assert spread[1:] == ["no spread with fewer than two maps"] * 2
     assert last_sheet()["differences"]["cutout − baseline"][2].caption == NO_DIFFERENCE
 
 

@@ -274,7 +274,7 @@ def test_agreement_of_one_seed_says_that_the_floor_is_unknown(last_figure: Calla
 
 
 def test_no_agreement_is_no_chart() -> None:
-    with pytest.raises(ValueError, match="no two runs have maps of one size"):
+    with pytest.raises(ValueError, match="no two runs have maps of the same size"):
         charts.agreement(pd.DataFrame())
 
 

@@ -82,9 +82,9 @@ def test_a_file_may_give_holes_a_height_and_a_width(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("epochs: 3", "cannot be read as a recipe"),
-        ('base = "fst"', r"base 'fst' is none of fast, .*; did you mean 'fast'\?"),
-        ('base = "fast"\n[settings]\nepoch = 3', "'epoch' is no option of a recipe; did you mean 'epochs'"),
-        ('base = "fast"\n[settings]\ndataset = "scenes"', "'dataset' is no option of a recipe"),
+        ('base = "fst"', r"base 'fst' must be one of fast, .*; did you mean 'fast'\?"),
+        ('base = "fast"\n[settings]\nepoch = 3', "'epoch' is not an option of a recipe; did you mean 'epochs'"),
+        ('base = "fast"\n[settings]\ndataset = "scenes"', "'dataset' is not an option of a recipe"),
         ('base = "fast"\nepochs = 3', "epochs: not part of a recipe file"),
         ("[settings]\nepochs = 3", "does not decide model, dropout"),
         ('base = "fast"\n[settings]\nepochs = true', "epochs = true must be a number or a text, not true or false"),
@@ -158,5 +158,5 @@ def test_one_epoch_has_no_step() -> None:
 
 def test_steps_given_by_hand_are_not_moved() -> None:
     assert TrainSettings.of(recipe="resnet18_steplr", epochs=4, lr_steps="2").lr_steps == "2"
-    with pytest.raises(SettingsError, match="lr_steps=15: must all lie before the last epoch"):
+    with pytest.raises(SettingsError, match="lr_steps=15: all must be before the last epoch"):
         TrainSettings.of(recipe="resnet18_steplr", epochs=4, lr_steps="15")

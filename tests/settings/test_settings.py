@@ -75,8 +75,8 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"dataset": "cifar"}, "must be auto, cifar10, scenes or folder:PATH; did you mean 'cifar10'"),
         ({"dataset": "folder:"}, "must be auto, cifar10, scenes or folder:PATH"),
         ({"recipe": "fst"}, f"recipe=fst: must be one of {', '.join(RECIPES)}, or a FILE.toml; did you mean 'fast'?"),
-        ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256 or auto"),
-        ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more or all"),
+        ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256, or auto"),
+        ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more, or all"),
         ({"lr_steps": "60,30"}, "lr_steps=60,30: must be none, or rising epochs such as 60,120,160"),
         ({"lr_steps": "0,30"}, "lr_steps=0,30: must be none, or rising epochs such as 60,120,160"),
         ({"cutout": "banana"}, "cutout=banana: must be true or false"),
@@ -103,13 +103,13 @@ def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], prob
         ({"cutout": True, "image_size": 16, "cutout_size": 20}, "must be at most the images' side of 16 pixels"),
         (
             {"schedule": "onecycle", "momentum_swing": 0.1, "momentum": 0.9},
-            "momentum_swing=0.1: takes momentum=0.9 out",
+            "momentum_swing=0.1: moves momentum=0.9 out",
         ),
         ({"momentum": 0}, "momentum=0: nesterov needs a momentum; add nesterov=false"),
         ({"schedule": "step"}, "schedule=step: needs lr_steps, such as lr_steps=60,120,160"),
         (
             {"schedule": "step", "lr_steps": "2,3", "epochs": 3},
-            "lr_steps=2,3: must all lie before the last epoch, epochs=3",
+            "lr_steps=2,3: all must be before the last epoch, epochs=3",
         ),
     ],
 )
@@ -241,8 +241,8 @@ def test_help_shows_units_ranges_and_defaults(capsys: pytest.CaptureFixture[str]
     for name in TrainSettings.model_fields:
         assert f"--{name} " in text
     assert "passes over the training images; a whole number, 1 or more, up to 10000 (default: fast: 8; " in text
-    assert "side of a hole, pixels" in text
-    assert "of everything random in the training; a whole number, 0 or more, below 2147483648 (default: 0)" in text
+    assert "side of a hole in pixels" in text
+    assert "decides everything random in the training; a whole number, 0 or more, below 2147483648 (default: 0)" in text
 
 
 # Comparisons
@@ -258,14 +258,14 @@ def test_variants_are_named_or_spelled_out() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("baseline", "names 1; a comparison takes two to ten"),
-        ("baseline,cutot", "unknown variant 'cutot'; did you mean 'cutout'?"),
+        ("baseline", "names 1 variants; a comparison needs two to ten"),
+        ("baseline,cutot", "unknown variant 'cutot'; known variants: baseline, cutout; did you mean 'cutout'?"),
         ("baseline,baseline", "'baseline' is named twice"),
         ("baseline; big: cutout", "'cutout' of 'big' is not option=value"),
-        ("baseline; a/b: cutout=true", "'a/b' is no name"),
-        ("baseline; cutout+mix: cutout=true", "'cutout+mix' is no name"),
-        ("baseline; ..: cutout=true", "'..' is no name"),
-        (";".join(f"v{i}: seed={i}" for i in range(11)), "names 11; a comparison takes two to ten"),
+        ("baseline; a/b: cutout=true", "'a/b' is not a name"),
+        ("baseline; cutout+mix: cutout=true", "'cutout+mix' is not a name"),
+        ("baseline; ..: cutout=true", "'..' is not a name"),
+        (";".join(f"v{i}: seed={i}" for i in range(11)), "names 11 variants; a comparison needs two to ten"),
     ],
 )
 def test_bad_variants_are_refused(text: str, problem: str) -> None:
@@ -327,15 +327,15 @@ def test_runs_may_have_names_in_their_order(named: dict[str, list[str]], between
     [
         ("", "must be none, or run ids"),
         (" , ", "must be none, or run ids"),
-        ("1a2b3", "'1a2b3' is no run id: 6 to 32 of 0-9 and a-f"),
-        ("1a2b3c " + "a" * 33, f"'{'a' * 33}' is no run id"),
-        ("1a2b3c+9f8e7d", "'1a2b3c+9f8e7d' is no run id"),
-        ("plain=1a2b3c+ cutout=77aa01", "'' is no run id"),
-        ("plain=baseline", "'baseline' is no run id"),
-        ("a/b=1a2b3c", "'a/b' is no name; use letters, digits, _ . -"),
-        ("=1a2b3c", "'' is no name"),
+        ("1a2b3", "'1a2b3' is not a run id: 6 to 32 of 0-9 and a-f"),
+        ("1a2b3c " + "a" * 33, f"'{'a' * 33}' is not a run id"),
+        ("1a2b3c+9f8e7d", "'1a2b3c+9f8e7d' is not a run id"),
+        ("plain=1a2b3c+ cutout=77aa01", "'' is not a run id"),
+        ("plain=baseline", "'baseline' is not a run id"),
+        ("a/b=1a2b3c", "'a/b' is not a name; use letters, digits, _ . -"),
+        ("=1a2b3c", "'' is not a name"),
         ("a=1a2b3c a=77aa01", "'a' is named twice; join its run ids with +"),
-        ("a=1a2b3c 77aa01", "'77aa01' has no name; give every run one (name=id+id), or none"),
+        ("a=1a2b3c 77aa01", "'77aa01' has no name; name all runs (name=id+id) or none of them"),
     ],
 )
 def test_bad_runs_are_refused_in_one_line(text: str, problem: str) -> None:
@@ -355,7 +355,9 @@ def test_without_runs_and_filter_variants_are_trained() -> None:
 
 
 def test_runs_are_chosen_in_one_way() -> None:
-    with pytest.raises(SettingsError, match=r"^filter=tags.a = 'b': runs=1a2b3c chooses the runs already; leave one"):
+    with pytest.raises(
+        SettingsError, match=r"^filter=tags.a = 'b': runs=1a2b3c already chooses the runs; leave out one"
+    ):
         CompareSettings.of(runs="1a2b3c", filter="tags.a = 'b'")
 
 
@@ -384,6 +386,6 @@ def test_variants_by_recipe_must_share_the_data() -> None:
 
 @pytest.mark.parametrize("name", ["checkpoint", "resume"])
 def test_a_comparison_takes_no_checkpoint_file(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name}=one.pt: a comparison trains several; take auto or none"):
+    with pytest.raises(SettingsError, match=f"{name}=one.pt: a comparison trains several networks; use auto or none"):
         CompareSettings.of(**{name: "one.pt"})
     assert CompareSettings.of(**{name: "none"})

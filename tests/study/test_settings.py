@@ -98,7 +98,7 @@ BAD = [
     ),
     ({"holdout": "false"}, "holdout=false: leaves no validation images to search on; add holdout=true"),
     ({"checkpoint": "a.pt"}, "checkpoint=a.pt: a study has many trainings; take auto or none"),
-    ({"study": "a/b"}, "study=a/b: must be a name of letters, digits, _ . -, up to 100"),
+    ({"study": "a/b"}, "study=a/b: must be a name of at most 100 letters, digits, _ . -"),
     ({"storage": "studies.db"}, f"storage=studies.db: {STORAGE}"),
     ({"storage": "sqlite:///"}, f"storage=sqlite:///: {STORAGE}"),
     ({"storage": "mysql://me:5ecret@host/db"}, "storage=mysql://me:***@host/db: " + STORAGE),
@@ -117,7 +117,10 @@ BAD = [
         {"baselines": "large: cutout=true cutout_size=33"},
         "baselines: large: cutout_size=33: must be at most the images' side of 32 pixels",
     ),
-    ({"baselines": "cuttout"}, "baselines: unknown variant 'cuttout'; did you mean 'cutout'?"),
+    (
+        {"baselines": "cuttout"},
+        "baselines: unknown variant 'cuttout'; known variants: baseline, cutout; did you mean 'cutout'?",
+    ),
     ({"trails": "40"}, "unknown option 'trails'; did you mean 'trials'?"),
 ]
 

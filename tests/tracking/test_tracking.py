@@ -187,13 +187,13 @@ def test_more_metrics_and_params_than_one_call_takes(ready):
 
 @pytest.mark.parametrize("record", [Param("recipe", "x" * 6001), Tag("note", "x" * 8001)])
 def test_a_value_too_long_for_mlflow_is_an_error_not_cut(ready, record):
-    with open_run() as run, pytest.raises(TrackingError, match=r"MLflow refuses what run \w+ logs: .*exceeds"):
+    with open_run() as run, pytest.raises(TrackingError, match=r"MLflow refuses a record of run \w+: .*exceeds"):
         run.log([record])
 
 
 @pytest.mark.parametrize("path", ["../a.png", "/tmp/a.png", "a/../../b.png", ""])
 def test_files_stay_inside_the_run(ready, path):
-    with open_run() as run, pytest.raises(ValueError, match="is no path inside a run"):
+    with open_run() as run, pytest.raises(ValueError, match="is not a path inside a run"):
         run.log([Picture(path, ORANGE)])
 
 
@@ -203,7 +203,7 @@ def test_a_table_needs_a_known_ending(ready):
 
 
 def test_a_picture_key_that_mlflow_does_not_take_is_an_error(ready):
-    with open_run() as run, pytest.raises(ValueError, match="'gradcam/a:b' is no key of a picture"):
+    with open_run() as run, pytest.raises(ValueError, match="'gradcam/a:b' cannot be the key of a picture"):
         run.log([KeyedPicture("gradcam/a:b", ORANGE, 0)])
 
 
@@ -494,7 +494,7 @@ def test_a_training_is_found_by_the_beginning_of_its_id(ready, monkeypatch):
     with open_run() as run:
         run.log([Metrics({"val/accuracy": 0.5}, step=0)])
         with pytest.raises(
-            TrackingError, match=rf"run {run.id} did not complete \(status RUNNING, .*\): wait for its end"
+            TrackingError, match=rf"run {run.id} did not complete \(status RUNNING, .*\): wait until it ends"
         ):
             finished_training(run.id[:6])
     assert finished_training(run.id[:6]) == finished_training(run.id) == finished_run(run.id)
@@ -521,9 +521,9 @@ def test_a_beginning_that_fits_no_training_is_named_with_the_nearest(ready):
     with pytest.raises(TrackingError, match=rf"begins with '{slip}'; did you mean {training.id[:8]} \(baseline\)\?"):
         finished_training(slip)
     far = "".join("1" if digit == "0" else "0" for digit in training.id)
-    with pytest.raises(TrackingError, match=rf"no run begins with '{far}': MLflow's UI shows it"):
+    with pytest.raises(TrackingError, match=rf"no run id begins with '{far}': MLflow's UI shows the id"):
         finished_training(far)
-    with pytest.raises(ValueError, match="begins no run id"):
+    with pytest.raises(ValueError, match="is not the beginning of a run id"):
         finished_training("' OR '1' = '1")
 
 
@@ -550,7 +550,7 @@ def test_trainings_are_found_by_filter_the_oldest_first(ready):
     "text", ["epochs is six", "params.epochs = 6", "params.a = 'b' OR params.a = 'c'", "metrics.a > 'x'"]
 )
 def test_a_filter_that_mlflow_does_not_take_is_an_error_in_one_line(ready, text):
-    with pytest.raises(TrackingError, match=r"^MLflow does not take [\"'].*\(MlflowException: .+\)$"):
+    with pytest.raises(TrackingError, match=r"^MLflow does not accept [\"'].*\(MlflowException: .+\)$"):
         finished_trainings(text)
 
 
@@ -639,7 +639,7 @@ def test_a_half_built_database_is_named(store):
     with connection:
         connection.execute("UPDATE alembic_version SET version_num = 'no-such-version'")
     connection.close()
-    with pytest.raises(TrackingError, match=r"mlflow\.db does not open as an MLflow store: move it away") as caught:
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be opened as an MLflow store: move it away") as caught:
         prepare_store()
     assert "\n" not in str(caught.value)
 
@@ -702,7 +702,7 @@ def test_a_server_location_in_a_store_elsewhere_is_an_error(store, monkeypatch):
     connection.close()
     shutil.move("mlflow.db", "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/other.db")
-    with pytest.raises(TrackingError, match="'Default' are kept by an MLflow server: set MLFLOW_TRACKING_URI"):
+    with pytest.raises(TrackingError, match="'Default' are on an MLflow server: set MLFLOW_TRACKING_URI"):
         prepare_store()
 
 
@@ -711,7 +711,7 @@ def test_a_location_on_a_named_server_is_left_alone(store):
     with connection:
         connection.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts://host:5000/0'")
     connection.close()
-    with pytest.raises(TrackingError, match="'Default' are kept by an MLflow server"):
+    with pytest.raises(TrackingError, match="'Default' are on an MLflow server"):
         prepare_store()
 
 

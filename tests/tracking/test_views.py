@@ -95,13 +95,15 @@ def test_ten_runs_with_sixty_pictures_fit():
 def test_a_view_longer_than_mlflow_keeps_is_an_error():
     letters = random.Random(0)
     keys = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=60)) for _ in range(400)]
-    with pytest.raises(ValueError, match=r"takes \d+,\d+ characters, and MLflow keeps 20,000: show fewer pictures"):
+    with pytest.raises(
+        ValueError, match=r"has \d+,\d+ characters, and MLflow stores at most 20,000: show fewer pictures"
+    ):
         views.pack(views.comparison_view("all", RUNS, keys, 0), now_ms=0)
 
 
 @pytest.mark.parametrize(("runs", "keys"), [([], KEYS), (RUNS, [])])
 def test_a_view_of_nothing_is_an_error(runs, keys):
-    with pytest.raises(ValueError, match="a view needs runs and picture keys"):
+    with pytest.raises(ValueError, match="a view needs at least one run and one picture key"):
         views.comparison_view("empty", runs, keys, 0)
 
 

@@ -67,7 +67,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"notes\.txt: is there already and is no checkpoint; name another"):
+    with pytest.raises(CheckpointError, match=r"notes\.txt: exists and is not a checkpoint; name another"):
         check_place(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -84,14 +84,16 @@ def test_a_place_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.pt"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"resume=.*run\.pt: is no checkpoint.*resume=none") as error:
+    with pytest.raises(
+        CheckpointError, match=r"resume=.*run\.pt: is damaged or not a checkpoint.*resume=none"
+    ) as error:
         read(path)
     assert "\n" not in str(error.value)
 
 
 def test_other_files_of_torch_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="is no checkpoint of a training"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a training"):
         read(tmp_path / "model.pt")
 
 

@@ -299,7 +299,7 @@ def test_weight_decay_and_l2_norm_shrink_weights() -> None:
 def test_a_device_that_is_not_there_is_named() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(SettingsError, match=r"device=cuda: not found on this machine; there is: .*cpu"):
+    with pytest.raises(SettingsError, match=r"device=cuda: not found on this machine; it has: .*cpu"):
         resolve_machine(TrainSettings.of(device="cuda"))
 
 
