@@ -28,7 +28,7 @@ from experiments.models.fastnet import FastNet
 from experiments.tracking import __main__, lifetime, views
 from experiments.tracking.client import ERROR, FINGERPRINT, HOST, KIND, PID, PROCESS_START, STATUS
 from experiments.tracking.lifetime import GoesOnElsewhere, StoppedEarly, set_parent, sweep_stale
-from experiments.tracking.locations import TrackingError, save_view, ui_address
+from experiments.tracking.locations import TrackingError
 from experiments.tracking.reading import completed_run, finished_run, finished_training, finished_trainings
 from experiments.tracking.records import (
     Arrays,
@@ -44,6 +44,7 @@ from experiments.tracking.records import (
     Text,
 )
 from experiments.tracking.store import prepare_store, relocate
+from experiments.tracking.ui import save_view, ui_address
 from tests.conftest import clean_environment, free_port, mlflow_server
 
 ORANGE = np.full((8, 6, 3), (255, 128, 0), np.uint8)
