@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.imports import arrows, bodies, circle, classes, draw, floors, modules, room, room_arrows
 
-
 BASE = '''def three(x):
     """Text."""
     y = x
