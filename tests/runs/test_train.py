@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +27,7 @@ from experiments.tracking.store import prepare_store
 from experiments.training.checkpoints import CheckpointError
 from experiments.training.loop import TrainingDiverged, build_model
 from experiments.training.predictions import Predictions, predict, predict_with_mirrors
+from tests.conftest import put_store
 from tests.toys.networks import CLASSES, toy_dataset, toy_split
 
 QUICK = {
@@ -66,10 +68,26 @@ def test_curves_say_what_they_are_of() -> None:
     assert curves_title(plain, tracked) == f"{expected}\n{of_train}"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> tuple[Path, FinishedRun]:
+    """A finished training and the folder of its store."""
+    folder = tmp_path_factory.mktemp("trained")
+    put_store(ready_store, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare_store(folder)
+        run = train(ready(), Reporter())
+    mlflow.set_tracking_uri(None)
+    return folder, run
+
+
 @pytest.fixture
-def finished(store: Path) -> FinishedRun:
-    prepare_store(store)
-    return train(ready(), Reporter())
+def finished(trained: tuple[Path, FinishedRun], monkeypatch: pytest.MonkeyPatch) -> FinishedRun:
+    """A finished training that tests only read."""
+    folder, run = trained
+    monkeypatch.chdir(folder)
+    prepare_store(folder)
+    return run
 
 
 def test_a_run_leaves_everything(finished: FinishedRun) -> None:
