@@ -25,7 +25,7 @@ from experiments.tracking.lifetime import open_run
 from experiments.tracking.records import KeyedPicture, Metrics, Param, Text
 from experiments.tracking.store import prepare_store
 from experiments.tracking.ui import save_view
-from tests.conftest import free_port, mlflow_server
+from tests.conftest import PATIENCE_S, free_port, mlflow_server, put_store
 from tests.toys.runs import toy_findings
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -71,8 +71,8 @@ return [...document.querySelectorAll("[role=table] [role=row]")].map(
 """
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (
@@ -88,7 +88,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing outside this machine
         "--no-proxy-server",
         "--window-size=1600,2600",
-        f"--user-data-dir={tmp_path / 'chromium'}",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -97,6 +97,36 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """A tab of the test's own, which takes with it what the test has emulated."""
+    (first,) = chromium.window_handles
+    chromium.switch_to.new_window("tab")
+    chromium.set_window_size(1600, 2600)
+    chromium.get_log("browser")  # what earlier tests have left
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> Iterator[tuple[Path, str]]:
+    """A folder with a ready store, and the address of the UI that shows it."""
+    folder = tmp_path_factory.mktemp("served")
+    put_store(ready_store, folder)
+    with mlflow_server(folder, ["experiments.tracking", "ui"], free_port()) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def ui(served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the UI; the test logs into what it shows."""
+    folder, address = served
+    monkeypatch.chdir(folder)
+    prepare_store()
+    return address
 
 
 def log_two_runs() -> list[str]:
@@ -181,12 +211,13 @@ def check_long_name(driver: webdriver.Chrome) -> None:
     """MLflow shows a name that it has cut off whole where the pointer rests on it."""
     heading = driver.find_elements(By.CSS_SELECTOR, "[role=table] [role=columnheader] [tooltip-data-state]")[2]
     ActionChains(driver).move_to_element(heading).perform()
-    shown = WebDriverWait(driver, 10).until(lambda driver: driver.find_element(By.CSS_SELECTOR, "[role=tooltip]"))
+    shown = WebDriverWait(driver, PATIENCE_S).until(
+        lambda driver: driver.find_element(By.CSS_SELECTOR, "[role=tooltip]")
+    )
     assert shown.get_attribute("textContent") == f"{LONG}, seed 0"
 
 
-def test_the_saved_view_shows_the_runs_pictures_side_by_side(store: Path, browser: webdriver.Chrome) -> None:
-    prepare_store()
+def test_the_saved_view_shows_the_runs_pictures_side_by_side(ui: str, browser: webdriver.Chrome) -> None:
     view = views.comparison_view(
         "baseline against cutout",
         log_two_runs(),
@@ -199,17 +230,16 @@ def test_the_saved_view_shows_the_runs_pictures_side_by_side(store: Path, browse
         hidden_keys=["gradcam/not_shown"],
     )
     link = save_view("0", view)
-    with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
-        for size in WINDOWS:
-            browser.set_window_size(*size)
-            open_page(browser, f"{address}/{link}")
-            rows = WebDriverWait(browser, 90).until(loaded_grid)
-            WebDriverWait(browser, 30).until(lambda driver: "val/accuracy" in chart_titles(driver))
-            browser.save_screenshot(str(store / f"view_{size[0]}.png"))
-            assert chart_titles(browser) == ["Image grid", "val/accuracy", "val/accuracy"]  # none that the UI adds
-            check_words(rows)
-            check_pictures(rows)
-            check_long_name(browser)
+    for size in WINDOWS:
+        browser.set_window_size(*size)
+        open_page(browser, f"{ui}/{link}")
+        rows = WebDriverWait(browser, PATIENCE_S).until(loaded_grid)
+        WebDriverWait(browser, PATIENCE_S).until(lambda driver: "val/accuracy" in chart_titles(driver))
+        browser.save_screenshot(f"view_{size[0]}.png")
+        assert chart_titles(browser) == ["Image grid", "val/accuracy", "val/accuracy"]  # none that the UI adds
+        check_words(rows)
+        check_pictures(rows)
+        check_long_name(browser)
 
 
 EVIL = "<script>document.title = 'broken'</script> & co"
@@ -287,7 +317,9 @@ def test_the_reports_maps_are_compared_by_a_line_and_by_blinking(browser: webdri
     button.click()
     for covered, name in (("100%", names[0]), ("0%", names[1])):
         expected = [f"shown: {name}", f"inset(0px 0px 0px {covered})"]
-        WebDriverWait(browser, 10).until(lambda driver, expected=expected: driver.execute_script(SHOWN) == expected)
+        WebDriverWait(browser, PATIENCE_S).until(
+            lambda driver, expected=expected: driver.execute_script(SHOWN) == expected
+        )
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
@@ -319,18 +351,16 @@ def test_the_report_is_dark_where_that_is_asked_for_but_prints_light_and_unfolde
     assert not browser.find_element(By.ID, "blink").is_displayed()
 
 
-def test_mlflow_shows_the_report(store: Path, browser: webdriver.Chrome) -> None:
-    prepare_store()
+def test_mlflow_shows_the_report(ui: str, browser: webdriver.Chrome) -> None:
     with open_run(kind="compare", name="the comparison") as run:
         run.log([Text("report.html", report_page())])
-    with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
-        open_page(browser, f"{address}/#/experiments/0/runs/{run.id}/artifacts/report.html")
-        frame = WebDriverWait(browser, 90).until(lambda driver: driver.find_element(By.TAG_NAME, "iframe"))
-        browser.switch_to.frame(frame)
-        WebDriverWait(browser, 30).until(lambda driver: driver.find_elements(By.CLASS_NAME, "answers"))
-        assert browser.execute_script(UNLOADED) == 0
-        assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
-        assert browser.find_element(By.ID, "blink").is_displayed()  # MLflow lets scripts run in there
-        browser.find_element(By.LINK_TEXT, "the pictures side by side").click()  # but no links: the page must stay
-        time.sleep(1)
-        assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
+    open_page(browser, f"{ui}/#/experiments/0/runs/{run.id}/artifacts/report.html")
+    frame = WebDriverWait(browser, PATIENCE_S).until(lambda driver: driver.find_element(By.TAG_NAME, "iframe"))
+    browser.switch_to.frame(frame)
+    WebDriverWait(browser, PATIENCE_S).until(lambda driver: driver.find_elements(By.CLASS_NAME, "answers"))
+    assert browser.execute_script(UNLOADED) == 0
+    assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
+    assert browser.find_element(By.ID, "blink").is_displayed()  # MLflow lets scripts run in there
+    browser.find_element(By.LINK_TEXT, "the pictures side by side").click()  # but no links: the page must stay
+    time.sleep(1)
+    assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text

@@ -42,6 +42,8 @@ QUICK = {
     "image_size": "16",
     "cutout_size": "6",
     "gallery_size": "3",
+    "cam_methods": "gradcam",
+    "test_flip": "false",
 }
 
 

@@ -213,7 +213,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
 ) -> None:
     monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
     prepare_store(store)
-    same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2} | options
+    same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2, "cam_methods": "gradcam"} | options
     whole = train(ready(**same, data_dir="a"), Reporter())
     steps = 96 // 16
     with pytest.raises(KeyboardInterrupt):
