@@ -22,10 +22,15 @@ if TYPE_CHECKING:
     from tests.toys.postgres import Postgres
 
 REPOSITORY = Path(__file__).parents[1]
+# Where programs that tests start find the project, and what they would find where only its own packages are installed.
+PYTHONPATH = f"{Path(__file__).parent / 'toys' / 'without_lightning'}:{REPOSITORY}"
+PATIENCE_S = 900.0
+"""How long a test waits for an event that must come: far longer than it takes beside any number of busy programs."""
 
-# A property is true or false; how fast it is shown is no part of it.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# A property is true or false; how fast it is shown is no part of it. `make test-wild` tries ten times as many examples.
+settings.register_profile("few", deadline=None, max_examples=20)
+settings.register_profile("many", deadline=None, max_examples=200)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 
 _STARTED = pytest.StashKey[float]()
@@ -34,6 +39,13 @@ _STARTED = pytest.StashKey[float]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--budget SECONDS`: the last lines report how much of this time the tests used."""
     parser.addoption("--budget", type=float, metavar="SECONDS", help="report how much of this time the tests used")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: what is left for the end is small, and no process waits long for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -54,7 +66,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "CAMPARISON_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.chdir(tmp_path)
     yield
     if "mlflow" in sys.modules:
@@ -84,12 +96,17 @@ def ready_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(ready_store: Path, tmp_path: Path) -> Path:
     """The test's own folder, with a ready mlflow.db."""
-    shutil.copy(ready_store / "mlflow.db", tmp_path)
-    connection = sqlite3.connect(tmp_path / "mlflow.db")
-    with connection:
-        connection.execute("UPDATE experiments SET artifact_location = ?", (f"{tmp_path}/mlruns/0",))
-    connection.close()
+    put_store(ready_store, tmp_path)
     return tmp_path
+
+
+def put_store(ready_store: Path, folder: Path) -> None:
+    """Copies the ready mlflow.db into the folder."""
+    shutil.copy(ready_store / "mlflow.db", folder)
+    connection = sqlite3.connect(folder / "mlflow.db")
+    with connection:
+        connection.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
+    connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +123,7 @@ def postgres() -> "Iterator[Postgres]":
 def clean_environment() -> dict[str, str]:
     """The environment for a program of ours: no MLflow settings, the project importable from every folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CAMPARISON_"))}
-    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(REPOSITORY)}
+    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": PYTHONPATH}
 
 
 def copy_project(folder: Path) -> None:
@@ -121,7 +138,7 @@ def run_mlflow(command: list[str], folder: Path) -> subprocess.CompletedProcess[
     """The command as typed with the environment active: its Python first on the path, the project found by folder."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -160,16 +177,16 @@ def mlflow_server(folder: Path, command: list[str], port: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE_S)
 
 
 def _wait_for(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the server ended: {log.read_text()}"
         try:
-            urllib.request.urlopen(address, timeout=2).close()
+            urllib.request.urlopen(address, timeout=60).close()
             return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError(f"no server within two minutes: {log.read_text()}")
+    raise AssertionError(f"no server within {PATIENCE_S:.0f} s: {log.read_text()}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from experiments.tracking.lifetime import open_run
 from experiments.tracking.records import KeyedPicture, Metrics, Param, Text
 from experiments.tracking.store import prepare_store
 from experiments.tracking.ui import save_view
-from tests.conftest import free_port, mlflow_server
+from tests.conftest import PATIENCE_S, free_port, mlflow_server, put_store
 from tests.toys.runs import toy_findings
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -33,6 +34,8 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
 ]
 
+Cell = dict[str, Any]
+"""What `GRID` sees of a cell."""
 KEYS = ("gradcam/test_00003_cat", "gradcam/test_00010_automobile", "gradcam/test_00021_dog")
 LONG = "cutout_with_two_holes_of_16_px"
 NAMES = [f"{variant}, seed {seed}" for seed in range(2) for variant in ("baseline", "cutout", LONG)]
@@ -68,8 +71,8 @@ return [...document.querySelectorAll("[role=table] [role=row]")].map(
 """
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (
@@ -85,7 +88,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing outside this machine
         "--no-proxy-server",
         "--window-size=1600,2600",
-        f"--user-data-dir={tmp_path / 'chromium'}",
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
     ):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -96,13 +99,43 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         driver.quit()
 
 
-def log_two_runs():
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """A tab of the test's own, which takes with it what the test has emulated."""
+    (first,) = chromium.window_handles
+    chromium.switch_to.new_window("tab")
+    chromium.set_window_size(1600, 2600)
+    chromium.get_log("browser")  # what earlier tests have left
+    yield chromium
+    chromium.close()
+    chromium.switch_to.window(first)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> Iterator[tuple[Path, str]]:
+    """A folder with a ready store, and the address of the UI that shows it."""
+    folder = tmp_path_factory.mktemp("served")
+    put_store(ready_store, folder)
+    with mlflow_server(folder, ["experiments.tracking", "ui"], free_port()) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def ui(served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the UI; the test logs into what it shows."""
+    folder, address = served
+    monkeypatch.chdir(folder)
+    prepare_store()
+    return address
+
+
+def log_two_runs() -> list[str]:
     """Children of one run, as a comparison leaves them: the UI hides children unless the view prevents it."""
     with open_run(kind="compare", name="the comparison") as parent:
         return log_children(parent.id)
 
 
-def log_children(parent_id):
+def log_children(parent_id: str) -> list[str]:
     """The ids in the order of the columns, which is not that in which the runs start."""
     ids = []
     for name in reversed(NAMES):
@@ -118,23 +151,23 @@ def log_children(parent_id):
     return ids
 
 
-def plain(colour):
+def plain(colour: tuple[int, int, int]) -> np.ndarray:
     """A picture of one colour, higher than wide as those of runs are."""
     return np.full((200, 160, 3), colour, np.uint8)
 
 
-def loaded_grid(driver):
+def loaded_grid(driver: webdriver.Chrome) -> list[list[Cell]]:
     """The grid as soon as every picture in it is there."""
     rows = driver.execute_script(GRID)
     pictures = [cell["picture"] for row in rows[1:] for cell in row[1:]]
     return rows if pictures and all(pictures) else []
 
 
-def chart_titles(driver):
+def chart_titles(driver: webdriver.Chrome) -> list[str]:
     return [title.text for title in driver.find_elements(By.TAG_NAME, "h4")]
 
 
-def open_page(driver, address):
+def open_page(driver: webdriver.Chrome, address: str) -> None:
     """MLflow's assistant would lie over the charts; the setting belongs to the server's address."""
     server = address.partition("#")[0]
     driver.get(server)
@@ -145,7 +178,7 @@ def open_page(driver, address):
     driver.get(address)
 
 
-def check_words(rows):
+def check_words(rows: list[list[Cell]]) -> None:
     """Rows are keys, columns are runs in the order in which the view was given them; all whole but too long a name."""
     headings, *others = rows
     assert [cell["text"] for cell in headings] == ["images", *NAMES]
@@ -156,7 +189,7 @@ def check_words(rows):
     assert [cell["text"] for cell in labels if cell["cut"] and len(cell["text"]) < 14] == []
 
 
-def check_pictures(rows):
+def check_pictures(rows: list[list[Cell]]) -> None:
     """Each picture is that of its run and key, and lies within its cell; no two cells lie over each other."""
     for key, row in zip(KEYS, rows[1:], strict=True):
         for name, cell in zip(NAMES, row[1:], strict=True):
@@ -174,16 +207,17 @@ def check_pictures(rows):
         assert all(upper["bottom"] <= lower["top"] + 0.5 for upper, lower in pairwise(column))
 
 
-def check_long_name(driver):
+def check_long_name(driver: webdriver.Chrome) -> None:
     """MLflow shows a name that it has cut off whole where the pointer rests on it."""
     heading = driver.find_elements(By.CSS_SELECTOR, "[role=table] [role=columnheader] [tooltip-data-state]")[2]
     ActionChains(driver).move_to_element(heading).perform()
-    shown = WebDriverWait(driver, 10).until(lambda driver: driver.find_element(By.CSS_SELECTOR, "[role=tooltip]"))
+    shown = WebDriverWait(driver, PATIENCE_S).until(
+        lambda driver: driver.find_element(By.CSS_SELECTOR, "[role=tooltip]")
+    )
     assert shown.get_attribute("textContent") == f"{LONG}, seed 0"
 
 
-def test_the_saved_view_shows_the_runs_pictures_side_by_side(store, browser):
-    prepare_store()
+def test_the_saved_view_shows_the_runs_pictures_side_by_side(ui: str, browser: webdriver.Chrome) -> None:
     view = views.comparison_view(
         "baseline against cutout",
         log_two_runs(),
@@ -196,17 +230,16 @@ def test_the_saved_view_shows_the_runs_pictures_side_by_side(store, browser):
         hidden_keys=["gradcam/not_shown"],
     )
     link = save_view("0", view)
-    with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
-        for size in WINDOWS:
-            browser.set_window_size(*size)
-            open_page(browser, f"{address}/{link}")
-            rows = WebDriverWait(browser, 90).until(loaded_grid)
-            WebDriverWait(browser, 30).until(lambda driver: "val/accuracy" in chart_titles(driver))
-            browser.save_screenshot(str(store / f"view_{size[0]}.png"))
-            assert chart_titles(browser) == ["Image grid", "val/accuracy", "val/accuracy"]  # none that the UI adds
-            check_words(rows)
-            check_pictures(rows)
-            check_long_name(browser)
+    for size in WINDOWS:
+        browser.set_window_size(*size)
+        open_page(browser, f"{ui}/{link}")
+        rows = WebDriverWait(browser, PATIENCE_S).until(loaded_grid)
+        WebDriverWait(browser, PATIENCE_S).until(lambda driver: "val/accuracy" in chart_titles(driver))
+        browser.save_screenshot(f"view_{size[0]}.png")
+        assert chart_titles(browser) == ["Image grid", "val/accuracy", "val/accuracy"]  # none that the UI adds
+        check_words(rows)
+        check_pictures(rows)
+        check_long_name(browser)
 
 
 EVIL = "<script>document.title = 'broken'</script> & co"
@@ -226,7 +259,7 @@ return [document.querySelector("#blink output").textContent,
 """
 
 
-def report_page():
+def report_page() -> str:
     """A report with wide pictures and tables, long names and names that are markup."""
     findings = toy_findings((EVIL, "resnet18_onecycle_with_cutout_two_holes_of_16_and_more_regularisation"))
     wide = np.full((300, 2600, 3), 200, np.uint8)
@@ -238,7 +271,7 @@ def report_page():
     return page.html("the report", findings, rows, shown, address, " (start it)", command=command, chosen=chosen)
 
 
-def open_report(driver, folder, size=(1366, 768)):
+def open_report(driver: webdriver.Chrome, folder: Path, size: tuple[int, int] = (1366, 768)) -> None:
     file = folder / "report.html"
     file.write_text(report_page(), encoding="utf-8")
     width, height = size
@@ -247,11 +280,11 @@ def open_report(driver, folder, size=(1366, 768)):
     driver.get(file.as_uri())
 
 
-def unfold(driver):
+def unfold(driver: webdriver.Chrome) -> None:
     driver.execute_script("document.querySelectorAll('details').forEach(part => part.open = true);")
 
 
-def check_whole(driver):
+def check_whole(driver: webdriver.Chrome) -> None:
     """Everything has loaded and no name has become markup."""
     assert driver.execute_script(UNLOADED) == 0
     assert driver.title == "the report"
@@ -259,7 +292,9 @@ def check_whole(driver):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: str(size[0]))
-def test_the_report_opens_from_disk_and_never_scrolls_sideways(browser, tmp_path, size):
+def test_the_report_opens_from_disk_and_never_scrolls_sideways(
+    browser: webdriver.Chrome, tmp_path: Path, size: tuple[int, int]
+) -> None:
     open_report(browser, tmp_path, size)
     check_whole(browser)
     unfold(browser)
@@ -271,7 +306,7 @@ def test_the_report_opens_from_disk_and_never_scrolls_sideways(browser, tmp_path
     assert browser.get_log("browser") == []
 
 
-def test_the_reports_maps_are_compared_by_a_line_and_by_blinking(browser, tmp_path):
+def test_the_reports_maps_are_compared_by_a_line_and_by_blinking(browser: webdriver.Chrome, tmp_path: Path) -> None:
     open_report(browser, tmp_path)
     names = [image.get_attribute("alt").split(": ")[0] for image in browser.find_elements(By.CSS_SELECTOR, ".pair img")]
     controls = browser.find_element(By.ID, "blink")
@@ -282,14 +317,16 @@ def test_the_reports_maps_are_compared_by_a_line_and_by_blinking(browser, tmp_pa
     button.click()
     for covered, name in (("100%", names[0]), ("0%", names[1])):
         expected = [f"shown: {name}", f"inset(0px 0px 0px {covered})"]
-        WebDriverWait(browser, 10).until(lambda driver, expected=expected: driver.execute_script(SHOWN) == expected)
+        WebDriverWait(browser, PATIENCE_S).until(
+            lambda driver, expected=expected: driver.execute_script(SHOWN) == expected
+        )
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     assert browser.execute_script(COVERED) == "inset(0px 0px 0px 0%)"  # where the line was left
 
 
-def test_the_report_works_without_scripts_and_shows_no_dead_control(browser, tmp_path):
+def test_the_report_works_without_scripts_and_shows_no_dead_control(browser: webdriver.Chrome, tmp_path: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     open_report(browser, tmp_path)
     assert not browser.find_element(By.ID, "blink").is_displayed()
@@ -299,7 +336,9 @@ def test_the_report_works_without_scripts_and_shows_no_dead_control(browser, tmp
     assert folded.get_attribute("open")
 
 
-def test_the_report_is_dark_where_that_is_asked_for_but_prints_light_and_unfolded(browser, tmp_path):
+def test_the_report_is_dark_where_that_is_asked_for_but_prints_light_and_unfolded(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
     background = "return getComputedStyle(document.body).backgroundColor;"
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     open_report(browser, tmp_path)
@@ -312,18 +351,16 @@ def test_the_report_is_dark_where_that_is_asked_for_but_prints_light_and_unfolde
     assert not browser.find_element(By.ID, "blink").is_displayed()
 
 
-def test_mlflow_shows_the_report(store, browser):
-    prepare_store()
+def test_mlflow_shows_the_report(ui: str, browser: webdriver.Chrome) -> None:
     with open_run(kind="compare", name="the comparison") as run:
         run.log([Text("report.html", report_page())])
-    with mlflow_server(store, ["experiments.tracking", "ui"], free_port()) as address:
-        open_page(browser, f"{address}/#/experiments/0/runs/{run.id}/artifacts/report.html")
-        frame = WebDriverWait(browser, 90).until(lambda driver: driver.find_element(By.TAG_NAME, "iframe"))
-        browser.switch_to.frame(frame)
-        WebDriverWait(browser, 30).until(lambda driver: driver.find_elements(By.CLASS_NAME, "answers"))
-        assert browser.execute_script(UNLOADED) == 0
-        assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
-        assert browser.find_element(By.ID, "blink").is_displayed()  # MLflow lets scripts run in there
-        browser.find_element(By.LINK_TEXT, "the pictures side by side").click()  # but no links: the page must stay
-        time.sleep(1)
-        assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
+    open_page(browser, f"{ui}/#/experiments/0/runs/{run.id}/artifacts/report.html")
+    frame = WebDriverWait(browser, PATIENCE_S).until(lambda driver: driver.find_element(By.TAG_NAME, "iframe"))
+    browser.switch_to.frame(frame)
+    WebDriverWait(browser, PATIENCE_S).until(lambda driver: driver.find_elements(By.CLASS_NAME, "answers"))
+    assert browser.execute_script(UNLOADED) == 0
+    assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text
+    assert browser.find_element(By.ID, "blink").is_displayed()  # MLflow lets scripts run in there
+    browser.find_element(By.LINK_TEXT, "the pictures side by side").click()  # but no links: the page must stay
+    time.sleep(1)
+    assert EVIL in browser.find_element(By.CLASS_NAME, "answers").text

@@ -16,7 +16,6 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from experiments.data.load import load
 from experiments.settings.base import Settings
 from experiments.settings.command_line import read
 from experiments.settings.compare import CompareSettings
@@ -25,6 +24,7 @@ from experiments.settings.trainings import plan
 from experiments.study.addresses import check_storage
 from experiments.study.settings import TuneSettings
 from tests.conftest import copy_project, run_mlflow
+from tests.toys.scenes import TINY, put_scenes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "cam_core" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,8 +32,7 @@ TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 README = TEXTS["README.md"]
 SETTINGS: dict[str, type[Settings]] = {"train": TrainSettings, "compare": CompareSettings, "tune": TuneSettings}
 
-QUICK = {"dataset": "scenes", "train_images": "100", "epochs": "1", "gallery_size": "2", "threads": "1"}
-QUICK |= {"model": "fastnet"}  # of every recipe
+QUICK = TINY | {"train_images": "100", "cutout_size": "8", "model": "fastnet"}  # of every recipe
 QUICKER = {"tune": {"trials": "3", "confirm": "false", "workers": "1"}, "compare": {"seeds": "1"}}
 
 
@@ -234,23 +233,16 @@ def test_the_examples_of_cam_core_run(tmp_path: Path) -> None:
 # One command of each kind, from a fresh copy of the project
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the drawn scenes, so that not every command draws them again."""
-    folder = tmp_path_factory.mktemp("data")
-    load("scenes", data_dir=str(folder), image_size="auto", background_bias=0.5, train_images="all")
-    return folder
-
-
 @pytest.fixture
 def clone(store: Path) -> Path:
-    """The project as a fresh clone has it, with a ready store."""
+    """The project as a fresh clone has it, with a ready store and few scenes."""
     copy_project(store)
+    put_scenes(store)
     return store
 
 
+# The first command of all is run word for word in test_launch.py.
 RUN = (
-    "mlflow run . -P cutout=true",
     "mlflow run . -e resnet18_steplr",
     "mlflow run . -e compare -P seeds=3",
     "mlflow run . -e tune -P trials=40",
@@ -259,10 +251,10 @@ RUN = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", RUN)
-def test_one_command_of_each_kind_runs_from_a_fresh_clone(command: str, clone: Path, scenes: Path) -> None:
+def test_one_command_of_each_kind_runs_from_a_fresh_clone(command: str, clone: Path) -> None:
     assert command in found(MLFLOW)
     entry, options = options_of(command)
-    options |= QUICK | {"data_dir": str(scenes)} | QUICKER.get(entry, {})
+    options |= QUICK | QUICKER.get(entry, {})
     given = [f"-P{name}={value}" for name, value in options.items()]
     # The copy has no environment of its own, so MLflow is told to take the one of the tests.
     typed = [str(Path(sys.executable).with_name("mlflow")), "run", ".", "-e", entry, "--env-manager=local", *given]

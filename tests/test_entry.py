@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from types import ModuleType
 import pytest
 from mlflow import MlflowClient
 
-from experiments import compare, entry, tune
+from experiments import compare, entry, train, tune
 from experiments.tracking.locations import TrackingError
-from tests.conftest import free_port
+from tests.conftest import PATIENCE_S, free_port
+from tests.toys.scenes import TINY, put_scenes, words_of
 
 
 @contextmanager
@@ -67,20 +69,23 @@ def test_a_store_that_fails_on_the_way_is_not_called_nothing_started(
 
 @pytest.mark.slow
 def test_ctrl_c_marks_the_run_and_says_that_nothing_is_lost(store: Path) -> None:
-    with started("experiments.train", "--dataset", "scenes", "--epochs", "100", "--threads", "1") as process:
-        read_until(process, "%")  # it trains
+    put_scenes(store)
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    with started("experiments.train", *words_of(TINY | {"epochs": "100000"})) as process:
+        while not any("val/accuracy" in run.data.metrics for run in client.search_runs(["0"])):
+            assert process.poll() is None
+            time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "stopped; finished runs and the last checkpoint" in said
     assert "Traceback" not in said
-    (run,) = MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"])
+    (run,) = client.search_runs(["0"])
     assert run.info.status == "KILLED"
     assert run.data.tags["camparison.status"] == "started"
     assert run.data.metrics == {} or "val/accuracy" in run.data.metrics
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -90,13 +95,19 @@ def test_ctrl_c_marks_the_run_and_says_that_nothing_is_lost(store: Path) -> None
     ],
 )
 def test_data_that_cannot_be_had_are_told_in_a_line_and_leave_no_run(
-    options: list[str], problem: str, store: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    problem: str,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing answers there: as without a network
-    with started("experiments.train", *options) as process:
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
+    put_scenes(store)
+    with pytest.raises(SystemExit) as end:
+        train.main([*options, "--image_size", "16", "--threads", "1"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
     lines = [line for line in said.splitlines() if line.startswith("python -m experiments.train: ")]
     assert len(lines) == 2
     assert problem in lines[0]
@@ -110,7 +121,7 @@ def test_ctrl_c_ends_the_ui_without_a_traceback(store: Path) -> None:
     with started("experiments.tracking", "ui", "--port", str(port)) as process:
         said = read_until(process, "Uvicorn running")
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[0]
+        said += process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 0
     assert "Traceback" not in said
     with socket.socket() as probe:

@@ -14,7 +14,8 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.utils.conda import _get_conda_env_name
 
-from tests.conftest import REPOSITORY, copy_project, run_mlflow
+from tests.conftest import PATIENCE_S, REPOSITORY, copy_project, run_mlflow
+from tests.toys.scenes import TINY
 
 CONDA = REPOSITORY / "experiments" / "system" / "conda.sh"
 PROJECT = yaml.safe_load((REPOSITORY / "MLproject").read_text())
@@ -62,7 +63,7 @@ def path_without_conda() -> str:
 def conda(*words: str, path: list[Path]) -> subprocess.CompletedProcess[str]:
     """What `conda` answers, found on the PATH."""
     environment = os.environ | {"PATH": ":".join([*map(str, path), path_without_conda()])}
-    return subprocess.run(["conda", *words], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["conda", *words], env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_the_stand_in_names_the_environment_as_mlflow_does(stand_in: Path) -> None:
@@ -118,9 +119,8 @@ def environment(store: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_first_command_works_word_for_word_without_conda(environment: Path) -> None:
-    options = "dataset=scenes train_images=100 epochs=1 image_size=16 cutout_size=8 gallery_size=2 threads=1"
-    undeclared = "label_smoothing=0.1 test_flip=false cam_layers=layer3"
-    given = " ".join(f"-P {option}" for option in f"{options} {undeclared}".split())
+    options = TINY | {"train_images": "100", "cutout_size": "8", "label_smoothing": "0.1"}  # most of them undeclared
+    given = " ".join(f"-P {name}={value}" for name, value in options.items())
     lines = f"set -e\nmake setup\n. .venv/bin/activate\nmlflow run . -P cutout=true {given}\n"
     kept = {name: os.environ[name] for name in os.environ if not name.startswith(("CONDA", "MAKE", "MFLAGS", "PYTHON"))}
     kept["PATH"] = path_without_conda()
@@ -129,6 +129,7 @@ def test_the_first_command_works_word_for_word_without_conda(environment: Path) 
     assert "test accuracy" in done.stdout
     (run,) = MlflowClient(f"sqlite:///{environment.parent}/mlflow.db").search_runs(["0"])
     assert run.info.status == "FINISHED"
+    assert (run.data.tags["camparison.kind"], run.data.tags["camparison.status"]) == ("train", "completed")
     assert run.data.tags["mlflow.project.env"] == "conda"
     resolved = {name: run.data.params[f"resolved.{name}"] for name in ("cutout", "label_smoothing")}
     assert resolved == {"cutout": "true", "label_smoothing": "0.1"}

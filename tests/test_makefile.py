@@ -74,7 +74,11 @@ def test_help_lists_every_target(project: Path) -> None:
 def test_the_tests_report_how_much_of_their_budget_they_used() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", "--budget", "600"]
     done = subprocess.run(
-        [*command, "tests/test_cam_errors.py"], cwd=REPOSITORY, env=clean_environment(), capture_output=True, text=True
+        [*command, "tests/cam_core/test_errors.py"],
+        cwd=REPOSITORY,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"^tests took \d+ s of the 600 s budget \(\d+%\)$", done.stdout, re.MULTILINE)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from albumentations import CoarseDropout
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.augmentation.declared import Augmentation, geometry, holes
@@ -75,7 +75,6 @@ def test_probability_and_number_of_holes(placement: str) -> None:
     assert 2.5 * one < three <= 3 * one * 1.05  # holes overlap now and then
 
 
-@settings(max_examples=20, deadline=None)
 @given(low=st.integers(1, 20), more=st.integers(0, 12))
 def test_holes_have_a_side_within_the_range(low: int, more: int) -> None:
     for hole in erased(10, cutout_size=f"{low}-{low + more}", cutout_placement="inside"):

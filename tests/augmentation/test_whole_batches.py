@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import settings as effort
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare, ks_2samp
 
@@ -198,7 +197,6 @@ def random_images(side: int, count: int = 3) -> np.ndarray:
     return np.random.default_rng(side).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-@effort(max_examples=30, deadline=None)
 @given(side=sides, padding=st.integers(1, 64), border=borders, data=st.data())
 def test_a_crop_is_a_window_of_the_padded_image(side: int, padding: int, border: str, data: st.DataObject) -> None:
     images = random_images(side)
@@ -210,7 +208,6 @@ def test_a_crop_is_a_window_of_the_padded_image(side: int, padding: int, border:
     assert np.array_equal(cropped.numpy(), np.stack(windows))
 
 
-@effort(max_examples=30, deadline=None)
 @given(side=sides, data=st.data())
 def test_erase_fills_the_boxes_in_turn(side: int, data: st.DataObject) -> None:
     images, edge = random_images(side), st.integers(0, side)
@@ -224,7 +221,6 @@ def test_erase_fills_the_boxes_in_turn(side: int, data: st.DataObject) -> None:
     assert np.array_equal(erased.numpy(), expected)
 
 
-@effort(max_examples=30, deadline=None)
 @given(side=sides, padding=st.integers(1, 8), border=borders)
 def test_nothing_changes_where_nothing_is_to_change(side: int, padding: int, border: str) -> None:
     images = torch.from_numpy(random_images(side))

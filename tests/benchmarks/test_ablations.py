@@ -1,5 +1,7 @@
 """The benchmark that takes parts out of a recipe takes out what it says, and reports what it found."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from experiments.runs.prepare import prepare
 from experiments.settings.train import TrainSettings
 from experiments.training import loop
 from tests.toys.networks import toy_dataset
+from tests.toys.scenes import put_scenes
 
 TINY = {"recipe": "fast", "image_size": 16, "epochs": 2, "batch_size": 32, "sides": "none", "threads": 1}
 
@@ -66,7 +69,8 @@ def test_a_training_without_validation_images_is_refused(capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
-def test_rows_are_trained_seed_by_seed_in_fresh_processes() -> None:
+def test_rows_are_trained_seed_by_seed_in_fresh_processes(tmp_path: Path) -> None:
+    put_scenes(tmp_path)
     given = TINY | {"dataset": "scenes", "train_images": 64, "epochs": 1}
     found = list(ablations.outcomes(PATHS, given, range(2)))
     assert [name for name, _ in found] == [*PATHS] * 2

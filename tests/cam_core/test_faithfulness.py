@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -121,7 +121,6 @@ def test_the_area_is_the_trapezoid_s() -> None:
     assert curve.auc.tolist() == [0.25, 1.0, 0.5]
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(1, 16), st.sampled_from([deletion, insertion]))
 def test_no_order_beats_the_true_one_and_none_is_worse_than_its_inverse(
     seed: int, steps: int, measure: Callable[..., Curve]
@@ -312,7 +311,6 @@ def test_blur_is_opencv_s() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.floats(0, 1))
 def test_every_fill_leaves_other_pixels_alone_and_nothing_of_the_removed(seed: int, share: float) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -155,7 +155,6 @@ def test_normalise_by_hand() -> None:
     assert torch.equal(relative_to_mean(torch.full((1, 3, 5), 0.3)), torch.ones(1, 3, 5))
 
 
-@settings(deadline=None)
 @given(st.integers(-38, 37), st.integers(0, 2**31))
 def test_normalising_does_not_know_the_scale(exponent: int, seed: int) -> None:
     maps = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(seed)) + 0.1

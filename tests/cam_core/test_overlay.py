@@ -6,7 +6,7 @@ import cv2
 import matplotlib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -56,7 +56,6 @@ def test_at_one_the_image_is_grey_under_a_quarter_of_the_opacity() -> None:
     assert np.abs(overlay(image, flat(1)) - expected).max() <= 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**31))
 def test_a_pixel_depends_on_itself_alone(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -104,7 +103,6 @@ def test_jet_on_request_from_dark_blue_to_dark_red() -> None:
     assert np.abs(overlay(image, flat(9), colours="jet") - (0.3 * grey + 0.7 * high)).max() <= 1
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.float32, (2, 3), elements=FINITE), st.floats(0.01, 1e6), st.sampled_from(sorted(COLOUR_MAPS)))
 def test_nothing_wraps_whatever_the_map(map_: np.ndarray, scale_max: float, colours: str) -> None:
     image = photo(2, 3)
@@ -134,7 +132,6 @@ def test_a_difference_of_zero_shows_the_image_and_opposite_ones_swap_the_colours
             assert np.abs(difference_overlay(image, flat(sign * value)) - expected).max() <= 1
 
 
-@settings(deadline=None)
 @given(arrays.arrays(np.float32, (2, 3), elements=FINITE))
 def test_opposite_differences_are_mirror_images(difference: np.ndarray) -> None:
     image = photo(2, 3)

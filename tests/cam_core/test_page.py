@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cam_core import Tile, colour_bar, enlarge, grid
@@ -29,7 +29,6 @@ def tiles(rows: int, columns: int, caption: str, size: tuple[int, int] = (8, 8))
     return [[Tile(photo(*size), caption, verdicts[(r + c) % 3]) for c in range(columns)] for r in range(rows)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 20),
     columns=st.integers(1, 10),
@@ -64,7 +63,6 @@ def test_nothing_overlaps_and_all_is_on_the_page(
     assert (page[used == 0] == 255).all()
 
 
-@settings(deadline=None)
 @given(text=TEXTS, width=st.integers(40, 200), size=st.sampled_from([13, 14, 20]))
 def test_text_keeps_all_its_characters_within_the_width(text: str, width: int, size: int) -> None:
     face = font(size)

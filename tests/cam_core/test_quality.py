@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -137,7 +137,6 @@ def test_ranks_are_the_average_ranks_centred(values: list[int]) -> None:
     assert ranks(torch.tensor(values).float().view(1, 3, 2)).flatten().tolist() == expected.tolist()
 
 
-@settings(max_examples=30)
 @given(st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(0, 4))
 def test_equal_pixels_are_in_the_top_as_often_as_in_random_order(values: list[int], count: int) -> None:
     orders = list(itertools.permutations(range(4)))
@@ -252,7 +251,6 @@ def test_pointing_game_shares_equal_maxima() -> None:
     assert pointing_game(torch.tensor([[[2.0, 2.0], [2.0, 0.0]]]), MASK).item() == pytest.approx(2 / 3)
 
 
-@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.sampled_from([1e-30, 1e-3, 7.0, 1e30]))
 def test_no_measure_knows_the_scale_the_mirror_or_the_other_images(seed: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -273,7 +271,6 @@ def test_no_measure_knows_the_scale_the_mirror_or_the_other_images(seed: int, sc
         torch.testing.assert_close(shape(maps[[2, 0, 1]]), shape(maps)[[2, 0, 1]], atol=1e-6, rtol=1e-6)
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 2**31))
 def test_ranges(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -1,10 +1,14 @@
 """A comparison trains what is missing, reuses what is done, and says only what the numbers allow."""
 
+import contextlib
+import io
 import json
 import re
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +30,7 @@ from experiments.settings.trainings import plan
 from experiments.system.progress import Reporter
 from experiments.tracking.store import prepare_store
 from experiments.training.predictions import Predictions, predict
+from tests.conftest import put_store
 from tests.toys.networks import toy_dataset
 
 QUICK = {
@@ -38,19 +43,58 @@ QUICK = {
     "image_size": "16",
     "cutout_size": "6",
     "gallery_size": "3",
+    "cam_methods": "gradcam",
+    "test_flip": "false",
 }
+
+
+def load_toys(patch: pytest.MonkeyPatch) -> None:
+    """The real thing on the toy data set: only where the images come from is changed."""
+
+    def toys_for(settings: CompareSettings, reporter: Reporter) -> Dataset:
+        return toy_dataset()
+
+    patch.setattr("experiments.comparison.compare.load_dataset", toys_for)
+    patch.setattr("experiments.comparison.selection.load_dataset", toys_for)
 
 
 @pytest.fixture(autouse=True)
 def toys(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real thing on the toy data set: only where the images come from is changed."""
-
-    def load_toys(settings: CompareSettings, reporter: Reporter) -> Dataset:
-        return toy_dataset()
-
-    monkeypatch.setattr("experiments.comparison.compare.load_dataset", load_toys)
-    monkeypatch.setattr("experiments.comparison.selection.load_dataset", load_toys)
+    """A store of the test's own."""
+    load_toys(monkeypatch)
     prepare_store(store)
+
+
+@dataclass(frozen=True)
+class First:
+    """The first comparison in a folder: what it found and said. Its trainings are there for others."""
+
+    folder: Path
+    found: Findings
+    said: str
+
+
+@pytest.fixture(scope="module")
+def of_two_seeds(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> First:
+    """A comparison of two seeds, from nothing."""
+    folder = tmp_path_factory.mktemp("two_seeds")
+    put_store(ready_store, folder)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        load_toys(patch)
+        patch.chdir(folder)
+        prepare_store(folder)
+        found = run(seeds="2")
+    mlflow.set_tracking_uri(None)
+    return First(folder, found, said.getvalue())
+
+
+@pytest.fixture
+def first(of_two_seeds: First, toys: None, monkeypatch: pytest.MonkeyPatch) -> First:
+    """The first comparison, and its store in the place of the test's own."""
+    monkeypatch.chdir(of_two_seeds.folder)
+    mlflow.set_tracking_uri(None)
+    prepare_store(of_two_seeds.folder)
+    return of_two_seeds
 
 
 def run(**options: str) -> Findings:
@@ -59,31 +103,30 @@ def run(**options: str) -> Findings:
     return compare(settings, plan(settings))
 
 
-def test_a_comparison_from_nothing_and_again(capsys: pytest.CaptureFixture[str]) -> None:
-    first = run(seeds="2")
-    assert [(m.variant, m.seed, m.reused) for m in first.members] == [
+def test_a_comparison_from_nothing_and_again(first: First) -> None:
+    found, said = first.found, first.said
+    assert [(m.variant, m.seed, m.reused) for m in found.members] == [
         ("baseline", 0, False),
         ("baseline", 1, False),
         ("cutout", 0, False),
         ("cutout", 1, False),
     ]
-    said = capsys.readouterr().out
     assert "4 of 4 runs to train" in said
     assert "no statement about the method" in said
     link = re.search(r"http://127\.0\.0\.1:5000/(#/experiments/0/runs\?viewStateShareKey=\S+)", said)
     assert link
     report = re.search(r"(/\S+report\.html)", said)
     assert report
-    check_parent(first)
+    check_parent(found)
     page = Path(report[1]).read_text()
-    check_report(page, first)
+    check_report(page, found)
     assert "python -m experiments.compare --epochs 1 " in unescape(page)
     assert "Nothing was selected on the test images" in page
 
     again = run(seeds="2")
     assert all(member.reused for member in again.members)
-    assert [m.run.id for m in again.members] == [m.run.id for m in first.members]
-    pd.testing.assert_frame_equal(again.runs.drop(columns="reused"), first.runs.drop(columns="reused"))
+    assert [m.run.id for m in again.members] == [m.run.id for m in found.members]
+    pd.testing.assert_frame_equal(again.runs.drop(columns="reused"), found.runs.drop(columns="reused"))
 
 
 def check_parent(result: Findings) -> None:
@@ -119,8 +162,8 @@ def check_report(page: str, result: Findings) -> None:
         assert answer.sentence in unescape(page)
 
 
-def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
-    result = run(seeds="2")
+def test_the_table_is_mean_and_standard_deviation_over_seeds(first: First) -> None:
+    result = first.found
     values = [m.run.metrics["test/accuracy"] for m in result.members if m.variant == "cutout"]
     row = table_rows(result)[1]
     assert row["variant"] == "cutout"
@@ -130,7 +173,7 @@ def test_the_table_is_mean_and_standard_deviation_over_seeds() -> None:
     assert "focus index" in row  # but it has masks
 
 
-def test_differences_are_paired_by_seed_and_measured_against_the_first_variant() -> None:
+def test_differences_are_paired_by_seed_and_measured_against_the_first_variant(first: First) -> None:
     result = run(variants="cutout, baseline", seeds="3")
     table = result.differences.set_index("measure")
     pairs = result.runs.pivot(index="seed", columns="variant", values="test/accuracy")
@@ -176,8 +219,8 @@ def test_variants_may_have_other_networks_and_lengths() -> None:
         assert any("+step+2+" in file.path for file in files)
 
 
-def test_words_of_a_finished_run_are_those_of_its_predictions() -> None:
-    result = run()
+def test_words_of_a_finished_run_are_those_of_its_predictions(first: First) -> None:
+    result = first.found
     member = result.members[0]
     split = toy_dataset().splits["test"]
     predictions: Predictions = predict(member.run.load_model(), split.images, split.labels, "cpu")
@@ -185,9 +228,8 @@ def test_words_of_a_finished_run_are_those_of_its_predictions() -> None:
     assert [verdict.verdict == "right" for verdict in said] == predictions.right[result.probes.indices].tolist()
 
 
-def test_finished_runs_are_compared_by_id_without_training(capsys: pytest.CaptureFixture[str]) -> None:
-    trained = run()
-    ids = {member.variant: member.run.id for member in trained.members}
+def test_finished_runs_are_compared_by_id_without_training(first: First, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = {member.variant: member.run.id for member in first.found.members if member.seed == 0}
     before = len(MlflowClient().search_runs(["0"]))
     given = {"runs": f"plain={ids['baseline']} holes={ids['cutout']}", "quiet": "true"}
     capsys.readouterr()
@@ -203,16 +245,15 @@ def test_finished_runs_are_compared_by_id_without_training(capsys: pytest.Captur
     assert told["answers"][0]["sentence"] == answers(found)[0].sentence
 
 
-def test_the_same_numbers_come_from_the_same_runs_again() -> None:
-    first = run(seeds="2")
+def test_the_same_numbers_come_from_the_same_runs_again(first: First) -> None:
     again = run(seeds="2")
     assert all(member.reused for member in again.members)
     for table in ("differences", "where", "look_differences", "classes", "networks", "agreement"):
-        pd.testing.assert_frame_equal(getattr(again, table), getattr(first, table))
-    assert answers(again) == answers(first)
+        pd.testing.assert_frame_equal(getattr(again, table), getattr(first.found, table))
+    assert answers(again) == answers(first.found)
 
 
-def test_a_variant_under_two_names_differs_in_nothing() -> None:
+def test_a_variant_under_two_names_differs_in_nothing(first: First) -> None:
     result = run(variants="baseline; same: cutout=false", allow_same="true")
     assert [member.run.id for member in result.members] == [result.members[0].run.id] * 2
     assert result.differences["mean"].abs().max() == 0

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def silent(line: str) -> None:
     pass
 
 
-def load(name: str, data_dir: Path, lines: list[str] | None = None, **settings) -> Dataset:
+def load(name: str, data_dir: Path, lines: list[str] | None = None, **settings: Any) -> Dataset:
     progress = silent if lines is None else lines.append
     return loading.load(name, data_dir=str(data_dir), progress=progress, **{**DEFAULTS, **settings})
 
@@ -44,11 +45,11 @@ def sha256(image: np.ndarray) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def _no_cifar10_root(monkeypatch):
+def _no_cifar10_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CIFAR10_ROOT", raising=False)
 
 
-def test_the_module_imports_nothing_heavy():
+def test_the_module_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'torchvision', 'cv2', 'PIL', 'mlflow'}"
     code = f"import sys, experiments.data.dataset; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(data.__file__).parents[2])
@@ -58,17 +59,17 @@ def test_the_module_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("name", ["cifar10", "scenes", "folder:photos", "nonsense"])
-def test_only_auto_is_resolved(name, tmp_path):
+def test_only_auto_is_resolved(name: str, tmp_path: Path) -> None:
     assert resolve_name(name, str(tmp_path), silent) == name
 
 
 @pytest.mark.parametrize("name", ["cifar", "folder:", "auto", ""])
-def test_an_unknown_name_is_refused_with_those_allowed(name, tmp_path):
+def test_an_unknown_name_is_refused_with_those_allowed(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset '.*' is not known: use one of auto, cifar10, scenes, folder:PATH"):
         load(name, tmp_path)
 
 
-def test_an_image_size_too_small_is_refused(tmp_path):
+def test_an_image_size_too_small_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="image_size 8 is too small: 16 pixels or more, or auto for 32"):
         load("scenes", tmp_path, image_size=8)
 
@@ -76,7 +77,7 @@ def test_an_image_size_too_small_is_refused(tmp_path):
 # ---- statistics, order, subset, digest -----------------------------------------------------------------------------
 
 
-def test_channel_statistics_are_those_of_numpy_over_more_than_one_chunk():
+def test_channel_statistics_are_those_of_numpy_over_more_than_one_chunk() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2345, 5, 4, 3), dtype=np.uint8)
     images[..., 1] //= 3
     mean, std = channel_statistics(images)
@@ -85,7 +86,7 @@ def test_channel_statistics_are_those_of_numpy_over_more_than_one_chunk():
     assert mean.dtype == std.dtype == np.float32
 
 
-def test_channel_statistics_of_black_and_white():
+def test_channel_statistics_of_black_and_white() -> None:
     images = np.zeros((2, 16, 16, 3), np.uint8)
     images[0] = 255
     mean, std = channel_statistics(images)
@@ -93,7 +94,7 @@ def test_channel_statistics_of_black_and_white():
     np.testing.assert_array_equal(std, np.full(3, 0.5, np.float32))
 
 
-def test_channel_statistics_refuse_a_single_colour():
+def test_channel_statistics_refuse_a_single_colour() -> None:
     with pytest.raises(DataError, match="of one colour"):
         channel_statistics(np.full((3, 16, 16, 3), 77, np.uint8))
 
@@ -107,7 +108,7 @@ def tiny(counts: list[int], seed: int = 0) -> Dataset:
 
 
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=5), draw=st.data())
-def test_a_smaller_train_split_keeps_every_class_and_their_proportions(counts, draw):
+def test_a_smaller_train_split_keeps_every_class_and_their_proportions(counts: list[int], draw: st.DataObject) -> None:
     dataset = tiny(counts)
     n = draw.draw(st.integers(len(counts), sum(counts)))
     smaller = with_fewer_train_images(dataset, n)
@@ -121,7 +122,7 @@ def test_a_smaller_train_split_keeps_every_class_and_their_proportions(counts, d
     assert (smaller.digest == dataset.digest) == (n == sum(counts))
 
 
-def test_smaller_train_splits_are_nested_and_do_not_depend_on_the_order():
+def test_smaller_train_splits_are_nested_and_do_not_depend_on_the_order() -> None:
     dataset = tiny([12, 20, 8])
     whole = dataset.splits["train"]
     shuffle = np.random.default_rng(5).permutation(40)
@@ -138,12 +139,12 @@ def test_smaller_train_splits_are_nested_and_do_not_depend_on_the_order():
 
 
 @pytest.mark.parametrize("n", [-1, 0, 2, 41])
-def test_a_train_split_of_impossible_size_is_refused(n):
+def test_a_train_split_of_impossible_size_is_refused(n: int) -> None:
     with pytest.raises(DataError, match=rf"train_images {n} is out of range for tiny: 3 \(one of each class\) to 40"):
         with_fewer_train_images(tiny([12, 20, 8]), n)
 
 
-def test_without_holdout_the_val_images_are_trained_on(small_scenes, tmp_path):
+def test_without_holdout_the_val_images_are_trained_on(small_scenes: list[float], tmp_path: Path) -> None:
     held = load("scenes", tmp_path)
     joined = load("scenes", tmp_path, holdout=False)
     assert set(held.splits) - set(joined.splits) == {"val"}
@@ -158,12 +159,19 @@ def test_without_holdout_the_val_images_are_trained_on(small_scenes, tmp_path):
     assert "val" not in fewer.splits
 
 
-def test_the_digest_notices_whatever_can_change_a_result():
+def test_the_digest_notices_whatever_can_change_a_result() -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (6, 3, 5, 3), dtype=np.uint8), np.array([0, 1, 0, 1, 0, 1])
     masks = rng.random((6, 3, 5)) < 0.5
 
-    def digest(images=images, labels=labels, masks=masks, classes=("a", "b"), cut=4, names=("train", "val")):
+    def digest(
+        images: np.ndarray = images,
+        labels: np.ndarray = labels,
+        masks: np.ndarray | None = masks,
+        classes: tuple[str, ...] = ("a", "b"),
+        cut: int = 4,
+        names: tuple[str, ...] = ("train", "val"),
+    ) -> str:
         first = Split(images[:cut], labels[:cut], None if masks is None else masks[:cut])
         second = Split(images[cut:], labels[cut:], None if masks is None else masks[cut:])
         return data._digest(classes, dict(zip(names, (first, second), strict=True)))
@@ -198,7 +206,7 @@ def md5(path: Path) -> str:
 
 
 @pytest.fixture
-def cifar(tmp_path, monkeypatch) -> Path:
+def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with cifar-10-batches-py of 200 + 20 images, and a torchvision that takes it for the real one."""
     folder = tmp_path / "root" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
@@ -218,7 +226,7 @@ def cifar(tmp_path, monkeypatch) -> Path:
     return folder.parent
 
 
-def test_cifar10_is_what_torchvision_reads(cifar):
+def test_cifar10_is_what_torchvision_reads(cifar: Path) -> None:
     dataset = load("cifar10", cifar)
     reference = CIFAR10(cifar, train=True)
     label_of = {sha256(image): label for image, label in zip(reference.data, reference.targets, strict=True)}
@@ -236,7 +244,7 @@ def test_cifar10_is_what_torchvision_reads(cifar):
     assert dataset.source == str(cifar / "cifar-10-batches-py")
 
 
-def test_cifar10_val_is_the_tenth_of_each_class_with_the_lowest_sha256(cifar):
+def test_cifar10_val_is_the_tenth_of_each_class_with_the_lowest_sha256(cifar: Path) -> None:
     dataset = load("cifar10", cifar)
     reference = CIFAR10(cifar, train=True)
     for k in range(10):
@@ -245,7 +253,9 @@ def test_cifar10_val_is_the_tenth_of_each_class_with_the_lowest_sha256(cifar):
         assert sorted(sha256(image) for image in val.images[val.labels == k]) == hashes[: len(hashes) // 10]
 
 
-def test_cifar10_is_read_from_the_environment_variable_first(cifar, tmp_path, monkeypatch):
+def test_cifar10_is_read_from_the_environment_variable_first(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty = tmp_path / "data"
     for root in (cifar, cifar / "cifar-10-batches-py"):
         monkeypatch.setenv("CIFAR10_ROOT", str(root))
@@ -254,7 +264,7 @@ def test_cifar10_is_read_from_the_environment_variable_first(cifar, tmp_path, mo
     assert not empty.exists()
 
 
-def test_cifar10_in_another_size_has_the_same_splits_and_another_digest(cifar):
+def test_cifar10_in_another_size_has_the_same_splits_and_another_digest(cifar: Path) -> None:
     plain, large = load("cifar10", cifar), load("cifar10", cifar, image_size=64)
     assert large.splits["val"].images.shape == (20, 64, 64, 3)
     np.testing.assert_array_equal(large.splits["train"].labels, plain.splits["train"].labels)
@@ -265,7 +275,7 @@ def test_cifar10_in_another_size_has_the_same_splits_and_another_digest(cifar):
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
-def test_a_damaged_file_is_named_and_nothing_else_is_taken_instead(cifar, name, damage):
+def test_a_damaged_file_is_named_and_nothing_else_is_taken_instead(cifar: Path, name: str, damage: str) -> None:
     path = cifar / "cifar-10-batches-py" / name
     content = path.read_bytes()
     expected = hashlib.md5(content).hexdigest()
@@ -287,7 +297,7 @@ def test_a_damaged_file_is_named_and_nothing_else_is_taken_instead(cifar, name, 
         load("cifar10", cifar)
 
 
-def test_without_network_cifar10_says_where_it_looked_and_what_to_do(cifar, tmp_path):
+def test_without_network_cifar10_says_where_it_looked_and_what_to_do(cifar: Path, tmp_path: Path) -> None:
     empty = tmp_path / "data"
     with pytest.raises(DataError) as caught:
         load("cifar10", empty)
@@ -297,7 +307,7 @@ def test_without_network_cifar10_says_where_it_looked_and_what_to_do(cifar, tmp_
     assert [path.name for path in empty.iterdir()] == [".cifar10.lock"]
 
 
-def test_without_network_auto_takes_the_scenes_and_says_so(cifar, tmp_path):
+def test_without_network_auto_takes_the_scenes_and_says_so(cifar: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     assert resolve_name("auto", str(tmp_path / "data"), lines.append) == "scenes"
     assert len(lines) == 1
@@ -305,7 +315,7 @@ def test_without_network_auto_takes_the_scenes_and_says_so(cifar, tmp_path):
     assert str(tmp_path / "data") in lines[0]
 
 
-def packed(cifar: Path, archive: Path, monkeypatch) -> Path:
+def packed(cifar: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(cifar / "cifar-10-batches-py", "cifar-10-batches-py")
@@ -314,17 +324,17 @@ def packed(cifar: Path, archive: Path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def served(cifar, tmp_path, monkeypatch) -> Iterator[list[str]]:
+def served(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The archive on a server of this machine; the list fills with the requests."""
     archive = packed(cifar, tmp_path / "www" / "cifar-10-python.tar.gz", monkeypatch)
     requests: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
+        def log_message(self, *args: object) -> None:
             requests.append(self.command)
 
     class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, request, client_address):
+        def handle_error(self, request: object, client_address: object) -> None:
             """torchvision asks twice, and hangs up on the first answer when it has seen the address."""
 
     server = Server(("127.0.0.1", 0), partial(Handler, directory=str(archive.parent)))
@@ -337,7 +347,7 @@ def served(cifar, tmp_path, monkeypatch) -> Iterator[list[str]]:
     server.server_close()
 
 
-def test_cifar10_is_downloaded_once_where_it_is_missing(cifar, served, tmp_path):
+def test_cifar10_is_downloaded_once_where_it_is_missing(cifar: Path, served: list[str], tmp_path: Path) -> None:
     fresh = tmp_path / "data"
     lines: list[str] = []
     assert resolve_name("auto", str(fresh), lines.append) == "cifar10"
@@ -347,7 +357,7 @@ def test_cifar10_is_downloaded_once_where_it_is_missing(cifar, served, tmp_path)
     assert sorted(path.name for path in fresh.iterdir()) == [".cifar10.lock", "cifar-10-batches-py"]
 
 
-def test_two_at_once_download_once(served, tmp_path):
+def test_two_at_once_download_once(served: list[str], tmp_path: Path) -> None:
     fresh = tmp_path / "data"
     threads = [threading.Thread(target=resolve_name, args=("auto", str(fresh), silent)) for _ in range(3)]
     for thread in threads:
@@ -358,7 +368,9 @@ def test_two_at_once_download_once(served, tmp_path):
     assert len(load("cifar10", fresh).splits["train"]) == 180
 
 
-def test_a_download_that_arrives_altered_leaves_nothing_behind(served, tmp_path, monkeypatch):
+def test_a_download_that_arrives_altered_leaves_nothing_behind(
+    served: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     fresh = tmp_path / "data"
     with pytest.raises(DataError, match=r"cannot be downloaded from http://127.* \(File not found or corrupted"):
@@ -366,13 +378,15 @@ def test_a_download_that_arrives_altered_leaves_nothing_behind(served, tmp_path,
     assert [path.name for path in fresh.iterdir()] == [".cifar10.lock"]
 
 
-def test_an_archive_fetched_by_hand_is_unpacked_without_network(cifar, tmp_path, monkeypatch):
+def test_an_archive_fetched_by_hand_is_unpacked_without_network(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = tmp_path / "data"
     packed(cifar, fresh / "cifar-10-python.tar.gz", monkeypatch)
     assert load("cifar10", fresh).digest == load("cifar10", cifar).digest
 
 
-def test_a_damaged_archive_is_named_even_for_auto(cifar, tmp_path, monkeypatch):
+def test_a_damaged_archive_is_named_even_for_auto(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = packed(cifar, tmp_path / "data" / "cifar-10-python.tar.gz", monkeypatch)
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(DataError, match=rf"{archive} is damaged \(md5 .*\); delete it and start again"):
@@ -383,7 +397,7 @@ def test_a_damaged_archive_is_named_even_for_auto(cifar, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def real_cifar10_root(tmp_path_factory) -> Path:
+def real_cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if root := os.environ.get("CIFAR10_ROOT"):
         return Path(root)
     unpack = Path(__file__).parents[3] / "shared" / "data" / "cifar10" / "unpack.py"
@@ -395,7 +409,7 @@ def real_cifar10_root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_real_cifar10(real_cifar10_root):
+def test_the_real_cifar10(real_cifar10_root: Path) -> None:
     dataset = load("cifar10", real_cifar10_root)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 45000, "val": 5000, "test": 10000}
     for split in dataset.splits.values():
@@ -412,11 +426,11 @@ def test_the_real_cifar10(real_cifar10_root):
 
 
 @pytest.fixture
-def small_scenes(monkeypatch) -> list[float]:
+def small_scenes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Scenes of a few images; the list fills with the bias of each time that they are drawn."""
     generate, calls = scene_rendering.generate, []
 
-    def counted(*, background_bias: float, image_size: int):
+    def counted(*, background_bias: float, image_size: int) -> dict[str, scene_rendering.Scenes]:
         calls.append(background_bias)
         sizes = {"train": 60, "val": 20, "test": 30}
         return generate(background_bias=background_bias, image_size=image_size, sizes=sizes)
@@ -425,7 +439,7 @@ def small_scenes(monkeypatch) -> list[float]:
     return calls
 
 
-def test_scenes_are_drawn_once_and_read_back_the_same(small_scenes, tmp_path):
+def test_scenes_are_drawn_once_and_read_back_the_same(small_scenes: list[float], tmp_path: Path) -> None:
     lines: list[str] = []
     first, second = load("scenes", tmp_path, lines), load("scenes", tmp_path, lines)
     assert small_scenes == [0.5]
@@ -440,13 +454,15 @@ def test_scenes_are_drawn_once_and_read_back_the_same(small_scenes, tmp_path):
     assert second.splits["test_shifted"] is second.splits["other"]
 
 
-def test_scenes_of_a_size_that_is_no_multiple_of_eight_keep_their_masks(small_scenes, tmp_path):
+def test_scenes_of_a_size_that_is_no_multiple_of_eight_keep_their_masks(
+    small_scenes: list[float], tmp_path: Path
+) -> None:
     first, second = (load("scenes", tmp_path, image_size=21) for _ in range(2))
     np.testing.assert_array_equal(first.splits["test"].masks, second.splits["test"].masks)
     assert small_scenes == [0.5]
 
 
-def test_bias_size_and_number_of_train_images_show_in_the_digest(small_scenes, tmp_path):
+def test_bias_size_and_number_of_train_images_show_in_the_digest(small_scenes: list[float], tmp_path: Path) -> None:
     settings = [{}, {"background_bias": 0.0}, {"image_size": 16}, {"train_images": 40}, {"train_images": 50}]
     digests = [load("scenes", tmp_path, **setting).digest for setting in settings]
     assert len(set(digests)) == len(settings)
@@ -462,7 +478,9 @@ def altered(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [altered, lambda c: c[: len(c) // 2], lambda c: b"", lambda c: b"no archive"])
-def test_a_damaged_cache_is_drawn_anew_with_a_note(small_scenes, tmp_path, damage):
+def test_a_damaged_cache_is_drawn_anew_with_a_note(
+    small_scenes: list[float], tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     digest = load("scenes", tmp_path).digest
     (cache,) = tmp_path.glob("*.npz")
     cache.write_bytes(damage(cache.read_bytes()))
@@ -475,7 +493,9 @@ def test_a_damaged_cache_is_drawn_anew_with_a_note(small_scenes, tmp_path, damag
     assert len(small_scenes) == 2
 
 
-def test_a_cache_with_other_pixels_than_its_digest_says_is_drawn_anew(small_scenes, tmp_path):
+def test_a_cache_with_other_pixels_than_its_digest_says_is_drawn_anew(
+    small_scenes: list[float], tmp_path: Path
+) -> None:
     """An archive in order, so that only the digest can notice."""
     digest = load("scenes", tmp_path).digest
     (cache,) = tmp_path.glob("*.npz")
@@ -488,7 +508,7 @@ def test_a_cache_with_other_pixels_than_its_digest_says_is_drawn_anew(small_scen
     assert f"expected {digest}" in lines[0]
 
 
-def test_several_at_once_draw_once(small_scenes, tmp_path):
+def test_several_at_once_draw_once(small_scenes: list[float], tmp_path: Path) -> None:
     threads = [threading.Thread(target=load, args=("scenes", tmp_path)) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -498,13 +518,13 @@ def test_several_at_once_draw_once(small_scenes, tmp_path):
 
 
 @pytest.mark.parametrize("bias", [-0.01, 1.5, float("nan")])
-def test_a_bias_out_of_range_is_refused_before_anything_is_written(tmp_path, bias):
+def test_a_bias_out_of_range_is_refused_before_anything_is_written(tmp_path: Path, bias: float) -> None:
     with pytest.raises(DataError, match=r"background_bias .* is out of range: 0 to 1"):
         load("scenes", tmp_path / "data", background_bias=bias)
     assert not (tmp_path / "data").exists()
 
 
-def test_a_data_dir_that_cannot_be_made_is_named(small_scenes, tmp_path):
+def test_a_data_dir_that_cannot_be_made_is_named(small_scenes: list[float], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"the scenes cannot be stored in .*file/data .*; give another data_dir"):
         load("scenes", tmp_path / "file" / "data")
@@ -526,11 +546,11 @@ def fill(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
     return folder
 
 
-def load_folder(root: Path, lines: list[str] | None = None, **settings) -> Dataset:
+def load_folder(root: Path, lines: list[str] | None = None, **settings: Any) -> Dataset:
     return load(f"folder:{root}", root, lines, **settings)
 
 
-def test_a_folder_with_all_three_parts_is_taken_as_it_is(tmp_path):
+def test_a_folder_with_all_three_parts_is_taken_as_it_is(tmp_path: Path) -> None:
     root = tmp_path / "pets"
     for seed, (part, count) in enumerate({"train": 4, "val": 2, "test": 3}.items()):
         fill(root / part, {"dog": count, "cat": count + 1}, seed)
@@ -546,7 +566,7 @@ def test_a_folder_with_all_three_parts_is_taken_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["classes", "train", "train and val", "train and test"])
-def test_missing_parts_are_split_off_by_class(tmp_path, layout):
+def test_missing_parts_are_split_off_by_class(tmp_path: Path, layout: str) -> None:
     root = tmp_path / "set"
     fill(root if layout == "classes" else root / "train", {"a": 20, "b": 50})
     for part in ("val", "test"):
@@ -563,7 +583,7 @@ def test_missing_parts_are_split_off_by_class(tmp_path, layout):
     assert len(set(hashes)) == len(hashes)
 
 
-def test_the_split_depends_on_the_content_alone(tmp_path):
+def test_the_split_depends_on_the_content_alone(tmp_path: Path) -> None:
     first = fill(tmp_path / "first", {"a": 15, "b": 15})
     second = tmp_path / "second"
     for path in first.glob("*/*.png"):
@@ -575,7 +595,7 @@ def test_the_split_depends_on_the_content_alone(tmp_path):
     assert load_folder(first).digest != load_folder(second).digest
 
 
-def test_copies_of_a_file_stay_in_one_part(tmp_path):
+def test_copies_of_a_file_stay_in_one_part(tmp_path: Path) -> None:
     root = fill(tmp_path, {"a": 10, "b": 10})
     for path in list(root.glob("*/*.png")):
         for k in range(3):
@@ -586,7 +606,7 @@ def test_copies_of_a_file_stay_in_one_part(tmp_path):
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 56, "val": 8, "test": 16}
 
 
-def test_other_files_are_skipped_and_counted(tmp_path):
+def test_other_files_are_skipped_and_counted(tmp_path: Path) -> None:
     root = fill(tmp_path, {"a": 5, "b": 5})
     (root / "a" / "notes.txt").write_text("none")
     (root / "a" / ".hidden.png").write_text("none")
@@ -597,7 +617,7 @@ def test_other_files_are_skipped_and_counted(tmp_path):
     assert lines[0].endswith("3 other files skipped")
 
 
-def one_of(root: Path, image: Image.Image, name: str = "x.png", **options) -> np.ndarray:
+def one_of(root: Path, image: Image.Image, name: str = "x.png", **options: Any) -> np.ndarray:
     """The image as the data set has it: the only one of class `a` in `test`."""
     for part in ("train", "val"):
         fill(root / part, {"a": 1, "b": 1})
@@ -607,7 +627,7 @@ def one_of(root: Path, image: Image.Image, name: str = "x.png", **options) -> np
     return load_folder(root, image_size=16).splits["test"].images[0]
 
 
-def test_an_image_is_scaled_to_its_short_side_and_cut_to_the_middle(tmp_path):
+def test_an_image_is_scaled_to_its_short_side_and_cut_to_the_middle(tmp_path: Path) -> None:
     """64 x 32: a quarter red, a half green, a quarter blue; the middle square is green alone."""
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:, :16, 0] = pixels[:, 16:48, 1] = pixels[:, 48:, 2] = 255
@@ -616,12 +636,12 @@ def test_an_image_is_scaled_to_its_short_side_and_cut_to_the_middle(tmp_path):
     assert np.abs(small.astype(int) - (0, 255, 0)).max() < 25  # the outermost columns see a bit of their neighbours
 
 
-def test_an_image_of_the_wanted_size_is_kept_bit_for_bit(tmp_path):
+def test_an_image_of_the_wanted_size_is_kept_bit_for_bit(tmp_path: Path) -> None:
     image = picture(3, 16, 16)
     np.testing.assert_array_equal(one_of(tmp_path, image), np.asarray(image))
 
 
-def test_scaling_down_averages_over_all_pixels(tmp_path):
+def test_scaling_down_averages_over_all_pixels(tmp_path: Path) -> None:
     """A checkerboard of single pixels becomes grey, not black or white."""
     board = np.indices((128, 128)).sum(axis=0) % 2 * 255
     small = one_of(tmp_path, Image.fromarray(board.astype(np.uint8)))
@@ -663,12 +683,14 @@ def transparent_palette() -> Image.Image:
         (Image.new("RGB", (20, 20), COLOUR).convert("CMYK"), "x.jpg", COLOUR, 4),
     ],
 )
-def test_any_kind_of_image_becomes_rgb(tmp_path, image, name, expected, tolerance):
+def test_any_kind_of_image_becomes_rgb(
+    tmp_path: Path, image: Image.Image, name: str, expected: tuple[int, int, int], tolerance: int
+) -> None:
     pixels = one_of(tmp_path, image, name).astype(int)
     assert np.abs(pixels - expected).max() <= tolerance
 
 
-def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
+def test_a_photo_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
     """Orientation 6 is shown turned clockwise by a quarter: what is stored on the left, here red, is seen on top."""
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:, :10, 0] = 255
@@ -679,7 +701,7 @@ def test_a_photo_taken_sideways_is_turned_upright(tmp_path):
     np.testing.assert_array_equal(upright[9:], np.zeros((7, 16, 3)))
 
 
-def test_a_large_jpeg_is_as_good_as_when_decoded_in_full(tmp_path):
+def test_a_large_jpeg_is_as_good_as_when_decoded_in_full(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 800).astype(np.uint8)
     image = Image.fromarray(np.stack([np.tile(ramp, (640, 1)), np.tile(ramp[:640, None], (1, 800))] * 2, -1)[..., :3])
     expected = image.crop((80, 0, 720, 640)).resize((16, 16), Image.Resampling.BICUBIC)
@@ -704,7 +726,7 @@ def with_masks(root: Path, layout: str = "train", size: tuple[int, int] = (64, 3
 
 @pytest.mark.parametrize("layout", ["train", ""])
 @pytest.mark.parametrize("size", [32, 16])
-def test_masks_are_cut_as_their_images_are(tmp_path, layout, size):
+def test_masks_are_cut_as_their_images_are(tmp_path: Path, layout: str, size: int) -> None:
     dataset = load_folder(with_masks(tmp_path, layout), image_size=size)
     for split in dataset.splits.values():
         assert split.masks is not None
@@ -717,7 +739,7 @@ def test_masks_are_cut_as_their_images_are(tmp_path, layout, size):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "I;16"])
-def test_any_kind_of_mask_is_object_where_it_is_not_black(tmp_path, mode):
+def test_any_kind_of_mask_is_object_where_it_is_not_black(tmp_path: Path, mode: str) -> None:
     with_masks(tmp_path)
     reference = load_folder(tmp_path)
     for path in (tmp_path / "masks").rglob("*.png"):
@@ -729,21 +751,21 @@ def test_any_kind_of_mask_is_object_where_it_is_not_black(tmp_path, mode):
     assert load_folder(tmp_path).digest == reference.digest
 
 
-def test_masks_show_in_the_digest(tmp_path):
+def test_masks_show_in_the_digest(tmp_path: Path) -> None:
     with_masks(tmp_path)
     digest = load_folder(tmp_path).digest
     shutil.rmtree(tmp_path / "masks")
     assert load_folder(tmp_path).digest != digest
 
 
-def test_an_image_without_a_mask_is_named(tmp_path):
+def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
     with_masks(tmp_path)
     (tmp_path / "masks" / "train" / "b" / "2.png").unlink()
     with pytest.raises(DataError, match=r"train/b/2.bmp has no mask: .*masks/train/b/2.png is missing"):
         load_folder(tmp_path)
 
 
-def test_a_mask_of_another_size_is_named(tmp_path):
+def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     with_masks(tmp_path)
     Image.new("L", (32, 32)).save(tmp_path / "masks" / "train" / "a" / "0.png")
     problem = r"mask .*a/0.png has another size than .*a/0.bmp: 32 x 32 pixels, its image 64 x 32"
@@ -751,7 +773,7 @@ def test_a_mask_of_another_size_is_named(tmp_path):
         load_folder(tmp_path)
 
 
-def test_the_mask_of_a_photo_taken_sideways_is_as_the_photo_is_seen(tmp_path):
+def test_the_mask_of_a_photo_taken_sideways_is_as_the_photo_is_seen(tmp_path: Path) -> None:
     with_masks(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -766,20 +788,20 @@ def test_the_mask_of_a_photo_taken_sideways_is_as_the_photo_is_seen(tmp_path):
 # ---- folders that cannot be used -----------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"folder .*nowhere does not exist"):
         load_folder(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_folder_without_two_classes_is_refused(tmp_path, count):
+def test_a_folder_without_two_classes_is_refused(tmp_path: Path, count: int) -> None:
     fill(tmp_path, {"a": 5} if count else {})
     with pytest.raises(DataError, match=rf"has {count} class folders: it needs two or more"):
         load_folder(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_an_empty_class_is_named(tmp_path, part):
+def test_an_empty_class_is_named(tmp_path: Path, part: str) -> None:
     for name in ("train", "val"):
         fill(tmp_path / name, {"a": 9, "b": 0 if name == part else 9})
     with pytest.raises(DataError, match=rf"folder .*{part}/b is empty"):
@@ -787,7 +809,7 @@ def test_an_empty_class_is_named(tmp_path, part):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", None])
-def test_an_unreadable_image_is_named(tmp_path, content):
+def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes | None) -> None:
     fill(tmp_path, {"a": 5, "b": 5})
     path = tmp_path / "b" / "3.png"
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
@@ -796,7 +818,7 @@ def test_an_unreadable_image_is_named(tmp_path, content):
         load_folder(tmp_path)
 
 
-def test_pixels_without_a_known_range_are_refused(tmp_path):
+def test_pixels_without_a_known_range_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 5, "b": 5})
     Image.fromarray(np.full((20, 20), 0.5, np.float32)).save(tmp_path / "a" / "float.tiff")
     with pytest.raises(DataError, match=r"float.tiff cannot be used \(its pixels are floating-point numbers"):
@@ -810,14 +832,14 @@ def test_pixels_without_a_known_range_are_refused(tmp_path):
         ({"a": 3, "b": 3, "c": 3}, r"val has the class 'c', but .*train does not"),
     ],
 )
-def test_classes_that_differ_between_parts_are_named(tmp_path, classes, problem):
+def test_classes_that_differ_between_parts_are_named(tmp_path: Path, classes: dict[str, int], problem: str) -> None:
     fill(tmp_path / "train", {"a": 3, "b": 3})
     fill(tmp_path / "val", classes)
     with pytest.raises(DataError, match=problem):
         load_folder(tmp_path)
 
 
-def test_a_class_too_small_to_be_split_is_named(tmp_path):
+def test_a_class_too_small_to_be_split_is_named(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 9, "b": 2})
     with pytest.raises(DataError, match=r"class 'b' has 2 different images, too few .*; give 3 or more"):
         load_folder(tmp_path)
@@ -829,13 +851,13 @@ def test_a_class_too_small_to_be_split_is_named(tmp_path):
     }
 
 
-def test_a_part_without_train_is_refused(tmp_path):
+def test_a_part_without_train_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "val", {"a": 3, "b": 3})
     with pytest.raises(DataError, match="has val but no train"):
         load_folder(tmp_path)
 
 
-def test_a_misspelt_part_is_named_and_not_left_out(tmp_path):
+def test_a_misspelt_part_is_named_and_not_left_out(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"a": 9, "b": 9})
     fill(tmp_path / "validation", {"a": 3, "b": 3})
     with pytest.raises(DataError, match="has 'validation' next to train: only train, val, test and masks"):

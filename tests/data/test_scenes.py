@@ -31,21 +31,21 @@ def backdrops_of_test() -> scene_backdrops.Backdrops:
 # ---- the same every time -------------------------------------------------------------------------------------------
 
 
-def test_the_same_settings_give_the_same_pixels():
+def test_the_same_settings_give_the_same_pixels() -> None:
     again = scene_rendering.generate(background_bias=0.5, image_size=32, sizes=SIZES)
     for name, scene in drawn().items():
         np.testing.assert_array_equal(scene.images, again[name].images)
         np.testing.assert_array_equal(scene.masks, again[name].masks)
 
 
-def test_image_i_does_not_depend_on_how_many_are_drawn():
+def test_image_i_does_not_depend_on_how_many_are_drawn() -> None:
     """7 cuts a chunk short and 257 crosses from one chunk to the next."""
     for n in (7, 257):
         fewer = scene_rendering.generate(background_bias=0.5, image_size=32, sizes={"train": n})["train"]
         np.testing.assert_array_equal(fewer.images, drawn()["train"].images[:n])
 
 
-def test_splits_and_seeds_show_different_images():
+def test_splits_and_seeds_show_different_images() -> None:
     train, test = drawn()["train"].images[:100], drawn()["test"].images[:100]
     other_seed = scene_rendering.generate(background_bias=0.5, image_size=32, sizes={"train": 100}, seed=1)[
         "train"
@@ -54,7 +54,7 @@ def test_splits_and_seeds_show_different_images():
     assert len({image.tobytes() for images in kinds for image in images}) == 400
 
 
-def test_sizes_and_classes_are_as_documented():
+def test_sizes_and_classes_are_as_documented() -> None:
     assert dict(scene_rendering.SIZES) == {"train": 10_000, "val": 2_000, "test": 2_000}
     assert set(drawn()) == {"train", "val", "test", "own", "other", "background_only", "object_only"}
     for scene in drawn().values():
@@ -65,7 +65,7 @@ def test_sizes_and_classes_are_as_documented():
 # ---- the same object on any background -----------------------------------------------------------------------------
 
 
-def test_background_bias_changes_nothing_but_the_background():
+def test_background_bias_changes_nothing_but_the_background() -> None:
     objects = objects_of_test()
     in_front = (objects.coverage == 1) | (objects.bar == 1)
     never, always = drawn(0.0)["test"], drawn(1.0)["test"]
@@ -77,7 +77,7 @@ def test_background_bias_changes_nothing_but_the_background():
 
 
 @pytest.mark.parametrize("variant", ["test", "other", "object_only"])
-def test_variants_show_the_same_objects_bars_and_noise(variant):
+def test_variants_show_the_same_objects_bars_and_noise(variant: str) -> None:
     objects = objects_of_test()
     in_front = (objects.coverage == 1) | (objects.bar == 1)
     np.testing.assert_array_equal(drawn()[variant].images[in_front], drawn()["own"].images[in_front])
@@ -85,13 +85,13 @@ def test_variants_show_the_same_objects_bars_and_noise(variant):
     np.testing.assert_array_equal(drawn()[variant].labels, drawn()["own"].labels)
 
 
-def test_where_the_bias_gives_the_own_texture_the_image_is_the_one_of_own():
+def test_where_the_bias_gives_the_own_texture_the_image_is_the_one_of_own() -> None:
     is_own = drawn()["test"].textures == drawn()["test"].labels
     assert is_own.any()
     np.testing.assert_array_equal(drawn()["test"].images[is_own], drawn()["own"].images[is_own])
 
 
-def test_background_only_is_own_without_the_object():
+def test_background_only_is_own_without_the_object() -> None:
     """The pixels that the object does not touch are the same; those of its mask are not, but for a chance match."""
     objects = objects_of_test()
     own, alone = drawn()["own"], drawn()["background_only"]
@@ -104,7 +104,7 @@ def test_background_only_is_own_without_the_object():
 # ---- masks ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_mask_is_half_coverage_and_no_bar():
+def test_the_mask_is_half_coverage_and_no_bar() -> None:
     objects = objects_of_test()
     masks = drawn()["test"].masks
     np.testing.assert_array_equal(masks, objects.visible)
@@ -113,27 +113,27 @@ def test_the_mask_is_half_coverage_and_no_bar():
     assert masks[(objects.coverage == 1) & (objects.bar == 0)].all()
 
 
-def test_every_object_can_be_seen_and_none_fills_the_image():
+def test_every_object_can_be_seen_and_none_fills_the_image() -> None:
     share = np.concatenate([scene.masks for scene in (drawn()["train"], drawn()["test"])]).mean(axis=(1, 2))
     assert share.min() > 0.02
     assert share.max() < 0.55
     assert 0.15 < share.mean() < 0.3
 
 
-def test_a_quarter_of_the_objects_has_a_bar_across_it():
+def test_a_quarter_of_the_objects_has_a_bar_across_it() -> None:
     barred = (objects_of_test().bar > 0).any(axis=(1, 2)).mean()
     assert abs(barred - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 400)
 
 
 @pytest.mark.parametrize(("shape", "area"), [("disc", np.pi * 0.92**2), ("square", 1.64**2), ("ring", np.pi * 0.7296)])
-def test_coverage_adds_up_to_the_area_of_the_shape(shape, area):
+def test_coverage_adds_up_to_the_area_of_the_shape(shape: str, area: float) -> None:
     """Known areas of the unit shapes, ring = pi (1 - 0.52^2), drawn with radius 10 in the middle of 32 pixels."""
     outlines = [contour * 10 + 16 for contour in scene_objects.OUTLINES[shape]]
     coverage = scene_objects.filled(iter([outlines]), 1, 32)
     assert coverage.sum() == pytest.approx(100 * area, rel=0.04)
 
 
-def test_coverage_is_that_of_an_independent_point_in_polygon_test():
+def test_coverage_is_that_of_an_independent_point_in_polygon_test() -> None:
     """Each of ten shapes against matplotlib's, asked at 8 x 8 points per pixel."""
     from matplotlib.path import Path
 
@@ -149,7 +149,7 @@ def test_coverage_is_that_of_an_independent_point_in_polygon_test():
         assert np.abs(coverage - expected).mean() < 0.01, shape
 
 
-def test_an_outline_inside_another_is_a_hole():
+def test_an_outline_inside_another_is_a_hole() -> None:
     coverage = scene_objects.filled(iter([[contour * 12 + 16 for contour in scene_objects.OUTLINES["ring"]]]), 1, 32)[0]
     assert coverage[16, 16] == 0
     assert coverage[16, 25] == 1
@@ -159,7 +159,7 @@ def test_an_outline_inside_another_is_a_hole():
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.3, 0.5, 1.0])
-def test_the_own_texture_is_there_as_often_as_the_bias_says(bias):
+def test_the_own_texture_is_there_as_often_as_the_bias_says(bias: float) -> None:
     n = 20_000
     labels = np.arange(n) % 10
     textures = scene_backdrops.choose_textures("train", labels, np.random.default_rng(0).random((n, 3)), bias)
@@ -169,12 +169,12 @@ def test_the_own_texture_is_there_as_often_as_the_bias_says(bias):
     assert np.abs(others - (1 - bias) / 10).max() <= 4.5 * np.sqrt((1 - bias) / 10 / (n / 10))  # equally likely
 
 
-def test_the_drawn_images_have_the_bias_too():
+def test_the_drawn_images_have_the_bias_too() -> None:
     train = drawn(0.5)["train"]
     assert abs((train.textures == train.labels).mean() - 0.55) < 4 * np.sqrt(0.55 * 0.45 / 400)
 
 
-def test_each_variant_has_the_textures_it_promises():
+def test_each_variant_has_the_textures_it_promises() -> None:
     for variant in ("own", "background_only"):
         np.testing.assert_array_equal(drawn()[variant].textures, drawn()[variant].labels)
     assert (drawn()["other"].textures != drawn()["other"].labels).all()
@@ -182,7 +182,7 @@ def test_each_variant_has_the_textures_it_promises():
     assert (drawn()["object_only"].textures == -1).all()
 
 
-def test_textures_on_the_image_are_the_ones_named():
+def test_textures_on_the_image_are_the_ones_named() -> None:
     """A fresh painting of the named texture is what shows where nothing is in front, up to the noise."""
     objects, backdrops = objects_of_test(), backdrops_of_test()
     free = (objects.coverage == 0) & (objects.bar == 0)
@@ -194,7 +194,7 @@ def test_textures_on_the_image_are_the_ones_named():
         assert error.std() == pytest.approx(scene_rendering.NOISE, rel=0.02)
 
 
-def test_the_object_contrasts_with_everything_around_it():
+def test_the_object_contrasts_with_everything_around_it() -> None:
     least = 0.4 - 1e-5
     objects, backdrops = objects_of_test(), backdrops_of_test()
     for k in range(10):
@@ -207,7 +207,7 @@ def test_the_object_contrasts_with_everything_around_it():
     assert np.linalg.norm(objects.colour - scene_objects.GREY, axis=-1).min() >= least
 
 
-def test_shading_stays_within_its_bound_and_within_the_colour_cube():
+def test_shading_stays_within_its_bound_and_within_the_colour_cube() -> None:
     objects = objects_of_test()
     assert np.abs(objects.paint - objects.colour[:, None, None]).max() <= scene_objects.SHADE + 1e-6
     assert objects.paint.min() >= -1e-6
@@ -216,7 +216,7 @@ def test_shading_stays_within_its_bound_and_within_the_colour_cube():
 
 @pytest.mark.parametrize("k", range(10))
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([16, 32, 45]))
-def test_a_texture_is_a_mixture_that_uses_both_colours(k, seed, size):
+def test_a_texture_is_a_mixture_that_uses_both_colours(k: int, seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     mixture = scene_backdrops._DRAW[k](rng.random((3, 8)), rng.random((3, 32, 32)).astype(np.float32), size)
     assert mixture.shape == (3, size, size)
@@ -225,7 +225,7 @@ def test_a_texture_is_a_mixture_that_uses_both_colours(k, seed, size):
     assert (np.ptp(mixture, axis=(1, 2)) > 0.4).all()
 
 
-def test_stripes_run_the_way_their_name_says():
+def test_stripes_run_the_way_their_name_says() -> None:
     rng = np.random.default_rng(0)
     u, cells = rng.random((50, 8)), rng.random((50, 32, 32)).astype(np.float32)
     for name, along, across in (("horizontal stripes", 2, 1), ("vertical stripes", 1, 2)):
@@ -234,7 +234,7 @@ def test_stripes_run_the_way_their_name_says():
         assert change[across] > 4 * change[along]
 
 
-def test_the_checker_is_worth_its_name():
+def test_the_checker_is_worth_its_name() -> None:
     """With the greatest period, 12, and no phase: four squares around (6, 6) in units, diagonal ones alike."""
     u = np.zeros((1, 8))
     u[:, 0] = 1.0
@@ -247,7 +247,7 @@ def test_the_checker_is_worth_its_name():
 
 
 @pytest.mark.parametrize("size", [16, 48, 97])
-def test_a_scene_is_the_same_at_any_size(size):
+def test_a_scene_is_the_same_at_any_size(size: int) -> None:
     scene = scene_rendering.generate(background_bias=0.5, image_size=size, sizes={"test": 40})["test"]
     reference = drawn()["test"]
     assert scene.images.shape == (40, size, size, 3)
@@ -257,11 +257,11 @@ def test_a_scene_is_the_same_at_any_size(size):
 
 
 @pytest.mark.parametrize("bias", [-0.1, 1.01, float("nan")])
-def test_a_bias_that_is_no_probability_is_refused(bias):
+def test_a_bias_that_is_no_probability_is_refused(bias: float) -> None:
     with pytest.raises(ValueError, match=r"background_bias .* must be between 0 and 1"):
         scene_rendering.generate(background_bias=bias, image_size=32)
 
 
-def test_images_too_small_to_show_a_shape_are_refused():
+def test_images_too_small_to_show_a_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="image_size 15 is too small for the scenes: 16 or more"):
         scene_rendering.generate(background_bias=0.5, image_size=15)

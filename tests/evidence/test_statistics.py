@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
@@ -297,7 +297,6 @@ def test_a_class_without_images_has_no_numbers(classified: dict[str, Any]) -> No
     assert (table["p_holm"][:3] >= by_class(**classified)["p_holm"]).all()  # it counts as one more test
 
 
-@settings(max_examples=50)
 @given(SHAPES, st.integers(0, 999))
 def test_by_class_swapped_and_with_itself(shape: tuple[int, int], seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -27,6 +28,7 @@ from experiments.tracking.store import prepare_store
 from experiments.training.checkpoints import CheckpointError
 from experiments.training.loop import TrainingDiverged, build_model
 from experiments.training.predictions import Predictions, predict, predict_with_mirrors
+from tests.conftest import put_store
 from tests.toys.networks import CLASSES, toy_dataset, toy_split
 
 QUICK = {
@@ -67,10 +69,26 @@ def test_curves_say_what_they_are_of() -> None:
     assert curves_title(plain, tracked) == f"{expected}\n{of_train}"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> tuple[Path, FinishedRun]:
+    """A finished training and the folder of its store."""
+    folder = tmp_path_factory.mktemp("trained")
+    put_store(ready_store, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare_store(folder)
+        run = train(ready(), Reporter())
+    mlflow.set_tracking_uri(None)
+    return folder, run
+
+
 @pytest.fixture
-def finished(store: Path) -> FinishedRun:
-    prepare_store(store)
-    return train(ready(), Reporter())
+def finished(trained: tuple[Path, FinishedRun], monkeypatch: pytest.MonkeyPatch) -> FinishedRun:
+    """A finished training that tests only read."""
+    folder, run = trained
+    monkeypatch.chdir(folder)
+    prepare_store(folder)
+    return run
 
 
 def test_a_run_leaves_everything(finished: FinishedRun) -> None:
@@ -202,7 +220,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
 ) -> None:
     monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
     prepare_store(store)
-    same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2} | options
+    same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2, "cam_methods": "gradcam"} | options
     whole = train(ready(**same, data_dir="a"), Reporter())
     steps = 96 // 16
     with pytest.raises(KeyboardInterrupt):

@@ -15,21 +15,18 @@ import pytest
 from optuna.trial import TrialState
 
 from experiments.study.ledger import Ledger
+from tests.conftest import PATIENCE_S
 from tests.toys.postgres import Postgres
+from tests.toys.scenes import TINY, put_scenes
 
 pytestmark = pytest.mark.slow
 
-TINY = {
-    "dataset": "scenes",
-    **{"train_images": 50, "epochs": 1, "image_size": 16, "gallery_size": 2, "cam_methods": "gradcam"},
-    **{"threads": 1, "checkpoint": "none", "heartbeat": 1, "confirm": "false"},
-}
-PATIENCE_S = 900.0
+OPTIONS = TINY | {"train_images": 50, "checkpoint": "none", "heartbeat": 1, "confirm": "false"}
 
 
 def launch(storage: str, **given: object) -> "subprocess.Popen[bytes]":
     """`tune`, leader of a process group; its workers are leaders of groups of their own."""
-    options = TINY | {"storage": storage} | given
+    options = OPTIONS | {"storage": storage} | given
     words = [f"--{name}={value}" for name, value in options.items()]
     return subprocess.Popen([sys.executable, "-m", "experiments.tune", *words], start_new_session=True)
 
@@ -73,23 +70,32 @@ def completed(storage: str) -> int:
     return len(ledger.search.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_sixteen_tickets_survive_five_kills_and_a_restart(
-    kind: str, store: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize(
+    ("kind", "trials", "workers", "kills", "pause_s"),
+    [
+        ("sqlite", 6, 2, 1, 1),
+        ("postgresql", 6, 2, 1, 1),
+        pytest.param("sqlite", 16, 4, 5, 3, marks=pytest.mark.wild),
+        pytest.param("postgresql", 16, 4, 5, 3, marks=pytest.mark.wild),
+    ],
+)
+def test_every_ticket_survives_kills_and_a_restart(
+    kind: str, trials: int, workers: int, kills: int, pause_s: float, store: Path, request: pytest.FixtureRequest
 ) -> None:
+    put_scenes(store)
     storage = f"sqlite:///{store}/studies.db"
     if kind == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
         storage = server.address("chaos")
     draw = random.Random(16)
-    first = launch(storage, trials=16, workers=4)
-    for kill_number in range(5):
+    first = launch(storage, trials=trials, workers=workers)
+    for kill_number in range(kills):
         wait_for(lambda n=kill_number: completed(storage) > n and workers_of(store), "progress")
-        time.sleep(draw.uniform(0, 3))
+        time.sleep(draw.uniform(0, pause_s))
         kill(draw.sample(workers_of(store), 1))
     kill([first.pid, *workers_of(store)])
     first.wait()
-    second = launch(storage, trials=16, workers=4)
+    second = launch(storage, trials=trials, workers=workers)
     try:
         assert second.wait(PATIENCE_S) == 0
     finally:
@@ -98,13 +104,13 @@ def test_sixteen_tickets_survive_five_kills_and_a_restart(
     ledger = Ledger("cutout", storage, 1.0)
     trials = ledger.search.get_trials()
     done = [trial.user_attrs["ticket"] for trial in trials if trial.state == TrialState.COMPLETE]
-    assert sorted(done) == list(range(16))
+    assert sorted(done) == list(range(trials))
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
     assert not [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
-    check_runs(store, ledger)
+    check_runs(store, ledger, trials)
 
 
-def check_runs(store: Path, ledger: Ledger) -> None:
+def check_runs(store: Path, ledger: Ledger, trials: int) -> None:
     """The runs agree with the ledger: none is left open, and the run of the study is the parent of all others."""
     import mlflow
 
@@ -131,12 +137,13 @@ def check_runs(store: Path, ledger: Ledger) -> None:
         assert "camparison.error" not in run.data.tags
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.metrics["val/accuracy"] == pytest.approx(trial.values[0])
-    assert sorted(table.index) == list(range(16))
-    assert table["run"].nunique() == 16
+    assert sorted(table.index) == list(range(trials))
+    assert table["run"].nunique() == trials
 
 
 def test_a_worker_that_slept_leaves_its_ticket_to_the_one_that_took_it(store: Path) -> None:
     """It counts as dead after five seconds; a worker of another machine takes the ticket."""
+    put_scenes(store)
     storage = f"sqlite:///{store}/studies.db"
     launcher = launch(storage, trials=2, workers=2)
     try:

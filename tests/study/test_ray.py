@@ -1,9 +1,11 @@
 """The workers of a study on a Ray cluster: nothing is lost when one is killed, or a machine goes."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -26,6 +28,8 @@ from experiments.study.tune import adopt, commission
 from experiments.system.progress import Reporter
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.store import prepare_store
+from tests.conftest import PATIENCE_S
+from tests.toys.scenes import TINY, put_scenes
 
 TRIALS = 4
 SECRET = "a-password-that-is-nowhere-else"
@@ -88,11 +92,11 @@ def test_an_address_without_a_cluster_is_refused_at_once() -> None:
 
 def started_study(folder: Path) -> Ledger:
     """As `tune` leaves it before the first training."""
-    given = {
-        **{"dataset": "scenes", "image_size": "16", "train_images": "100", "epochs": "1", "batch_size": "50"},
-        **{"gallery_size": "2", "cam_methods": "gradcam", "trials": str(TRIALS), "confirm": "false", "heartbeat": "2"},
+    given = TINY | {
+        **{"train_images": "100", "batch_size": "50", "trials": str(TRIALS), "confirm": "false", "heartbeat": "2"},
         **{"sampler": "random", "checkpoint": "none", "resume": "none", "data_dir": str(folder / "data")},
     }
+    put_scenes(folder)
     settings = TuneSettings.of(**given)
     prepare_store()
     definition = tune.definition(settings, load_dataset(settings, Reporter()))
@@ -122,7 +126,7 @@ def two_nodes(store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def wait_for(what: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
     """What it returns as soon as that is true."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not (found := what()):
         assert process.poll() is None, f"Ray's workers ended: {process.communicate()}"
         assert time.monotonic() < deadline
@@ -134,6 +138,27 @@ def workers_of(ledger: Ledger) -> list[int]:
     """Process ids of those that have a training in hand."""
     trials = ledger.search.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [json.loads(trial.user_attrs["worker"])[1] for trial in trials if "run" in trial.user_attrs]
+
+
+def two_stopped(ledger: Ledger, folder: Path) -> list[int]:
+    """Both workers, as soon as each has a training in hand: they stand still, and so do not finish it meanwhile."""
+    pids = workers_of(ledger)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    connection = sqlite3.connect(folder / "studies.db", timeout=0, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        free = False  # one of them stands still in a transaction, for whose end all others would wait in vain
+    else:
+        free = True
+    finally:
+        connection.close()
+    if free and len(pids) == 2 and workers_of(ledger) == pids:
+        return pids
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    return []
 
 
 def parent_of(pid: int) -> int:
@@ -153,12 +178,15 @@ def test_every_training_is_done_once_though_a_worker_is_killed_and_a_machine_goe
     )
     with process:
         try:
-            pids = wait_for(lambda: workers_of(ledger) if len(workers_of(ledger)) == 2 else None, process)
+            pids = wait_for(lambda: two_stopped(ledger, store), process)
             head = two_nodes.head_node.all_processes["raylet"][0].process.pid
             (of_head,) = [pid for pid in pids if parent_of(pid) == head]
+            (of_machine,) = [pid for pid in pids if pid != of_head]
             os.kill(of_head, signal.SIGKILL)
             two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
-            said, _ = process.communicate(timeout=120)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(of_machine, signal.SIGKILL)  # with its machine
+            said, _ = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == 0, said

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments import tune
 from experiments.data.dataset import Split
 from experiments.explaining import measuring
 from experiments.models.fastnet import FastNet
@@ -158,14 +159,14 @@ def test_the_command_refuses_with_2_and_creates_nothing(tmp_path: Path, typed: l
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_of_a_study_that_is_not_there_makes_no_database(store: Path) -> None:
-    command = [sys.executable, "-m", "experiments.tune", "worker", "--study", "holes"]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert (
-        "study=holes: sqlite:///studies.db contains no study with this name; start it with `mlflow run" in done.stderr
-    )
-    assert "-e tune -P study=holes`" in done.stderr
+def test_a_worker_of_a_study_that_is_not_there_makes_no_database(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tune.main(["worker", "--study", "holes"])
+    said = capsys.readouterr().err
+    assert "study=holes: sqlite:///studies.db contains no study with this name; start it with `mlflow run" in said
+    assert "-e tune -P study=holes`" in said
     assert not list(store.glob("studies.db*"))
 
 

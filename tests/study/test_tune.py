@@ -13,21 +13,19 @@ from mlflow.entities import Run
 
 from experiments.settings.train import TrainSettings
 from experiments.settings.variants import OWN
-from tests.conftest import clean_environment
+from tests.conftest import PATIENCE_S, clean_environment, put_store
+from tests.toys import scenes
 
 pytestmark = pytest.mark.slow
 
-TINY = {
-    **{"dataset": "scenes", "train_images": "50", "epochs": "1", "image_size": "16", "gallery_size": "2"},
-    **{"cam_methods": "gradcam", "threads": "1", "study": "tiny"},
-}
+TINY = scenes.TINY | {"train_images": "50", "study": "tiny"}
 
 
 def run(folder: Path, module: str, **options: str) -> str:
     """The output of the command, which must succeed."""
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    command = [sys.executable, "-m", module, *words]
-    done = subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=900)
+    command = [sys.executable, "-m", module, *scenes.words_of(options)]
+    environment = clean_environment()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -45,9 +43,11 @@ def files_of(parent: Run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> Path:
     """Where a study of 15 trainings has run."""
     place = tmp_path_factory.mktemp("study")
+    put_store(ready_store, place)
+    scenes.put_scenes(place)
     assert "15 of 15: final" in run(place, "experiments.tune", **TINY | {"trials": "15"})
     return place
 
@@ -115,13 +115,14 @@ def test_the_same_command_again_trains_nothing(folder: Path) -> None:
     assert len(children) == 15
 
 
-def test_several_objectives_give_a_front_and_measure_maps_on_validation_images(tmp_path: Path) -> None:
-    options = TINY | {"objectives": "val/accuracy,cam/layer3/focus", "trials": "4", "confirm": "false", "workers": "2"}
-    run(tmp_path, "experiments.tune", **options)
-    (parent,) = parents(tmp_path)
+def test_several_objectives_give_a_front_and_measure_maps_on_validation_images(store: Path) -> None:
+    scenes.put_scenes(store)
+    options = TINY | {"objectives": "val/accuracy,cam/layer3/focus", "trials": "4", "confirm": "false", "workers": "1"}
+    run(store, "experiments.tune", **options)
+    (parent,) = parents(store)
     table = pd.read_csv(files_of(parent) / "trials.csv")
     assert len(table) == 4
-    metrics = {one.info.run_id: one.data.metrics for one in runs_in(tmp_path)}
+    metrics = {one.info.run_id: one.data.metrics for one in runs_in(store)}
     for row in table.to_dict("records"):
         assert metrics[row["run"]]["val/cam/layer3/focus"] == row["cam/layer3/focus"]
     assert (files_of(parent) / "charts" / "pareto.png").exists()

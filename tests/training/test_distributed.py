@@ -14,9 +14,11 @@ from mlflow import MlflowClient
 from experiments.settings.base import SettingsError
 from experiments.training.checkpoints import read
 from experiments.training.loop import check_shares
+from tests.conftest import PATIENCE_S
+from tests.toys.scenes import TINY, put_scenes, words_of
 
 TRAIN = (
-    *("-m", "experiments.train", "--device", "cpu", "--threads", "1", "--precision", "fp32", "--dataset", "scenes"),
+    *("-m", "experiments.train", "--device", "cpu", "--precision", "fp32", *words_of(TINY)),
     *("--model", "fastnet", "--optimizer", "sgd", "--nesterov", "true", "--lr", "0.02", "--momentum", "0.9"),
     *("--train_images", "190", "--batch_size", "51"),
 )
@@ -29,7 +31,7 @@ import sys
 
 import torch
 
-from experiments import parallel
+from experiments.training import distributed
 from tests.training.test_loop import ready
 
 COMMON = {"epochs": 2, "batch_size": 25, "lr": 0.02, "model": "fastnet", "optimizer": "sgd"}
@@ -39,7 +41,7 @@ OPTIONS = {
     "resnet18": {"model": "resnet18", "epochs": 1, "lr": 1e-3},
 }
 
-with parallel.started():
+with distributed.started():
     kept = {}
     for name, options in OPTIONS.items():
         model, fit = ready(91, **COMMON | options)
@@ -51,8 +53,8 @@ with parallel.started():
     model, fit = ready(91, **COMMON)
     state = next(fit()).state()
     model, fit = ready(91, **COMMON)
-    kept["resumed"] = [r.metrics for r in fit(resumed=None if parallel.rank() else state)], model.state_dict(), None
-    torch.save(kept, f"{sys.argv[1]}.{parallel.rank()}")
+    kept["resumed"] = [r.metrics for r in fit(resumed=None if distributed.rank() else state)], model.state_dict(), None
+    torch.save(kept, f"{sys.argv[1]}.{distributed.rank()}")
 """
 
 
@@ -60,7 +62,7 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
     """A Python program that has ended."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=240, env=environment, check=False
+        [sys.executable, *command], capture_output=True, text=True, timeout=PATIENCE_S, env=environment, check=False
     )
 
 
@@ -99,6 +101,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_run_and_one_voice_and_the_weights_of_one_process(store: Path) -> None:
+    put_scenes(store)
     together = run(*TWO, *TRAIN, "--epochs", "2", "--checkpoint", "two.pt")
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("data set scenes") == together.stdout.count("test accuracy") == 1
@@ -114,6 +117,7 @@ def test_one_run_and_one_voice_and_the_weights_of_one_process(store: Path) -> No
 
 @pytest.mark.slow
 def test_a_lost_loss_ends_all_and_fails_the_run(store: Path) -> None:
+    put_scenes(store)
     ended = run(*TWO, *TRAIN, "--lr", "100", "--epochs", "30", "--weight_decay", "1")
     assert ended.returncode != 0
     assert ended.stderr.count("give a smaller lr") == 1, ended.stderr
@@ -125,18 +129,19 @@ def test_a_lost_loss_ends_all_and_fails_the_run(store: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_and_its_run(store: Path) -> None:
+    put_scenes(store)
     command = [sys.executable, *TWO, "--log-dir", "logs", "--redirects", "3", *TRAIN, "--epochs", "5000"]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as agent:
         try:
             client = MlflowClient(f"sqlite:///{store}/mlflow.db")
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + PATIENCE_S
             while not any("train/loss" in run_.data.metrics for run_ in client.search_runs(["0"])):
                 assert agent.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
             workers = processes_of("RANK", agent.pid)
             os.kill(workers[1], signal.SIGKILL)
-            agent.communicate(timeout=120)
+            agent.communicate(timeout=PATIENCE_S)
         finally:
             if agent.poll() is None:
                 os.killpg(agent.pid, signal.SIGKILL)

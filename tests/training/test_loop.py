@@ -143,7 +143,7 @@ def test_the_last_epoch_is_evaluated_in_float32() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
-    dataset, options = toy_dataset(), {"batch_size": 16, "image_size": 16, "cutout_size": 4}
+    dataset, options = toy_dataset(48), {"batch_size": 16, "image_size": 16, "cutout_size": 4}
     settings = TrainSettings.of(recipe=name, epochs=4, precision="fp32", device="cpu", threads=1, **options)
     mean, std = channel_statistics(dataset.splits["train"].images)
     model = build_model(settings, len(CLASSES), mean, std)

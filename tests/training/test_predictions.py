@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
@@ -73,7 +73,6 @@ def test_a_certain_network_is_as_wrong_as_it_is_inaccurate() -> None:
     assert found.brier == 2 * 0.5
 
 
-@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 20))
 def test_calibration_is_that_of_scikit_learn(seed: int, bins: int) -> None:
     generator = np.random.default_rng(seed)

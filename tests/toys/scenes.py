@@ -1,0 +1,28 @@
+"""Trainings through commands that take the least: few of the built-in scenes, at half their side."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from experiments.data import scene_rendering
+from experiments.data.load import load
+
+TINY = {
+    **{"dataset": "scenes", "image_size": "16", "epochs": "1", "gallery_size": "2", "threads": "1"},
+    **{"test_flip": "false", "cam_layers": "layer3", "cam_methods": "gradcam"},
+}
+SIZES = {"train": 200, "val": 60, "test": 60}
+
+
+def put_scenes(folder: Path) -> None:
+    """Puts the first images of each split into `folder`/data, where commands that start in `folder` look for all."""
+    few = partial(scene_rendering.generate, sizes=SIZES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene_rendering, "generate", few)
+        load("scenes", data_dir=str(folder / "data"), image_size=16, background_bias=0.5, train_images="all")
+
+
+def words_of(options: dict[str, str]) -> list[str]:
+    """The options as typed on a command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
