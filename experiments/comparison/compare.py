@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
+from ..evidence.differences import FEWEST
 from ..explaining.probes import SPLIT
 from ..runs.describe import option_records
 from ..runs.prepare import Prepared, load_dataset, prepare
@@ -148,10 +149,23 @@ def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:
     )
     for start in range(0, len(rows), COLUMNS):
         console.print(_columns(rows[start : start + COLUMNS]))
-    for answer in answers(findings):
+    found = answers(findings)
+    for answer in found:
         console.print(f"{answer.question} {answer.sentence}", highlight=False)
-    console.print(f"\nside by side in MLflow{ui_hint()}:\n  {ui_address(link)}", highlight=False)
-    console.print(f"report:\n  {file_address(run, 'report.html')}", highlight=False)
+    console.print(f"\nfound: {found[0].sentence}", highlight=False)
+    console.print(
+        f"look:  {file_address(run, 'report.html')} and side by side in MLflow{ui_hint()} {ui_address(link)}",
+        highlight=False,
+    )
+    console.print(f"next:  {_advice(findings)}", highlight=False)
+
+
+def _advice(findings: Findings) -> str:
+    """What to try after this comparison."""
+    if min(len(findings.of(name)) for name in findings.variants) < FEWEST:
+        return f"compare {FEWEST} or more seeds for an answer about the method: -P seeds={FEWEST}"
+    variants = '-P variants="baseline; small: cutout=true cutout_size=8"'
+    return f"compare variants of your own: mlflow run . -e compare {variants} -P seeds={FEWEST}"
 
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> Columns:
