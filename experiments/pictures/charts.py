@@ -36,8 +36,6 @@ SPLITS: dict[str, dict[str, Any]] = {
     "val": {"linestyle": "-", "fillstyle": "full"},
     "test": {"linestyle": "--", "fillstyle": "left"},
 }
-
-
 SPLIT_NAMES = {"train": "training, on augmented images", "val": "validation", "test": "test"}
 AGREEMENTS = {"rank_correlation": "rank correlation", "top_iou": "overlap of the top fifth"}
 
@@ -53,9 +51,8 @@ def forest(differences: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pix
     shown = {measure: quantity for measure, quantity in quantities.items() if (table["measure"] == measure).any()}
     height = 0.75 + _rows_height(names)
     figure = titled_figure(0.8 + height * len(shown), _forest_title(table))
-    for axes, (measure, quantity) in zip(
-        figure.subplots(len(shown), 1, squeeze=False).flat, shown.items(), strict=True
-    ):
+    panels = figure.subplots(len(shown), 1, squeeze=False).flat
+    for axes, (measure, quantity) in zip(panels, shown.items(), strict=True):
         _forest_panel(axes, table[table["measure"] == measure], names, quantity)
     return drawn(figure)
 

@@ -18,6 +18,7 @@ from experiments.data.tensors import to_tensor
 from experiments.explaining.backgrounds import background_shift
 from experiments.explaining.map_measures import MAP_MEASURES
 from experiments.runs.evaluate import curves_title, iter_evaluation
+from experiments.runs.fingerprint import deciding_sources
 from experiments.runs.prepare import Prepared, prepare
 from experiments.runs.train import headline, train, work
 from experiments.settings.train import TrainSettings
@@ -400,6 +401,12 @@ def test_other_data_change_the_fingerprint() -> None:
     first, second = toy_dataset(), toy_dataset()
     object.__setattr__(second, "digest", "fedcba9876543210")
     assert prepare(settings, dataset=first).fingerprint != prepare(settings, dataset=second).fingerprint
+
+
+def test_a_reworded_heading_trains_nothing_again() -> None:
+    names = {path.name for path in deciding_sources()}
+    assert {"measuring.py", "fastnet.py", "quality.py", "notation.py"} < names
+    assert "map_measures.py" not in names
 
 
 def test_config_json_is_json_with_the_settings_as_types(finished: FinishedRun) -> None:
