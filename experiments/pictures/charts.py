@@ -98,8 +98,7 @@ def _forest_row(axes: Axes, row: pd.Series, turn: int, place: float, scale: int)
 def seeds(runs: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pixels:
     """A panel per measure with a row per variant: a dot per run, a bar for the mean, and lines between paired seeds.
 
-    `runs` is the table `Findings.runs`; `quantities` are the measures to show, by their column in it. Seeds are paired
-    in their order.
+    `runs` is the table `Findings.runs`; `quantities` are the measures to show, by column. Seeds are paired in order.
     """
     names = list(dict.fromkeys(runs["variant"]))
     paired = runs.sort_values("seed").assign(turn=lambda table: table.groupby("variant").cumcount())
@@ -221,9 +220,8 @@ def per_class(classes: pd.DataFrame) -> Pixels:
     """A panel per variant, a row per class: the difference of its accuracy to the baseline's, with the 95 % interval.
 
     `classes` is the table `Findings.classes` (see `evidence.networks.by_class`). Classes are sorted by their mean
-    difference, in the same order in all panels. A filled diamond with a star marks a difference that is significant
-    after Holm's correction (p < 0.05); an open circle means that no difference is shown. With very many classes, only
-    the lowest and highest differences are shown.
+    difference, in the same order in all panels. A filled diamond with a star marks p < 0.05 after Holm's correction, an
+    open circle no difference. With very many classes, only the lowest and highest differences are shown.
     """
     table = classes.astype({"low": float, "high": float, "difference": float})
     order = list(table.groupby("class", sort=False)["difference"].mean().sort_values(ascending=False).index)
@@ -298,9 +296,7 @@ def agreement(table: pd.DataFrame) -> Pixels:
     names = [*(f"{first} and {name}" for name in between.index), *(f"{name}, two seeds" for name in within.index)]
     floor = "one seed: the difference between seeds is not known"
     if len(within):
-        floor = (
-            "grey: between seeds of one variant; a marker there or right of it shows no more than the effect of seeds"
-        )
+        floor = "grey: between seeds of one variant; a marker there or right of it shows no effect beyond that of seeds"
     figure = titled_figure(
         1.2 + _rows_height(names), f"How similar the last layer's maps are on the same images (1 = the same)\n{floor}"
     )

@@ -95,7 +95,7 @@ def test_channel_statistics_of_black_and_white() -> None:
 
 
 def test_channel_statistics_refuse_a_single_colour() -> None:
-    with pytest.raises(DataError, match="of one colour"):
+    with pytest.raises(DataError, match="only one colour"):
         channel_statistics(np.full((3, 16, 16, 3), 77, np.uint8))
 
 

@@ -45,6 +45,6 @@ def test_every_problem_is_named_at_once() -> None:
 
 def test_a_layer_that_puts_out_no_map_is_refused_and_no_random_number_is_spent() -> None:
     before = torch.random.get_rng_state()
-    with pytest.raises(SettingsError, match=r"cam_layers=linear: layer 'linear' puts out a tensor \(1, 2\), not a map"):
+    with pytest.raises(SettingsError, match=r"cam_layers=linear: layer 'linear' gives a tensor \(1, 2\), not a map"):
         resolve_explaining(TrainSettings.of(cam_layers="linear"))
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -106,7 +106,7 @@ def test_changed_shows_the_groups_class_by_class(last_sheet: Callable[[], dict])
     assert verdicts["baseline"] == ["wrong", "right", "right", "right", "wrong", "right", "right"]
     assert verdicts["cutout"] == ["right", "wrong", "wrong", "wrong", "wrong", "right", "right"]
     assert [tile.caption for tile in last_sheet()["columns"]["cutout"]][:2] == ["dog 80%", "dog 80%"]
-    assert "proves nothing" in last_sheet()["footer"]
+    assert "not a proof" in last_sheet()["footer"]
     assert "wrong with baseline, right with cutout" in last_sheet()["footer"]
 
 

@@ -492,7 +492,7 @@ def test_a_completed_run_is_found_by_its_fingerprint(ready: Path, monkeypatch: p
 
 
 def test_a_fingerprint_cannot_break_out_of_the_search(ready: Path) -> None:
-    with pytest.raises(ValueError, match="is no fingerprint"):
+    with pytest.raises(ValueError, match="is not a fingerprint"):
         completed_run("a' OR '1' = '1")
 
 
