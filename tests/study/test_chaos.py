@@ -102,11 +102,11 @@ def test_every_ticket_survives_kills_and_a_restart(
         kill([second.pid, *workers_of(store)])
 
     ledger = Ledger("cutout", storage, 1.0)
-    trials = ledger.search.get_trials()
-    done = [trial.user_attrs["ticket"] for trial in trials if trial.state == TrialState.COMPLETE]
+    attempts = ledger.search.get_trials()
+    done = [trial.user_attrs["ticket"] for trial in attempts if trial.state == TrialState.COMPLETE]
     assert sorted(done) == list(range(trials))
-    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL}
-    assert not [trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs]
+    assert {trial.state for trial in attempts} <= {TrialState.COMPLETE, TrialState.FAIL}
+    assert not [trial.user_attrs["error"] for trial in attempts if "error" in trial.user_attrs]
     check_runs(store, ledger, trials)
 
 
