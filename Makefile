@@ -50,7 +50,7 @@ ui: setup ## start the MLflow UI on http://127.0.0.1:5000
 test: check ## check the code and run all tests but the wild ones (at most 12 minutes on two cores)
 	$(BIN)/python -m pytest $(TWO) -m "not wild" --budget 720
 
-test-fast: .venv/ready-dev ## run the tests that start no server, no browser and no `mlflow run`
+test-fast: .venv/ready-dev ## run the tests without servers, browsers, `mlflow run`, logged trainings and studies (90 seconds)
 	$(BIN)/python -m pytest $(TWO) -m "not slow and not wild" --budget 90
 
 test-wild: .venv/ready-dev ## run the long lists of tests: many networks, environments, chaos, examples

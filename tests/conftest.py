@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 from filelock import FileLock
 from hypothesis import settings
 
@@ -31,6 +32,13 @@ PATIENCE_S = 900.0
 settings.register_profile("few", deadline=None, max_examples=20)
 settings.register_profile("many", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def _commit_without_the_disk(connection: object, record: object) -> None:
+    """SQLite waits for the disk at every commit. That matters only where the power fails."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 _STARTED = pytest.StashKey[float]()

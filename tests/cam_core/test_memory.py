@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cam_core import cams_of_methods, capture, iter_cams
 from tests.conftest import clean_environment
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 LAYERS = ["0", "1", "2", "3", "4"]
 METHODS = ["gradcam", "layercam", "eigencam"]

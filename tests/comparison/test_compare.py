@@ -33,6 +33,8 @@ from experiments.training.predictions import Predictions, predict
 from tests.conftest import put_store
 from tests.toys.networks import toy_dataset
 
+pytestmark = pytest.mark.slow
+
 QUICK = {
     "epochs": "1",
     "batch_size": "16",

@@ -92,6 +92,7 @@ def finished(trained: tuple[Path, FinishedRun], monkeypatch: pytest.MonkeyPatch)
     return run
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything(finished: FinishedRun) -> None:
     client = MlflowClient()
     files = {
@@ -133,6 +134,7 @@ def test_a_run_leaves_everything(finished: FinishedRun) -> None:
     assert (dataset.name, dataset.digest) == ("toy", toy_dataset().digest)
 
 
+@pytest.mark.slow
 def test_its_numbers_agree_with_its_tables(finished: FinishedRun) -> None:
     table = finished.read_table("predictions.parquet")
     labels = toy_dataset().splits["test"].labels
@@ -150,12 +152,16 @@ def test_its_numbers_agree_with_its_tables(finished: FinishedRun) -> None:
     assert finished.read_json("config.json")["settings"]["epochs"] == 2
 
 
+<<<<<<< HEAD
 def test_every_measure_of_maps_that_it_logs_is_in_the_table_and_the_other_way_round(finished: FinishedRun) -> None:
     logged = {key.rpartition("/")[2] for key in finished.metrics if key.startswith("cam/")}
     # Of whether a map is trusted, not of the map; the other such number, the deletion margin, is logged as faith/...
     assert logged - {"flip_consistency"} == set(MAP_MEASURES)
 
 
+=======
+@pytest.mark.slow
+>>>>>>> refs/heads/tests
 def test_times_of_all_phases_are_recorded(finished: FinishedRun) -> None:
     phases = {key.split("/")[1] for key in finished.metrics if key.startswith("time/")}
     assert phases >= {
@@ -170,6 +176,7 @@ def test_times_of_all_phases_are_recorded(finished: FinishedRun) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_logged_model_predicts_and_is_explained_as_before(finished: FinishedRun) -> None:
     model = load_model(f"runs:/{finished.id}/model")
     arrays = finished.read_arrays("maps.npz")
@@ -185,6 +192,7 @@ def test_the_logged_model_predicts_and_is_explained_as_before(finished: Finished
     torch.testing.assert_close(normalise(resize(sampled, (16, 16))), expected, atol=2e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_diverged_training_is_a_failed_run_with_its_reason(store: Path) -> None:
     prepare_store(store)
     lost = ready(lr=100, schedule="constant", momentum=0.99, weight_decay=1.0, epochs=60)
@@ -215,6 +223,7 @@ def weights(run: FinishedRun) -> dict[str, torch.Tensor]:
     return dict(load_model(f"runs:/{run.id}/model").state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"dropout": 0.3, "cutout": True}, {"model": "resnet18", "optimizer": "sgd"}])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
     store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
@@ -244,6 +253,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert statuses == ["FINISHED", "FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_ones_own_stays_and_another_training_refuses_it(store: Path) -> None:
     prepare_store(store)
     train(ready(checkpoint="mine.pt"), Reporter())
@@ -258,6 +268,7 @@ def test_a_checkpoint_of_ones_own_stays_and_another_training_refuses_it(store: P
     assert ready(resume="none").checkpoint is None
 
 
+@pytest.mark.slow
 def test_the_same_command_carries_on_from_a_file_of_ones_own(store: Path) -> None:
     prepare_store(store)
     with pytest.raises(KeyboardInterrupt):
@@ -279,6 +290,7 @@ def test_a_damaged_automatic_checkpoint_is_told_and_left(capsys: pytest.CaptureF
     assert "starts over: resume=data/checkpoints/" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_is_written_where_no_checkpoint_is_wanted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
     prepare_store(store)
@@ -290,6 +302,7 @@ def test_nothing_is_written_where_no_checkpoint_is_wanted(store: Path, monkeypat
 # Training on everything, as published
 
 
+@pytest.mark.slow
 def test_without_validation_images_the_last_and_the_best_epoch_are_told_apart(store: Path) -> None:
     prepare_store(store)
     given = QUICK | {"holdout": "false", "track_test": "true", "epochs": 3, "test_flip": True}
@@ -403,12 +416,16 @@ def test_other_data_change_the_fingerprint() -> None:
     assert prepare(settings, dataset=first).fingerprint != prepare(settings, dataset=second).fingerprint
 
 
+<<<<<<< HEAD
 def test_a_reworded_heading_trains_nothing_again() -> None:
     names = {path.name for path in deciding_sources()}
     assert {"measuring.py", "fastnet.py", "quality.py", "notation.py"} < names
     assert "map_measures.py" not in names
 
 
+=======
+@pytest.mark.slow
+>>>>>>> refs/heads/tests
 def test_config_json_is_json_with_the_settings_as_types(finished: FinishedRun) -> None:
     config = json.loads(finished.read_text("config.json"))
     assert TrainSettings(**config["settings"]) == TrainSettings.of(**QUICK, gallery_size=5)

@@ -136,6 +136,7 @@ def test_a_second_confirmation_has_seeds_of_its_own(tmp_path: Path) -> None:
 # The same sequence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dice", range(2))
 def test_one_worker_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(tmp_path: Path, dice: int) -> None:
     (tmp_path / "whole").mkdir()
@@ -188,6 +189,7 @@ def test_settings_that_come_back_get_another_seed(tmp_path: Path) -> None:
 # Several workers
 
 
+@pytest.mark.slow
 def test_several_workers_never_claim_a_ticket_twice(storage: str) -> None:
     settings = settings_of(storage)
     opened(settings)
@@ -207,6 +209,7 @@ def test_several_first_starts_at_once_make_one_study(storage: str) -> None:
     assert opened(settings).stages == [Budget(14, 4, 3)]
 
 
+@pytest.mark.slow
 def test_several_workers_of_which_some_are_killed(storage: str) -> None:
     settings = settings_of(storage)
     opened(settings)
@@ -252,6 +255,7 @@ def test_a_living_worker_is_left_alone(storage: str) -> None:
     assert ledger.search.get_trials()[number].state == TrialState.RUNNING
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_machine_that_never_gave_a_sign_of_life_counts_as_dead_in_the_end(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path))
     ledger = opened(settings)
@@ -312,6 +316,7 @@ def with_attempt(kind: type[Attempt]) -> type[ToyWorker]:
     return type("Of", (ToyWorker,), {"attempt": lambda self, study, release: kind(self, study, release)})
 
 
+@pytest.mark.slow
 def test_a_ticket_that_brings_down_every_worker_is_given_up(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path), trials=6, confirm=False)
     ends = []
@@ -332,6 +337,7 @@ def hears_ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path), trials=6, confirm=False)
@@ -345,6 +351,7 @@ def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
     assert [trial.state for trial in tickets[1].attempts] == [TrialState.FAIL] * (ATTEMPTS + 2) + [TrialState.COMPLETE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_end_is_no_death_whenever_it_comes(tmp_path: Path, when: signal.Signals) -> None:
     """`tune` ends its workers so; they are asked at every moment of an attempt."""
@@ -486,6 +493,7 @@ def whole_story(error: BaseException) -> str:
     return "\n".join([*words, *traceback.format_exception(error)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])  # refuses; answers never (a network for documentation)
 def test_a_database_that_does_not_answer_is_refused_without_the_password(
     host: str, monkeypatch: pytest.MonkeyPatch
@@ -554,6 +562,7 @@ def test_the_own_setting_is_the_first_ticket(tmp_path: Path) -> None:
 # What proposes settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gp", "qmc", "cmaes"])
 def test_samplers_that_know_no_conditions_propose_the_holes_together(tmp_path: Path, name: str) -> None:
     settings = settings_of(sqlite(tmp_path), sampler=name, trials=24, confirm=False)

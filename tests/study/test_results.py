@@ -15,6 +15,8 @@ from experiments.study.tune import commission
 from experiments.tracking.records import Text
 from tests.toys.study import Scores, toy_study, work_off
 
+pytestmark = pytest.mark.slow
+
 FRESH = 1000  # seeds from here on are those of the confirmation
 
 

@@ -65,6 +65,7 @@ def test_the_network_learns_the_toy(optimizer: str) -> None:
     assert results[-1].metrics["val/accuracy"] > 0.9  # a third by chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_same_seed_gives_bit_identical_metrics_and_weights(precision: str) -> None:
     options = {"cutout": True, "cutout_size": 8, "dropout": 0.2, "epochs": 2, "precision": precision}
@@ -79,6 +80,7 @@ def test_same_seed_gives_bit_identical_metrics_and_weights(precision: str) -> No
     assert learned(other) != learned(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_two_epochs_and_two_more_are_four_bit_for_bit(optimizer: str) -> None:
     options = {"optimizer": optimizer, "dropout": 0.3, "epochs": 4}
@@ -141,6 +143,7 @@ def test_the_last_epoch_is_evaluated_in_float32() -> None:
         assert f"{name}/loss" in first.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
     dataset, options = toy_dataset(48), {"batch_size": 16, "image_size": 16, "cutout_size": 4}
@@ -154,6 +157,7 @@ def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
     assert ("test/loss" in last.metrics) == settings.track_test
 
 
+@pytest.mark.slow
 def test_the_bias_of_the_stem_learns_in_the_first_three_of_eight_epochs() -> None:
     model, start = ready(epochs=8)
     assert isinstance(model, FastNet)
@@ -198,6 +202,7 @@ def test_shrunk_images_are_means_and_keep_their_memory_format(memory_format: tor
     assert shrink(images, 0.75).shape == (5, 3, 24, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scale", "contiguous"), [(1, "layer4"), (2, "layer4"), (3, "none")])
 def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps(scale: int, contiguous: str) -> None:
     dataset = toy_dataset(16)
