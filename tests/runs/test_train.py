@@ -152,16 +152,13 @@ def test_its_numbers_agree_with_its_tables(finished: FinishedRun) -> None:
     assert finished.read_json("config.json")["settings"]["epochs"] == 2
 
 
-<<<<<<< HEAD
 def test_every_measure_of_maps_that_it_logs_is_in_the_table_and_the_other_way_round(finished: FinishedRun) -> None:
     logged = {key.rpartition("/")[2] for key in finished.metrics if key.startswith("cam/")}
     # Of whether a map is trusted, not of the map; the other such number, the deletion margin, is logged as faith/...
     assert logged - {"flip_consistency"} == set(MAP_MEASURES)
 
 
-=======
 @pytest.mark.slow
->>>>>>> refs/heads/tests
 def test_times_of_all_phases_are_recorded(finished: FinishedRun) -> None:
     phases = {key.split("/")[1] for key in finished.metrics if key.startswith("time/")}
     assert phases >= {
@@ -416,16 +413,13 @@ def test_other_data_change_the_fingerprint() -> None:
     assert prepare(settings, dataset=first).fingerprint != prepare(settings, dataset=second).fingerprint
 
 
-<<<<<<< HEAD
 def test_a_reworded_heading_trains_nothing_again() -> None:
     names = {path.name for path in deciding_sources()}
     assert {"measuring.py", "fastnet.py", "quality.py", "notation.py"} < names
     assert "map_measures.py" not in names
 
 
-=======
 @pytest.mark.slow
->>>>>>> refs/heads/tests
 def test_config_json_is_json_with_the_settings_as_types(finished: FinishedRun) -> None:
     config = json.loads(finished.read_text("config.json"))
     assert TrainSettings(**config["settings"]) == TrainSettings.of(**QUICK, gallery_size=5)

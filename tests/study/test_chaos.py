@@ -103,17 +103,10 @@ def test_every_ticket_survives_kills_and_a_restart(
 
     ledger = Ledger("cutout", storage, 1.0)
     attempts = ledger.search.get_trials()
-<<<<<<< HEAD
     done = [attempt.user_attrs["ticket"] for attempt in attempts if attempt.state == TrialState.COMPLETE]
     assert sorted(done) == list(range(trials))
     assert {attempt.state for attempt in attempts} <= {TrialState.COMPLETE, TrialState.FAIL}
     assert not [attempt.user_attrs["error"] for attempt in attempts if "error" in attempt.user_attrs]
-=======
-    done = [trial.user_attrs["ticket"] for trial in attempts if trial.state == TrialState.COMPLETE]
-    assert sorted(done) == list(range(trials))
-    assert {trial.state for trial in attempts} <= {TrialState.COMPLETE, TrialState.FAIL}
-    assert not [trial.user_attrs["error"] for trial in attempts if "error" in trial.user_attrs]
->>>>>>> refs/heads/tests
     check_runs(store, ledger, trials)
 
 
