@@ -90,9 +90,8 @@ class _Parser(argparse.ArgumentParser):
         self.shared("study")
         storage = os.environ.get(STORAGE, TuneSettings.default_text("storage"))
         default = f"(default: {TuneSettings.shown('storage', storage)}; {STORAGE} changes it)"
-        self.add_argument(
-            "--storage", default=storage, metavar="", help=f"{meaning(TuneSettings, 'storage')} {default}"
-        )
+        text = f"{meaning(TuneSettings, 'storage')} {default}".replace("%", "%%")
+        self.add_argument("--storage", default=storage, metavar="", help=text)
         self.shared("data_dir")
 
     def shared(self, name: str) -> None:

@@ -1,6 +1,5 @@
 """What the documents tell people to type works: every command is parsed, and one of each kind is run."""
 
-import argparse
 import ast
 import importlib
 import re
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import NoReturn
 
 import mlflow.utils.conda
 import pytest
@@ -21,7 +21,6 @@ from experiments.settings.command_line import read
 from experiments.settings.compare import CompareSettings
 from experiments.settings.train import TrainSettings
 from experiments.settings.trainings import plan
-from experiments.study.addresses import check_storage
 from experiments.study.settings import TuneSettings
 from tests.conftest import copy_project, run_mlflow
 from tests.toys.scenes import TINY, put_scenes
@@ -115,6 +114,15 @@ class Parsed(Exception):
     """Raised in the place of the work that a command line asks for."""
 
 
+SERVED = ("prepare_store", "relocate", "serve_ui")
+"""The work of `python -m experiments.tracking`."""
+
+
+def begins(*arguments: object) -> NoReturn:
+    """Stands for the work of a command: its words are accepted when this is called."""
+    raise Parsed
+
+
 @pytest.mark.parametrize("command", found(SUITE))
 def test_every_command_line_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, *words = shlex.split(command, comments=True)
@@ -124,16 +132,9 @@ def test_every_command_line_is_accepted(command: str, monkeypatch: pytest.Monkey
     elif module in SETTINGS and words[:1] not in (["worker"], ["ray"]):
         read(SETTINGS[module], words)
     else:
-        parse = argparse.ArgumentParser.parse_args
-
-        def parse_alone(self: argparse.ArgumentParser, argv: list[str]) -> None:
-            given = parse(self, argv)
-            if "storage" in given:
-                check_storage(given.storage)
-            raise Parsed
-
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
         program = importlib.import_module(f"experiments.{module}{'.__main__' if module == 'tracking' else ''}")
+        for work in ("experiments.entry.at_work", *(f"experiments.tracking.__main__.{name}" for name in SERVED)):
+            monkeypatch.setattr(work, begins)
         with pytest.raises(Parsed):
             program.main(words)
 

@@ -15,6 +15,7 @@ from experiments.data.dataset import Split
 from experiments.explaining import measuring
 from experiments.models.fastnet import FastNet
 from experiments.settings.base import SettingsError
+from experiments.study.addresses import STORAGE as STORAGE_VARIABLE
 from experiments.study.addresses import check_storage, without_password
 from experiments.study.objectives import MEASURES
 from experiments.study.settings import HOLE_OPTIONS, NO_CUTOUT, OWN, PUBLISHED, TuneSettings, common_options
@@ -285,3 +286,15 @@ def test_a_grid_with_fewer_points_than_the_search_is_refused() -> None:
         refuse_short_grid(settings)
     refuse_short_grid(TuneSettings.of(sampler="random", space_placement="inside", trials=15, **small))
     refuse_short_grid(TuneSettings.of(sampler="grid", trials=15))
+
+
+@pytest.mark.parametrize("helper", ["worker", "ray"])
+def test_the_help_of_a_helper_shows_no_password(
+    helper: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(STORAGE_VARIABLE, "postgresql://me:5ecret%40x@host/db%2F1")
+    with pytest.raises(SystemExit, match="0"):
+        tune.main([helper, "--help"])
+    said = capsys.readouterr().out
+    assert "5ecret" not in said
+    assert "postgresql://me:***@host/db%2F1" in "".join(said.split())
