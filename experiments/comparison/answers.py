@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..evidence.differences import ACCURACY, FEWEST, Difference, Quantity, holm, paired_difference
-from ..evidence.networks import mcnemar
+from ..evidence.network_tests import mcnemar
 from ..evidence.sentences import network_sentence, sentence
 from ..explaining.probes import SPLIT
 from ..runs.contents import config

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 from ..data.dataset import Dataset
 from ..evidence.calibration import Calibration, calibration
 from ..evidence.differences import FEWEST, paired_difference
-from ..evidence.networks import SeedNoise, seed_noise
+from ..evidence.network_tests import SeedNoise, seed_noise
 from ..explaining.probes import SPLIT, Probes, probes
 from ..runs import contents
 from ..tracking.reading import FinishedRun
@@ -19,7 +19,7 @@ from .agreement import agreement
 from .images import Looks, Sides, difference_row, iter_differences, iter_where, looks_of, paired_means, sampled_maps
 from .measures import HEADLINE_FOCUS, LAST, MEASURES, Measure, last_layer
 from .members import Member, Pair
-from .networks import class_table, network_table
+from .network_tables import class_table, network_table
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from ..evidence.differences import FEWEST, Difference, paired_difference
-from ..evidence.networks import two_way_bootstrap
+from ..evidence.network_tests import two_way_bootstrap
 from ..runs import contents
 from ..tracking.reading import FinishedRun
 from .measures import LAST, last_layer

@@ -3,7 +3,7 @@
 import math
 
 from .differences import ACCURACY, CONFIDENCE, Better, Difference, Quantity
-from .networks import NetworkDifference, SeedNoise
+from .network_tests import NetworkDifference, SeedNoise
 
 
 def sentence(

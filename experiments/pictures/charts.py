@@ -219,7 +219,7 @@ def _calibration_text(some: Sequence[Calibration]) -> str:
 def per_class(classes: pd.DataFrame) -> Pixels:
     """A panel per variant, a row per class: the difference of its accuracy to the baseline's, with the 95 % interval.
 
-    `classes` is the table `Findings.classes` (see `evidence.networks.by_class`). Classes are sorted by their mean
+    `classes` is the table `Findings.classes` (see `evidence.network_tests.by_class`). Classes are sorted by their mean
     difference, in the same order in all panels. A filled diamond with a star marks p < 0.05 after Holm's correction, an
     open circle no difference. With very many classes, only the lowest and highest differences are shown.
     """

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from ..augmentation.choice import augmentation
+from ..augmentation.augmenters import augmentation
 from ..augmentation.declared import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name
-from ..explaining.choice import Explaining, resolve_explaining
+from ..explaining.layers_and_methods import Explaining, resolve_explaining
 from ..settings.base import AUTO, NONE
 from ..settings.train import TrainSettings
 from ..system.progress import Reporter

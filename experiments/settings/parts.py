@@ -38,7 +38,7 @@ DATA_SETS: Parts = MappingProxyType(
 AUGMENTERS: Parts = MappingProxyType(
     {
         "batch": "augmentation.whole_batches:BatchAugmentation",
-        "albumentations": "augmentation.choice:one_by_one",
+        "albumentations": "augmentation.augmenters:one_by_one",
     }
 )
 """`(settings, side, mean, device, memory_format) -> Augmentation`."""

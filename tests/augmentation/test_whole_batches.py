@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare, ks_2samp
 
+from experiments.augmentation.augmenters import augmentation
 from experiments.augmentation.batch_colour import colour_steps, shift_hsv
 from experiments.augmentation.batch_geometry import affine, crop, draw_matrices, flip, geometry_steps
 from experiments.augmentation.batch_holes import draw_fills, draw_holes, erase, hole_steps
 from experiments.augmentation.batch_step import Step
-from experiments.augmentation.choice import augmentation
 from experiments.augmentation.declared import Augmentation, colour, geometry, holes
 from experiments.augmentation.whole_batches import BatchAugmentation
 from experiments.data import scene_rendering

@@ -37,7 +37,7 @@ from experiments.comparison.report.tables import (
 )
 from experiments.data.dataset import Dataset
 from experiments.evidence.differences import paired_difference
-from experiments.evidence.networks import mcnemar
+from experiments.evidence.network_tests import mcnemar
 from experiments.explaining import measuring
 from experiments.runs import contents
 from tests.toys.networks import toy_dataset

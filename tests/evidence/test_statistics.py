@@ -14,7 +14,14 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as published_mcnemar
 
 from experiments.evidence.differences import Difference, Quantity, holm, paired_difference
-from experiments.evidence.networks import NetworkDifference, SeedNoise, by_class, mcnemar, seed_noise, two_way_bootstrap
+from experiments.evidence.network_tests import (
+    NetworkDifference,
+    SeedNoise,
+    by_class,
+    mcnemar,
+    seed_noise,
+    two_way_bootstrap,
+)
 from experiments.evidence.sentences import network_sentence, noise_sentence, p_text, sentence, wins_text
 
 # Hours of sleep gained by ten patients on two drugs (Student, "The probable error of a mean", Biometrika 1908).

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from experiments.evidence.calibration import Calibration, calibration
 from experiments.evidence.differences import Quantity, paired_difference
-from experiments.evidence.networks import by_class
+from experiments.evidence.network_tests import by_class
 from experiments.pictures import charts
 from experiments.pictures.style import COLOURS
 from experiments.training.predictions import Predictions

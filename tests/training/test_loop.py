@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.augmentation.choice import augmentation
+from experiments.augmentation.augmenters import augmentation
 from experiments.augmentation.declared import Augmentation
 from experiments.data.dataset import channel_statistics
 from experiments.data.tensors import to_tensor

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cam_core import METHODS
-from experiments.explaining.choice import resolve_explaining
+from experiments.explaining.layers_and_methods import resolve_explaining
 from experiments.settings.base import SettingsError
 from experiments.settings.parts import NETWORKS, load_part
 from experiments.settings.train import TrainSettings

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from ..evidence.networks import by_class, mcnemar
+from ..evidence.network_tests import by_class, mcnemar
 from .members import Pair
 
 Right = Mapping[str, Bool[np.ndarray, "seeds images"]]
@@ -19,7 +19,7 @@ Right = Mapping[str, Bool[np.ndarray, "seeds images"]]
 def class_table(
     pairs: Sequence[Pair], right: Right, labels: Int64[np.ndarray, "images"], classes: Sequence[str]
 ) -> pd.DataFrame:
-    """A row per pair and class: the columns of `evidence.networks.by_class`, `name` and `against`."""
+    """A row per pair and class: the columns of `evidence.network_tests.by_class`, `name` and `against`."""
     return pd.concat(
         by_class(right[pair.variant], right[pair.against], labels, classes).assign(
             name=pair.variant, against=pair.against
