@@ -40,9 +40,8 @@ endif
 .venv/bin/conda: experiments/system/conda.sh .venv/ready
 	@install -m 755 $< $@
 
-# --env-manager=local keeps a real conda from building a second environment.
 demo: setup ## train with and without Cutout on built-in images, compare both, and show where to look
-	$(BIN)/python -m mlflow run . --env-manager=local -e compare -P dataset=scenes
+	$(BIN)/python -m experiments.compare --dataset scenes --seeds 3 --train_images 2000 --epochs 6 --batch_size 100 --test_flip false
 
 ui: setup ## start the MLflow UI on http://127.0.0.1:5000
 	$(BIN)/python -m experiments.tracking ui

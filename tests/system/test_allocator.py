@@ -12,7 +12,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="page faults are
 
 COUNT = """
 import resource, sys
-from experiments.allocator import keep_freed_memory
+from experiments.system.allocator import keep_freed_memory
 
 took = keep_freed_memory() if sys.argv[1] == "keep" else False
 
