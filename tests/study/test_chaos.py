@@ -74,7 +74,7 @@ def completed(storage: str) -> int:
     ("kind", "trials", "workers", "kills", "pause_s"),
     [
         ("sqlite", 6, 2, 1, 1),
-        ("postgresql", 6, 2, 1, 1),
+        pytest.param("postgresql", 6, 2, 1, 1, marks=pytest.mark.wild),
         pytest.param("sqlite", 16, 4, 5, 3, marks=pytest.mark.wild),
         pytest.param("postgresql", 16, 4, 5, 3, marks=pytest.mark.wild),
     ],
