@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.runs.prepare import load_dataset
+from experiments.settings.command_line import words_of
 from experiments.study.ledger import Ledger
 from experiments.study.race import Budget
 from experiments.study.settings import TuneSettings
@@ -73,8 +74,9 @@ def study_of(
     """
     options = SMALL | {"study": name, "data_dir": data_dir, "train_images": train_images, "seed": str(seed)}
     options |= {"trials": str(trials), "workers": str(workers)}
-    words = [word for key, value in options.items() for word in (f"--{key}", value)]
-    subprocess.run([sys.executable, "-m", "experiments.tune", *words], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "experiments.tune", *words_of(options)], check=True, stdout=subprocess.DEVNULL
+    )
     return optuna.load_study(study_name=name, storage="sqlite:///studies.db").trials
 
 

@@ -15,9 +15,10 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments import compare, entry, train, tune
+from experiments.settings.command_line import words_of
 from experiments.tracking.locations import TrackingError
 from tests.conftest import PATIENCE_S, free_port
-from tests.toys.scenes import TINY, put_scenes, words_of
+from tests.toys.scenes import TINY, put_scenes
 
 
 @contextmanager

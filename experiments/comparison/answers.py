@@ -1,8 +1,9 @@
 """The questions of a comparison and the sentences that answer them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ..evidence.differences import ACCURACY, FEWEST, Difference, Quantity, holm, paired_difference
 from ..evidence.network_tests import mcnemar
@@ -21,6 +22,7 @@ SHORT = (
     "it can lower accuracy. This comparison does not show what long trainings do."
 )
 
+T = TypeVar("T")
 
 LOOKS_AT_OBJECT = "Does it look at the object?"
 
@@ -50,6 +52,10 @@ def primary(findings: Findings) -> tuple[Primary, ...]:
     Is the accuracy higher? And where there are object masks: is the focus index of the last layer another, on the
     images that both networks of a pair classify correctly?
     """
+    return _once(findings, "primary", _adjusted)
+
+
+def _adjusted(findings: Findings) -> tuple[Primary, ...]:
     found = [one for pair in findings.pairs for one in _primary(findings, pair)]
     p_values = [math.nan if one.difference.p is None else one.difference.p for one in found]
     if len(found) < 2:
@@ -72,6 +78,18 @@ def _primary(findings: Findings, pair: Pair) -> Iterator[Primary]:
 
 def answers(findings: Findings) -> tuple[Answer, ...]:
     """One sentence per question and pair, and the warnings that a reader needs."""
+    return _once(findings, "answers", _all_answers)
+
+
+def _once(findings: Findings, name: str, compute: Callable[[Findings], T]) -> T:
+    """Computes it at the first call only: many parts of a comparison ask, and the power of each test takes time."""
+    if name not in findings.memo:
+        findings.memo[name] = compute(findings)
+    found: T = findings.memo[name]
+    return found
+
+
+def _all_answers(findings: Findings) -> tuple[Answer, ...]:
     asked = primary(findings)
     found = [answer for pair in findings.pairs for answer in _answers(findings, pair, asked)]
     lengths = _short_with_cutout(findings.members)

@@ -14,6 +14,7 @@ from ..explaining.probes import SPLIT
 from ..runs.describe import option_records
 from ..runs.prepare import Prepared, load_dataset, prepare
 from ..runs.train import train, work
+from ..settings.command_line import words_of
 from ..settings.compare import CHOOSING, FOR_FINISHED, CompareSettings
 from ..settings.trainings import Training
 from ..system.progress import Printer, Reporter, shown
@@ -122,7 +123,6 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
     sentences = [f"**{answer.question}** {answer.sentence}" for answer in answers(findings)[:NOTED]]
     yield Tag(NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
     yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
-    words = [word for option, value in given.items() for word in (f"--{option}", value)]
     report = page.html(
         name,
         findings,
@@ -130,7 +130,7 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
         pictures,
         address,
         hint,
-        command=shlex.join(["python", "-m", "experiments.compare", *words]),
+        command=shlex.join(["python", "-m", "experiments.compare", *words_of(given)]),
         chosen=" ".join(f"{option}={given[option]}" for option in CHOOSING if option in given),
     )
     yield Text("report.html", report)

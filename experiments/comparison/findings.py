@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,11 @@ class Findings:
     def variants(self) -> tuple[str, ...]:
         """The names of the variants, the baseline of the differences first."""
         return tuple(dict.fromkeys(member.variant for member in self.members))
+
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What other modules computed from these findings and need again."""
+        return {}
 
     @cached_property
     def probes(self) -> Probes:

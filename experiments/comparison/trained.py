@@ -1,7 +1,7 @@
 """The settings of finished runs, and whether these runs can be compared."""
 
 import shlex
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +9,7 @@ from textwrap import shorten
 
 from ..runs.contents import RunConfig, config, maps
 from ..settings.base import SettingsError
+from ..settings.command_line import words_of
 from ..settings.recipes import RECIPES
 from ..settings.train import TrainSettings
 from ..settings.trainings import SHARED
@@ -73,12 +74,7 @@ class Trained:
         """The command that trains the same with another seed."""
         options = {**self.config.given, "seed": str(seed)}
         options = {name: value for name, value in options.items() if name not in ("checkpoint", "resume")}
-        return shlex.join(["python", "-m", "experiments.train", *_words(options)])
-
-
-def _words(options: Mapping[str, object]) -> Iterator[str]:
-    for name, value in options.items():
-        yield from (f"--{name}", str(value))
+        return shlex.join(["python", "-m", "experiments.train", *words_of(options)])
 
 
 def comparable(option: str, runs: Sequence[FinishedRun]) -> list[Trained]:

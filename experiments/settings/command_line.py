@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -52,6 +52,11 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
         else:
             options[name] = rest.popleft()
     return options, problems
+
+
+def words_of(options: Mapping[str, object]) -> list[str]:
+    """The options as they are typed: what `options_in` reads back."""
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
 def _stray(word: str, known: Collection[str]) -> str:

@@ -24,7 +24,7 @@ from experiments.runs.contents import (
     maps_record,
 )
 from experiments.tracking.records import Table
-from tests.toys.runs import ToyRun, by_path, toy_config
+from tests.toys.runs import ToyRun, by_path, toy_config, toy_findings
 
 CLASSES = ("cat", "dog")
 IMAGES = 40
@@ -249,3 +249,14 @@ def test_layers_that_a_variant_does_not_have_are_left_out_but_for_the_last() -> 
     found = findings({"a": [logged("a", s) for s in range(3)], "b": [renamed(logged("b", s)) for s in range(3)]})
     assert set(found.look_differences["layer"]) == {"stem", LAST}
     assert found.last_layers == ("layer1", "layer4")
+
+
+def test_answers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = toy_findings()
+    first = answers(found), primary(found)
+
+    def again(*arguments: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("experiments.comparison.answers.paired_difference", again)
+    assert (answers(found), primary(found)) == first

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.settings.base import Settings
-from experiments.settings.command_line import groups, options_in, read
+from experiments.settings.command_line import groups, options_in, read, words_of
 from experiments.settings.compare import CompareSettings
 from experiments.settings.train import TrainSettings
 from experiments.study.settings import TuneSettings
@@ -61,8 +61,7 @@ def test_any_value_arrives_as_it_is(value: str) -> None:
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text().filter(lambda text: not text.startswith("--")), max_size=5))
 def test_options_come_back_from_their_words(options: dict[str, str]) -> None:
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    assert options_in(words, NAMES) == (options, [])
+    assert options_in(words_of(options), NAMES) == (options, [])
 
 
 @given(st.lists(st.text(), max_size=6))

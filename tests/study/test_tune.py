@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from experiments.settings.command_line import words_of
 from experiments.settings.train import TrainSettings
 from experiments.settings.variants import OWN
 from tests.conftest import PATIENCE_S, clean_environment, put_store
@@ -23,7 +24,7 @@ TINY = scenes.TINY | {"train_images": "50", "study": "tiny"}
 
 def run(folder: Path, module: str, **options: str) -> str:
     """The output of the command, which must succeed."""
-    command = [sys.executable, "-m", module, *scenes.words_of(options)]
+    command = [sys.executable, "-m", module, *words_of(options)]
     environment = clean_environment()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,8 +21,3 @@ def put_scenes(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene_rendering, "generate", few)
         load("scenes", data_dir=str(folder / "data"), image_size=16, background_bias=0.5, train_images="all")
-
-
-def words_of(options: dict[str, str]) -> list[str]:
-    """The options as typed on a command line."""
-    return [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -12,10 +12,11 @@ import torch
 from mlflow import MlflowClient
 
 from experiments.settings.base import SettingsError
+from experiments.settings.command_line import words_of
 from experiments.training.checkpoints import read
 from experiments.training.loop import check_shares
 from tests.conftest import PATIENCE_S
-from tests.toys.scenes import TINY, put_scenes, words_of
+from tests.toys.scenes import TINY, put_scenes
 
 TRAIN = (
     *("-m", "experiments.train", "--device", "cpu", "--precision", "fp32", *words_of(TINY)),
