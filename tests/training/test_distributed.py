@@ -147,7 +147,9 @@ def test_a_process_that_is_killed_ends_all_and_its_run(store: Path) -> None:
             if agent.poll() is None:
                 os.killpg(agent.pid, signal.SIGKILL)
     assert agent.returncode != 0
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers.values())
+    while any(Path(f"/proc/{worker}").exists() for worker in workers.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     (found,) = client.search_runs(["0"])
     assert found.info.status == "FAILED"
     assert "ProcessLost" in found.data.tags["camparison.error"]
