@@ -1,9 +1,11 @@
 """The storage of a study: Optuna's tables on SQLite or PostgreSQL, one lock for all machines, lost connections."""
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,6 +15,7 @@ import sqlalchemy as sa
 from filelock import FileLock
 from optuna.storages import RDBStorage
 
+from ..tracking.signals import delayed_signals
 from .addresses import StudyError, passwords, without_password
 from .sampling import experimental
 
@@ -21,7 +24,25 @@ CONNECT_S = 5  # to wait for the answer of a database
 _POSTGRES = re.compile(r"^postgres(ql)?(\+psycopg)?://")
 
 
-class _Storage(RDBStorage):
+class _Undisturbed(RDBStorage):
+    """A storage whose calls are never interrupted by a request to end."""
+
+
+def _undisturbed(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def called(*given: Any, **named: Any) -> Any:
+        with delayed_signals():
+            return method(*given, **named)
+
+    return called
+
+
+for _name, _method in vars(RDBStorage).items():
+    if inspect.isfunction(_method) and not _name.startswith("__"):
+        setattr(_Undisturbed, _name, _undisturbed(_method))
+
+
+class _Storage(_Undisturbed):
     """A storage that survives a lost heartbeat. Optuna's thread would end, and a living worker would count as lost."""
 
     def record_heartbeat(self, trial_id: int) -> None:

@@ -34,30 +34,57 @@ def terminated_by_signal() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # in Python only the main thread handles signals
         return
-    handlers = {signal.SIGTERM: _terminate}
+    numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore it
-        handlers[signal.SIGINT] = _interrupt
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, _ask) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if before[signal.SIGTERM] is not _terminate:
+        if before[signal.SIGTERM] is not _ask:
             _asked.clear()
+            _waiting.clear()
 
 
 _asked: list[int] = []
+_waiting: list[int] = []  # requests that arrived while they were delayed
+_delays = 0
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+@contextlib.contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Inside, a request to end waits; it raises at the end of the block.
+
+    Use it around calls of a database. An exception at any line of SQLAlchemy can leave a transaction open, for which
+    the next call of the same process then waits until its time-out.
+    """
+    global _delays  # only the main thread changes it, and only the main thread handles signals
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _delays += 1
+    try:
+        yield
+    finally:
+        _delays -= 1
+    if _waiting and not _delays:
+        number = _waiting[-1]
+        _waiting.clear()
+        _raise(number)
+
+
+def _ask(number: int, frame: FrameType | None) -> None:
     _asked.append(number)
-    raise Terminated(128 + number)
+    if _delays:
+        _waiting.append(number)
+    else:
+        _raise(number)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    _asked.append(number)
-    raise KeyboardInterrupt
+def _raise(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(128 + number)
 
 
 def raise_if_asked() -> None:
@@ -67,4 +94,4 @@ def raise_if_asked() -> None:
         Terminated, KeyboardInterrupt: somebody has asked.
     """
     if _asked:
-        raise KeyboardInterrupt if _asked[-1] == signal.SIGINT else Terminated(128 + _asked[-1])
+        _raise(_asked[-1])

@@ -11,7 +11,6 @@ import traceback
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +32,7 @@ from experiments.study.storage import CONNECT_S, open_storage, telling_of_loss
 from experiments.study.tune import commission
 from experiments.study.worker import Attempt
 from experiments.system.processes import here, is_alive, started
+from experiments.tracking.signals import Terminated, terminated_by_signal
 from tests.conftest import PATIENCE_S, free_port
 from tests.toys.postgres import PASSWORD, Postgres
 from tests.toys.study import (
@@ -137,7 +137,7 @@ def test_a_second_confirmation_has_seeds_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dice", range(2))
+@pytest.mark.parametrize("dice", [0, *(pytest.param(dice, marks=pytest.mark.wild) for dice in range(1, 10))])
 def test_one_worker_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(tmp_path: Path, dice: int) -> None:
     (tmp_path / "whole").mkdir()
     whole = settings_of(sqlite(tmp_path / "whole"))
@@ -329,14 +329,6 @@ def test_a_ticket_that_brings_down_every_worker_is_given_up(tmp_path: Path) -> N
     assert len(tickets[1].attempts) == ATTEMPTS
 
 
-@pytest.fixture
-def hears_ctrl_c() -> Iterator[None]:
-    """Also where the tests run in the background of a script, which is started deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
@@ -358,7 +350,7 @@ def test_a_request_to_end_is_no_death_whenever_it_comes(tmp_path: Path, when: si
     settings = settings_of(sqlite(tmp_path), trials=400, confirm=False)
     ledger = opened(settings)
     draw = random.Random(1)
-    for _ in range(15):
+    for _ in range(6):
         before = len(ledger.search.get_trials())
         pid = child(lambda: work(settings, with_attempt(Slow)))
         while len(ledger.search.get_trials()) < before + 2:  # the first attempt is over, another has begun
@@ -371,6 +363,24 @@ def test_a_request_to_end_is_no_death_whenever_it_comes(tmp_path: Path, when: si
     assert not any(ticket.given_up for ticket in ledger.tickets(ledger.search))
     assert states(ledger)[TrialState.COMPLETE] > 0
     assert any("interrupted" in trial.user_attrs for trial in ledger.search.get_trials(states=[TrialState.FAIL]))
+
+
+def test_a_request_to_end_never_interrupts_a_call_of_the_storage(tmp_path: Path) -> None:
+    """A transaction that is left open would keep the next call of the same process waiting for a minute."""
+    ledger = opened(settings_of(sqlite(tmp_path)))
+    asked: list[str] = []
+
+    def ask(*event: object) -> None:
+        if not asked:
+            asked.append(str(event[2]))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    sa.event.listen(ledger.storage.engine, "before_cursor_execute", ask)
+    with terminated_by_signal():
+        with pytest.raises(Terminated):
+            ledger.note(parent_run="abc")
+        assert asked == ["BEGIN IMMEDIATE"]
+        assert ledger.notes.parent_run == "abc"
 
 
 class Slow(ToyAttempt):
