@@ -35,21 +35,23 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet-18 for small images: a 3x3 stem with stride 1 and no max-pooling, as in kuangliu/pytorch-cifar.
 
-    11,173,962 parameters with ten classes.
+    11,173,962 parameters with ten classes and the published `width` of 64 channels in the stem and layer1.
     """
 
     cam_layers = ("stem", "layer1", "layer2", "layer3", "layer4")
 
-    def __init__(self, classes: int, mean: Sequence[float], std: Sequence[float], dropout: float = 0.0) -> None:
+    def __init__(
+        self, classes: int, mean: Sequence[float], std: Sequence[float], dropout: float = 0.0, width: int = 64
+    ) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
-        self.stem = conv_bn_relu(3, 64)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
+        self.stem = conv_bn_relu(3, width)
+        self.layer1 = nn.Sequential(BasicBlock(width, width, 1), BasicBlock(width, width, 1))
+        self.layer2 = nn.Sequential(BasicBlock(width, 2 * width, 2), BasicBlock(2 * width, 2 * width, 1))
+        self.layer3 = nn.Sequential(BasicBlock(2 * width, 4 * width, 2), BasicBlock(4 * width, 4 * width, 1))
+        self.layer4 = nn.Sequential(BasicBlock(4 * width, 8 * width, 2), BasicBlock(8 * width, 8 * width, 1))
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(512, classes)
+        self.linear = nn.Linear(8 * width, classes)
 
     def lay_out(self, device: str, side: int) -> None:
         """Puts `layer4` into the contiguous format if the device is a CPU and the maps are small.

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -102,7 +103,7 @@ def fit(
         started = time.perf_counter()
         batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
         _tell(model, "start_epoch", epoch / settings.epochs)
-        with distributed.seeing_whole_batches(model):
+        with _seeing_whole_batches(model):
             metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
         metrics["train/epoch_s"] = time.perf_counter() - started
         precision = "fp32" if epoch == settings.epochs - 1 else machine.precision
@@ -116,6 +117,15 @@ def _lay_out(model: nn.Module, dataset: Dataset, machine: Machine) -> None:
     model.to(machine.device).to(memory_format=machine.memory_format)
     side = dataset.splits["train"].images.shape[1]
     _tell(model, "lay_out", machine.device, side)
+
+
+def _seeing_whole_batches(model: nn.Module) -> AbstractContextManager[None]:
+    """Where several processes train together, a context in which each layer sees the batch of all of them."""
+    if distributed.size() == 1:
+        return nullcontext()
+    from .whole_batch_layers import seeing_whole_batches
+
+    return seeing_whole_batches(model)
 
 
 def _tell(model: nn.Module, method: str, *arguments: object) -> None:

@@ -31,7 +31,7 @@ from experiments.system.progress import Reporter
 from experiments.tracking.store import prepare_store
 from experiments.training.predictions import Predictions, predict
 from tests.conftest import put_store
-from tests.toys.networks import toy_dataset
+from tests.toys.networks import narrow_resnet18, toy_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,8 @@ def test_the_same_training_under_two_names_is_refused_before_anything_is_logged(
     assert not MlflowClient().search_runs(["0"])
 
 
-def test_variants_may_have_other_networks_and_lengths() -> None:
+def test_variants_may_have_other_networks_and_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_resnet18(monkeypatch)
     result = run(variants="baseline; longer: epochs=2; big: model=resnet18")
     assert result.variants == ("baseline", "longer", "big")
     assert [last_layer(m.run) for m in result.members] == ["layer3", "layer3", "layer4"]

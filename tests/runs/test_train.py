@@ -30,7 +30,7 @@ from experiments.training.checkpoints import CheckpointError
 from experiments.training.loop import TrainingDiverged, build_model
 from experiments.training.predictions import Predictions, predict, predict_with_mirrors
 from tests.conftest import put_store
-from tests.toys.networks import CLASSES, toy_dataset, toy_split
+from tests.toys.networks import CLASSES, narrow_resnet18, toy_dataset, toy_split
 
 QUICK = {
     "epochs": 2,
@@ -226,6 +226,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:
     monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
+    narrow_resnet18(monkeypatch)
     prepare_store(store)
     same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2, "cam_methods": "gradcam"} | options
     whole = train(ready(**same, data_dir="a"), Reporter())

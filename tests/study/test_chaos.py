@@ -73,8 +73,8 @@ def completed(storage: str) -> int:
 @pytest.mark.parametrize(
     ("kind", "trials", "workers", "kills", "pause_s"),
     [
-        ("sqlite", 6, 2, 1, 1),
-        pytest.param("postgresql", 6, 2, 1, 1, marks=pytest.mark.wild),
+        ("sqlite", 4, 2, 1, 1),
+        pytest.param("postgresql", 4, 2, 1, 1, marks=pytest.mark.wild),
         pytest.param("sqlite", 16, 4, 5, 3, marks=pytest.mark.wild),
         pytest.param("postgresql", 16, 4, 5, 3, marks=pytest.mark.wild),
     ],

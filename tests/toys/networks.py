@@ -1,10 +1,17 @@
-"""A data set small enough to learn in a second: a bright square whose colour is its class."""
+"""A data set small enough to learn in a second, a bright square whose colour is its class, and a narrow ResNet-18."""
 
 import numpy as np
+import pytest
 
 from experiments.data.dataset import Dataset, Split
+from experiments.models.resnet18 import ResNet18
 
 CLASSES = ("red", "green", "blue")
+
+
+def narrow_resnet18(patch: pytest.MonkeyPatch) -> None:
+    """Gives the ResNet-18 of this process an eighth of its channels: the same layers in a fortieth of the time."""
+    patch.setattr(ResNet18.__init__, "__defaults__", (0.0, 8))
 
 
 def toy_split(n: int, seed: int) -> Split:

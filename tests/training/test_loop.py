@@ -33,7 +33,7 @@ from experiments.training.loop import (
 )
 from experiments.training.machine import resolve_machine
 from experiments.training.optimisers import Optimizers
-from tests.toys.networks import CLASSES, toy_dataset
+from tests.toys.networks import CLASSES, narrow_resnet18, toy_dataset
 
 
 def settings_of(**options: object) -> TrainSettings:
@@ -204,7 +204,10 @@ def test_shrunk_images_are_means_and_keep_their_memory_format(memory_format: tor
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scale", "contiguous"), [(1, "layer4"), (2, "layer4"), (3, "none")])
-def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps(scale: int, contiguous: str) -> None:
+def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps(
+    scale: int, contiguous: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow_resnet18(monkeypatch)
     dataset = toy_dataset(16)
     images = dataset.splits["train"].images.repeat(scale, axis=1).repeat(scale, axis=2)
     settings = settings_of(model="resnet18", epochs=1, channels_last="true", image_size=16 * scale, hflip=0)
