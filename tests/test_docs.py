@@ -215,6 +215,7 @@ def test_the_headings_of_troubleshooting_are_messages() -> None:
     assert [text for text in shown if text not in of_others and text.strip(". ") not in known] == []
 
 
+@pytest.mark.slow
 def test_the_examples_of_cam_core_run(tmp_path: Path) -> None:
     examples = blocks("python", TEXTS["docs/cam_core.md"])
     assert examples

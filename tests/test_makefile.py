@@ -71,6 +71,7 @@ def test_help_lists_every_target(project: Path) -> None:
     assert sorted(listed) == sorted(set(phony.split()) - {"moved"})
 
 
+@pytest.mark.slow
 def test_the_tests_report_how_much_of_their_budget_they_used() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "no:cacheprovider", "--budget", "600"]
     done = subprocess.run(

@@ -17,6 +17,7 @@ def tiny(one_thread: None) -> Iterator[cam_runs.Case]:
         yield cam_runs.case("fastnet", 2, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_every_run_and_every_aim_has_a_row_with_finite_ratios(tiny: cam_runs.Case) -> None:
     lines = list(cam.report(tiny, 1, (2, 3)))
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines if line.startswith("| ")}
@@ -59,6 +60,7 @@ def test_a_ratio_is_the_median_of_the_ratios_within_the_rounds() -> None:
     assert cam.ratio(run, base) == (3.0, 0.25)
 
 
+@pytest.mark.slow
 def test_runs_take_turns_and_the_order_is_reversed_every_other_round() -> None:
     calls: list[str] = []
     runs: dict[str, cam_runs.Run] = {name: (lambda name=name: calls.append(name)) for name in "abc"}

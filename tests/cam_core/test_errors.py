@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 
+@pytest.mark.slow
 def test_mistakes_are_named_in_one_line() -> None:
     program = Path(__file__).parents[1] / "toys" / "mistakes.py"
     done = subprocess.run([sys.executable, program], capture_output=True, text=True)

@@ -29,6 +29,7 @@ def tiles(rows: int, columns: int, caption: str, size: tuple[int, int] = (8, 8))
     return [[Tile(photo(*size), caption, verdicts[(r + c) % 3]) for c in range(columns)] for r in range(rows)]
 
 
+@pytest.mark.slow
 @given(
     rows=st.integers(1, 20),
     columns=st.integers(1, 10),

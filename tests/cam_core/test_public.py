@@ -24,6 +24,7 @@ def test_the_public_names() -> None:
     assert not undocumented
 
 
+@pytest.mark.slow
 def test_importing_it_brings_in_nothing_of_the_suite_and_no_heavy_library() -> None:
     code = "import sys, cam_core; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -169,6 +169,7 @@ def test_without_masks_nothing_is_said_of_the_object() -> None:
     assert said == "cutout against baseline: no statement: made has no object masks."
 
 
+@pytest.mark.slow
 def test_swapping_the_variants_changes_the_sign_of_every_difference() -> None:
     one, other = two(), two(swapped=True)
     for table, keys in (("differences", ["measure"]), ("look_differences", ["layer", "subset", "measure"])):
@@ -180,6 +181,7 @@ def test_swapping_the_variants_changes_the_sign_of_every_difference() -> None:
     assert one.networks["only_variant"].tolist() == other.networks["only_baseline"].tolist()
 
 
+@pytest.mark.slow
 def test_a_comparison_of_runs_with_themselves_finds_nothing_anywhere() -> None:
     runs = [logged("b", seed) for seed in range(3)]
     found = findings({"one": runs, "same": runs})
@@ -201,6 +203,7 @@ def test_agreement_between_variants_stands_beside_that_between_seeds() -> None:
     assert table["rank_correlation"].abs().max() < 0.3  # the made-up maps have nothing in common
 
 
+@pytest.mark.slow
 def test_all_questions_asked_beforehand_share_one_correction() -> None:
     runs = {
         name: [logged(name, seed, shift=shift) for seed in range(3)]

@@ -47,6 +47,7 @@ def test_its_model_loads_and_says_what_it_said(former: FinishedRun) -> None:
     assert now.accuracy == former.metrics["test/accuracy"] == 0.9
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_a_run_of_today(former: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def load_toys(settings: TrainSettings, reporter: Reporter) -> Dataset:
         return toy_dataset()

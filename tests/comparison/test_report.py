@@ -135,6 +135,7 @@ def column(table: TextTable, heading: str) -> dict[str, str]:
     return {row[0]: row[place] for row in table.rows}
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_but_itself(findings: Findings) -> None:
     text = page(findings)
     for tag, attributes in Elements(text).tags:
@@ -155,6 +156,7 @@ def test_the_answers_come_first_each_under_its_question(findings: Findings) -> N
     assert at[-1] < text.index("<img")
 
 
+@pytest.mark.slow
 def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings) -> None:
     text = page(findings)
     explored = [answer for answer in answers(findings) if answer.question.startswith("Explored: ")]
@@ -168,6 +170,7 @@ def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings)
     assert "not asked beforehand and" not in page(toy_findings(seeds=1))
 
 
+@pytest.mark.slow
 def test_a_question_stands_once_above_the_sentences_of_all_variants() -> None:
     three = toy_findings(("a", "b", "c"))
     grouped = report.by_question(answers(three))
@@ -234,6 +237,7 @@ def test_every_table_of_the_page_has_its_rows_and_headings(findings: Findings) -
     assert len(tables["Every run of this comparison"]) == 1 + len(findings.members)
 
 
+@pytest.mark.slow
 def test_names_are_text_wherever_they_stand() -> None:
     evil = toy_findings((EVIL, "b</table>"), dataset=replace(toy_dataset(), name="<b>toy</b>"))
     text = page(evil)
@@ -293,6 +297,7 @@ def test_each_picture_is_shown_once_and_the_last_layer_not_again(findings: Findi
         assert text.count(data_uri(picture)) == expected, path
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_left_out() -> None:
     alone = toy_findings(("a", "b", "c"), seeds=1)
     text = report.html("t", alone, summary_rows(alone), {}, ADDRESS, "", command=COMMAND, chosen="")
@@ -307,6 +312,7 @@ def without_masks() -> Dataset:
     return replace(toys, splits={name: replace(split, masks=None) for name, split in toys.splits.items()})
 
 
+@pytest.mark.slow
 def test_without_masks_there_is_no_word_of_objects() -> None:
     bare = toy_findings(dataset=without_masks())
     assert list(look_table(bare, LAST).headings) == [
@@ -375,6 +381,7 @@ def test_blind_maps_are_scored_at_each_resolution_that_there_is(uneven: Findings
     assert report.facts(uneven)["Last layer"] == "baseline: layer3, 4 × 4 cells; cutout: layer2, 8 × 8 cells."
 
 
+@pytest.mark.slow
 def test_maps_of_two_resolutions_are_compared_by_the_focus_index_alone_and_it_says_so(
     findings: Findings, uneven: Findings
 ) -> None:

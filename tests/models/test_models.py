@@ -35,6 +35,7 @@ def test_the_layout_for_small_maps_changes_no_number() -> None:
         assert (found.grad - expected.grad).norm() < 1e-3 * expected.grad.norm(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("side", [8, 16, 32, 48, 256])
 def test_any_image_size_and_number_of_classes(name: str, side: int) -> None:

@@ -70,6 +70,7 @@ def test_a_sheet_shows_every_image_and_every_map_on_the_fixed_scale(images: np.n
             assert contains(page, enlarge(overlay(image, layer[i]), factor))
 
 
+@pytest.mark.slow
 def test_maps_alone_stand_beside_the_scale_of_their_own_colours(images: np.ndarray, maps: np.ndarray) -> None:
     said = sheets.verdicts(PREDICTIONS, np.arange(3), CLASSES)
     given = images, maps[None], ("stem",), np.arange(3), said, CLASSES, "a title"

@@ -81,6 +81,7 @@ def test_help_lists_every_option_once(settings: type[Settings], capsys: pytest.C
     assert all(said.count(f"  --{name} ") == 1 for name in settings.model_fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["train", "compare", "tune", "tune worker", "tune ray", "tracking prepare"])
 def test_every_entry_point_refuses_a_stray_word_before_anything_exists(module: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]

@@ -49,8 +49,10 @@ from tests.toys.study import (
     worker,
 )
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+
+@pytest.fixture(params=["sqlite", "postgresql"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An address of a study that is not there yet."""
     if request.param == "sqlite":
@@ -136,7 +138,6 @@ def test_a_second_confirmation_has_seeds_of_its_own(tmp_path: Path) -> None:
 # The same sequence
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dice", [0, *(pytest.param(dice, marks=pytest.mark.wild) for dice in range(1, 10))])
 def test_one_worker_that_is_killed_anywhere_goes_on_as_if_nothing_had_been(tmp_path: Path, dice: int) -> None:
     (tmp_path / "whole").mkdir()
@@ -189,7 +190,6 @@ def test_settings_that_come_back_get_another_seed(tmp_path: Path) -> None:
 # Several workers
 
 
-@pytest.mark.slow
 def test_several_workers_never_claim_a_ticket_twice(storage: str) -> None:
     settings = settings_of(storage)
     opened(settings)
@@ -209,7 +209,6 @@ def test_several_first_starts_at_once_make_one_study(storage: str) -> None:
     assert opened(settings).stages == [Budget(14, 4, 3)]
 
 
-@pytest.mark.slow
 def test_several_workers_of_which_some_are_killed(storage: str) -> None:
     settings = settings_of(storage)
     opened(settings)
@@ -255,7 +254,6 @@ def test_a_living_worker_is_left_alone(storage: str) -> None:
     assert ledger.search.get_trials()[number].state == TrialState.RUNNING
 
 
-@pytest.mark.slow
 def test_a_worker_of_another_machine_that_never_gave_a_sign_of_life_counts_as_dead_in_the_end(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path))
     ledger = opened(settings)
@@ -316,7 +314,6 @@ def with_attempt(kind: type[Attempt]) -> type[ToyWorker]:
     return type("Of", (ToyWorker,), {"attempt": lambda self, study, release: kind(self, study, release)})
 
 
-@pytest.mark.slow
 def test_a_ticket_that_brings_down_every_worker_is_given_up(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path), trials=6, confirm=False)
     ends = []
@@ -329,7 +326,6 @@ def test_a_ticket_that_brings_down_every_worker_is_given_up(tmp_path: Path) -> N
     assert len(tickets[1].attempts) == ATTEMPTS
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path), trials=6, confirm=False)
@@ -343,7 +339,6 @@ def test_ctrl_c_does_not_count_as_a_death(tmp_path: Path) -> None:
     assert [trial.state for trial in tickets[1].attempts] == [TrialState.FAIL] * (ATTEMPTS + 2) + [TrialState.COMPLETE]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("when", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_end_is_no_death_whenever_it_comes(tmp_path: Path, when: signal.Signals) -> None:
     """`tune` ends its workers so; they are asked at every moment of an attempt."""
@@ -455,7 +450,6 @@ class Outage(ToyAttempt):
         return super().values(trial, options, seed)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_that_the_database_is_away_is_no_fault_of_the_ticket(postgres: Postgres) -> None:
     settings = settings_of(postgres.address("outage"), trials=6, confirm=False)
@@ -503,7 +497,6 @@ def whole_story(error: BaseException) -> str:
     return "\n".join([*words, *traceback.format_exception(error)])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])  # refuses; answers never (a network for documentation)
 def test_a_database_that_does_not_answer_is_refused_without_the_password(
     host: str, monkeypatch: pytest.MonkeyPatch
@@ -526,7 +519,6 @@ def test_a_database_that_does_not_answer_is_refused_without_the_password(
     assert PASSWORD not in whole_story(caught.value)
 
 
-@pytest.mark.slow
 def test_a_wrong_password_is_refused_without_it(postgres: Postgres) -> None:
     wrong = postgres.address("locked").replace(PASSWORD, "guess-of-mine")
     with pytest.raises(StudyError, match="password authentication failed") as caught:
@@ -572,7 +564,6 @@ def test_the_own_setting_is_the_first_ticket(tmp_path: Path) -> None:
 # What proposes settings
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gp", "qmc", "cmaes"])
 def test_samplers_that_know_no_conditions_propose_the_holes_together(tmp_path: Path, name: str) -> None:
     settings = settings_of(sqlite(tmp_path), sampler=name, trials=24, confirm=False)

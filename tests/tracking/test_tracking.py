@@ -667,6 +667,7 @@ def test_the_former_file_store_is_named(store: Path) -> None:
         prepare_store()
 
 
+@pytest.mark.slow
 def test_a_moved_folder_is_named_and_can_be_relocated(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
