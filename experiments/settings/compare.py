@@ -84,7 +84,7 @@ class CompareSettings(TrainSettings):
     def without_effect(self) -> dict[str, str]:
         """One line for each training option given, if finished runs are compared.
 
-        Empty if variants are trained: an option without effect in one variant may have an effect in another.
+        Empty if variants are trained: `plan` knows in which of them an option has an effect.
         """
         if not self.finished_by:
             return {}
