@@ -68,7 +68,7 @@ def named_options(text: str, option: str) -> list[Variant]:
     return variants
 
 
-def _options_in(text: str) -> tuple[dict[str, object], list[str]]:
+def _options_in(text: str) -> tuple[dict[str, str], list[str]]:
     """The options in `"lr=0.1 epochs=3"`, and what is wrong with the text."""
     words = text.split()
     mistakes = [f"{word!r} is not option=value{_hint(text)}" for word in words if "=" not in word]
