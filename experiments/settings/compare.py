@@ -112,7 +112,9 @@ def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
     ]
     names = [name for name, _ in pairs]
     problems += [
-        f"{name!r} is not a name; use letters, digits, _ . -" for name in names if not NAME_PATTERN.fullmatch(name)
+        f"{name!r} is not a name; use up to 100 letters, digits, _ . -"
+        for name in names
+        if not NAME_PATTERN.fullmatch(name)
     ]
     problems += [
         f"{name!r} is named twice; join its run ids with +" for name in sorted({n for n in names if names.count(n) > 1})

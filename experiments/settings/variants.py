@@ -20,7 +20,7 @@ class Variant:
     options: Mapping[str, object]
 
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}")  # MLflow accepts it as part of a metric's name
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")  # MLflow accepts it as part of a metric's name
 
 
 def parse_variants(text: str) -> list[Variant]:
@@ -50,7 +50,7 @@ def named_options(text: str, option: str) -> list[Variant]:
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, colon, options = (piece.strip() for piece in part.partition(":"))
         if not NAME_PATTERN.fullmatch(name):
-            allowed = "use at most 80 letters, digits, _ . -, then a colon and the options"
+            allowed = "use up to 100 letters, digits, _ . -, then a colon and the options"
             problems.append(f"{option}: {name!r} is not a name; {allowed}{_hint(name)}")
         elif colon:
             own, mistakes = _options_in(options)

@@ -269,7 +269,7 @@ def test_variants_are_named_or_spelled_out() -> None:
         ("a: lr=1,b: cutout=true", "; separate variants that have options with ';'"),
         ("baseline, b: lr=2", "; separate variants that have options with ';'"),
         ("baseline; b: lr=1 lr=2", "b: lr is given twice; give it once"),
-        (f"baseline; {'b' * 81}: lr=1", "is not a name; use at most 80 letters"),
+        (f"baseline; {'b' * 101}: lr=1", "is not a name; use up to 100 letters"),
         ("baseline,cutot", "unknown variant 'cutot'; known variants: baseline, cutout; did you mean 'cutout'?"),
         ("baseline,baseline", "'baseline' is named twice"),
         ("baseline; big: cutout", "big: 'cutout' is not option=value"),
