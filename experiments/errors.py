@@ -19,6 +19,7 @@ class Failed(Exception):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A suggestion such as `; did you mean 'cutout'?`; empty if no word in `known` is similar."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """A suggestion such as `; did you mean 'cutout'?`; empty if no word in `known` is similar, whatever the case."""
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""

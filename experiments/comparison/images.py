@@ -29,14 +29,14 @@ Looks = Mapping[str, dict[str, Float64[np.ndarray, "seeds images"]]]
 
 
 def looks_of(runs: Sequence[FinishedRun]) -> Looks:
-    """The values of the runs, one run per seed; only of layers that all runs explained, and of the last one."""
+    """The values of the runs, one run per seed; only of what all runs have, and of the last layer."""
     tables = [_with_last(run) for run in runs]
     shared = [layer for layer in tables[0] if all(layer in table for table in tables)]
     return {
         layer: {
             str(name): np.stack([table[layer][name].to_numpy(float) for table in tables])
             for name in tables[0][layer]
-            if name not in ("index", "layer")
+            if name not in ("index", "layer") and all(name in table[layer] for table in tables)
         }
         for layer in shared
     }

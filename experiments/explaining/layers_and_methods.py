@@ -59,7 +59,7 @@ def _layers(settings: TrainSettings, problems: list[str]) -> tuple[str, ...]:
         return network.cam_layers
     layers = list(dict.fromkeys(_parts(settings.cam_layers)))
     with torch.random.fork_rng([]):
-        model = network(2, [0.0] * 3, [1.0] * 3)
+        model = network(2, [0.0] * 3, [1.0] * 3, 0.0)
     try:
         capture(model, torch.zeros(1, 3, settings.side, settings.side), layers, predicted)
     except ValueError as error:

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import CannotStart, did_you_mean
 from .option_texts import allowed_text
+from .parts import ENTRY_POINTS, load_part
 from .recipes import RECIPES, RecipeError, find, with_steps_for
 
 AUTO = "auto"
@@ -67,10 +68,7 @@ class Settings(BaseModel):
             SettingsError: lists all problems, one line each.
         """
         known = {name: value for name, value in given.items() if name in cls.model_fields}
-        problems = [
-            f"unknown option {name!r}{did_you_mean(name, list(cls.model_fields))}"
-            for name in given.keys() - known.keys()
-        ]
+        problems = [cls._unknown(name) for name in given.keys() - known.keys()]
         values = cls._recipe_values(given) | {k: v for k, v in known.items() if not cls._left_to_recipe(k, v)}
         try:
             settings = cls(**values)
@@ -107,6 +105,14 @@ class Settings(BaseModel):
         return str(value)
 
     @classmethod
+    def _unknown(cls, name: str) -> str:
+        """The error line for an option that this entry point does not have."""
+        others = [load_part(ENTRY_POINTS, entry) for entry in ENTRY_POINTS]
+        owners = [f"'{other.command}'" for other in others if name in other.model_fields]
+        hint = f"; it is an option of {' and '.join(owners)}" if owners else did_you_mean(name, list(cls.model_fields))
+        return f"unknown option {name!r}{hint}"
+
+    @classmethod
     def _left_to_recipe(cls, name: str, value: object) -> bool:
         return value == AUTO and BY_RECIPE in cls.model_fields[name].metadata
 
@@ -131,6 +137,8 @@ def _sentence(cls: type[Settings], detail: ErrorDetails) -> str:
     """One line: the option, the value given, what is allowed, and a similar allowed word if there is one."""
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
     value = cls.shown(name, detail["input"])
+    if detail["type"] == "string_too_short":
+        return f"{name}: is empty; give a value, or leave {name} out"
     if detail["type"] == "value_error":
         error = str(detail["ctx"]["error"])
         return f"{name}={value}: {error}" if detail["loc"] else error

@@ -41,6 +41,8 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
     while rest:
         word = rest.popleft()
         name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in options:
+            problems.append(f"--{name}: is given twice; give it once")
         if not word.startswith("--") or not name:
             # The next word is probably the value of the option with the wrong dash.
             follows = word[:1] in _DASHES and not equals and rest and rest[0][:1] not in _DASHES
@@ -48,7 +50,8 @@ def options_in(words: Sequence[str], known: Collection[str]) -> tuple[dict[str, 
         elif equals:
             options[name] = value
         elif not rest or (rest[0].startswith("--") and rest[0][2:].partition("=")[0] in known):
-            problems.append(f"--{name}: has no value; give one, as in --{name} VALUE")
+            empty = f"--{name}: has no value; give one, as in --{name} VALUE"
+            problems.append(empty if name in known else _stray(word, known))
         else:
             options[name] = rest.popleft()
     return options, problems

@@ -84,7 +84,7 @@ class CompareSettings(TrainSettings):
     def without_effect(self) -> dict[str, str]:
         """One line for each training option given, if finished runs are compared.
 
-        Empty if variants are trained: an option without effect in one variant may have an effect in another.
+        Empty if variants are trained: `plan` knows in which of them an option has an effect.
         """
         if not self.finished_by:
             return {}
@@ -112,7 +112,9 @@ def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
     ]
     names = [name for name, _ in pairs]
     problems += [
-        f"{name!r} is not a name; use letters, digits, _ . -" for name in names if not NAME_PATTERN.fullmatch(name)
+        f"{name!r} is not a name; use up to 100 letters, digits, _ . -"
+        for name in names
+        if not NAME_PATTERN.fullmatch(name)
     ]
     problems += [
         f"{name!r} is named twice; join its run ids with +" for name in sorted({n for n in names if names.count(n) > 1})

@@ -24,7 +24,7 @@ NETWORKS: Parts = MappingProxyType(
         "resnet18": "models.resnet18:ResNet18",
     }
 )
-"""`(classes, mean, std, dropout) -> nn.Module`; `models/__init__.py` lists the optional methods of a network."""
+"""`(classes, mean, std, dropout=0.0) -> nn.Module`; `models/__init__.py` lists what else a network has."""
 
 DATA_SETS: Parts = MappingProxyType(
     {
@@ -56,6 +56,16 @@ SCHEDULES: Parts = MappingProxyType(
     }
 )
 """`(settings, finished epochs) -> share of the peak learning rate`."""
+
+
+ENTRY_POINTS: Parts = MappingProxyType(
+    {
+        "train": "settings.train:TrainSettings",
+        "compare": "settings.compare:CompareSettings",
+        "tune": "study.settings:TuneSettings",
+    }
+)
+"""The options of each entry point."""
 
 
 def load_part(table: Parts, name: str) -> Any:

@@ -253,15 +253,18 @@ def read(path: Path) -> Recipe:
         values.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a mark before the text
+    except (OSError, ValueError, RecursionError) as error:  # no file, no TOML, numbers too long, lists too deep
         why = error.strerror if isinstance(error, OSError) else error
         raise RecipeError(f"cannot be read as a recipe ({why})") from error
     texts = {name: str(content.pop(name, "")) for name in ("base", "summary", "source", "reported")}
     given = content.pop("settings", {})
-    if content or not isinstance(given, dict):
-        extra = ", ".join(content) or "settings"
-        raise RecipeError(f"{extra}: not part of a recipe file, which has base, summary, source, reported, [settings]")
+    if not isinstance(given, dict):
+        raise RecipeError("settings must be a table: write the options below a line [settings]")
+    if content:
+        cure = "; write options below the line [settings]" if content.keys() & PLAIN.keys() else ""
+        parts = "base, summary, source, reported, [settings]"
+        raise RecipeError(f"{', '.join(content)}: not part of a recipe file, which has {parts}{cure}")
     if unknown := [name for name in given if name not in PLAIN]:
         raise RecipeError(f"{unknown[0]!r} is not an option of a recipe{did_you_mean(unknown[0], list(PLAIN))}")
     if not texts["base"] and (missing := [name for name in PLAIN if name not in given]):

@@ -10,6 +10,8 @@ from .notation import hole_ranges, rising_epochs, side_shares
 from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, SCHEDULES, OneOf
 from .recipes import RECIPES, Values, find
 
+_NAMED = tuple(name for name in DATA_SETS if name != "folder")
+
 
 def _recipe_name(text: str) -> str:
     """Checks that `text` names a recipe or a recipe file, and returns it."""
@@ -19,7 +21,7 @@ def _recipe_name(text: str) -> str:
 
 def _dataset_name(text: str) -> str:
     """Checks that `text` names a data set, and returns it."""
-    known = ("auto", *(name for name in DATA_SETS if name != "folder"))
+    known = ("auto", *_NAMED)
     if text in known or (text.startswith("folder:") and len(text) > len("folder:")):
         return text
     raise ValueError(f"must be {', '.join(known)} or folder:PATH{did_you_mean(text, known)}")
@@ -40,8 +42,8 @@ class TrainSettings(Settings):
     # Data
     dataset: Annotated[str, AfterValidator(_dataset_name)] = Field(
         "auto",
-        description="images to use: cifar10, scenes (built in) or folder:PATH; auto: cifar10 if it can be found or "
-        "downloaded, else scenes",
+        description=f"images to use: {', '.join(_NAMED)} or folder:PATH; auto: cifar10 if it can be found or "
+        "downloaded, else scenes, which are built in",
     )
     data_dir: str = Field(
         "data", min_length=1, description="folder for data sets; if CIFAR10_ROOT is set, CIFAR-10 is read from there"

@@ -20,7 +20,7 @@ class Variant:
     options: Mapping[str, object]
 
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # MLflow accepts it as part of a metric's name
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")  # MLflow accepts it as part of a metric's name
 
 
 def parse_variants(text: str) -> list[Variant]:
@@ -33,7 +33,9 @@ def parse_variants(text: str) -> list[Variant]:
     """
     variants = named_options(text, "variants")
     if not 2 <= len(variants) <= 10:
-        raise SettingsError([f"variants: {text!r} names {len(variants)} variants; a comparison needs two to ten"])
+        names = ", ".join(variant.name for variant in variants) or "none"
+        hint = _hint(text) if len(variants) == 1 else ""
+        raise SettingsError([f"variants: a comparison needs two to ten variants, not {len(variants)} ({names}){hint}"])
     return variants
 
 
@@ -48,13 +50,12 @@ def named_options(text: str, option: str) -> list[Variant]:
     for part in filter(None, (part.strip() for part in text.split(separator))):
         name, colon, options = (piece.strip() for piece in part.partition(":"))
         if not NAME_PATTERN.fullmatch(name):
-            problems.append(
-                f"{option}: {name!r} is not a name; use letters, digits, _ . -, then a colon and the options"
-            )
+            allowed = "use up to 100 letters, digits, _ . -, then a colon and the options"
+            problems.append(f"{option}: {name!r} is not a name; {allowed}{_hint(name)}")
         elif colon:
-            words = options.split()
-            problems += [f"{option}: {word!r} of {name!r} is not option=value" for word in words if "=" not in word]
-            variants.append(Variant(name, dict(word.split("=", 1) for word in words if "=" in word)))
+            own, mistakes = _options_in(options)
+            problems += [f"{option}: {name}: {mistake}" for mistake in mistakes]
+            variants.append(Variant(name, own))
         elif name in VARIANTS:
             variants.append(Variant(name, VARIANTS[name]))
         else:
@@ -65,3 +66,18 @@ def named_options(text: str, option: str) -> list[Variant]:
     if problems:
         raise SettingsError(problems)
     return variants
+
+
+def _options_in(text: str) -> tuple[dict[str, str], list[str]]:
+    """The options in `"lr=0.1 epochs=3"`, and what is wrong with the text."""
+    words = text.split()
+    mistakes = [f"{word!r} is not option=value{_hint(text)}" for word in words if "=" not in word]
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+    names = [name for name, _ in pairs]
+    mistakes += [f"{name} is given twice; give it once" for name in sorted({n for n in names if names.count(n) > 1})]
+    return dict(pairs), mistakes
+
+
+def _hint(text: str) -> str:
+    """What to do if `text` contains a comma where variants with options are separated."""
+    return "; separate variants that have options with ';'" if "," in text else ""

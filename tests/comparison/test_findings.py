@@ -145,6 +145,17 @@ def test_measures_of_maps_are_paired_by_image() -> None:
     assert row["per_seed"] == pytest.approx(gains)
 
 
+def test_a_measure_that_older_runs_lack_is_left_out_where_they_are() -> None:
+    def older(run: ToyRun) -> ToyRun:
+        return run.with_files(map_measures_record(map_measures(run).drop(columns="coverage")))
+
+    newer = [logged("c", seed, cutout=True) for seed in range(2)]
+    found = findings({"baseline": [logged("b", 0), older(logged("b", 1))], "cutout": newer})
+    measures = found.where.groupby("variant")["measure"].unique().map(set).to_dict()
+    assert measures == {"baseline": {"focus"}, "cutout": {"focus", "coverage"}}
+    assert set(found.look_differences["measure"]) == {"focus"}
+
+
 def test_maps_of_other_resolutions_are_compared_by_the_focus_index_alone() -> None:
     def coarse(run: ToyRun) -> ToyRun:
         return run.with_files(maps_record(explained(maps(run).sample_maps[:, ::2, ::2])))

@@ -34,6 +34,9 @@ NAMES = list(TrainSettings.model_fields)
         ([""], "'': this word belongs to no option"),
         (["--epochs"], "--epochs: has no value; give one, as in --epochs VALUE"),
         (["--cutout", "--epochs", "3"], "--cutout: has no value; give one, as in --cutout VALUE"),
+        (["--epochs", "3", "--lr=0.1", "--epochs=5"], "--epochs: is given twice; give it once"),
+        (["--no-cutout"], "'--no-cutout': this word belongs to no option; did you mean --cutout?"),
+        (["--epochs:3"], "'--epochs:3': this word belongs to no option; did you mean --epochs?"),
         (["--epoch", "3"], "unknown option 'epoch'; did you mean 'epochs'?"),
     ],
 )

@@ -85,11 +85,18 @@ def test_a_file_may_give_holes_a_height_and_a_width(tmp_path: Path) -> None:
         ('base = "fst"', r"base 'fst' must be one of fast, .*; did you mean 'fast'\?"),
         ('base = "fast"\n[settings]\nepoch = 3', "'epoch' is not an option of a recipe; did you mean 'epochs'"),
         ('base = "fast"\n[settings]\ndataset = "scenes"', "'dataset' is not an option of a recipe"),
-        ('base = "fast"\nepochs = 3', "epochs: not part of a recipe file"),
+        (
+            'base = "fast"\nepochs = 3',
+            r"epochs: not part of a recipe file.*; write options below the line \[settings\]",
+        ),
+        ('base = "fast"\nbse = 3', r"bse: not part of a recipe file.* \[settings\]$"),
         ("[settings]\nepochs = 3", "does not decide model, dropout"),
         ('base = "fast"\n[settings]\nepochs = true', "epochs = true must be a number or a text, not true or false"),
         ('base = "fast"\n[settings]\ncutout = 1', "cutout = 1 must be true or false"),
-        ('settings = "none"\nbase = "fast"', "settings: not part of a recipe file"),
+        ('settings = "none"\nbase = "fast"', r"settings must be a table: write the options below a line \[settings\]"),
+        ('base = "fast"\n[[settings]]\nepochs = 3', "settings must be a table"),
+        (f'base = "fast"\n[settings]\nepochs = {"9" * 5000}', "cannot be read as a recipe"),
+        (f'base = "fast"\n[settings]\nepochs = {"[" * 5000}', "cannot be read as a recipe"),
     ],
 )
 def test_what_is_no_recipe_is_told_in_one_line(text: str, said: str, tmp_path: Path) -> None:
@@ -108,11 +115,18 @@ def test_a_value_out_of_range_in_a_file_is_told_like_one_given_by_hand(tmp_path:
         TrainSettings.of(recipe=str(path))
 
 
+def test_a_file_may_begin_with_the_mark_of_its_encoding(tmp_path: Path) -> None:
+    path = write(tmp_path, '\ufeffbase = "fast"\n[settings]\nlr = 0.05\n')
+    assert TrainSettings.of(recipe=str(path)).lr == 0.05
+
+
 def test_a_missing_file_and_an_unknown_name_are_told(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"No such file"):
         find(str(tmp_path / "none.toml"))
     with pytest.raises(RecipeError, match="cannot be read"):
         find("~nobody-of-this-name/own.toml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        find("a\0b.toml")
     with pytest.raises(RecipeError, match="did you mean 'resnet18_cutout'"):
         find("resnet18_cutuot")
 

@@ -81,6 +81,11 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"lr_steps": "0,30"}, "lr_steps=0,30: must be none, or rising epochs such as 60,120,160"),
         ({"cutout": "banana"}, "cutout=banana: must be true or false"),
         ({"seed": "-1"}, "seed=-1: must be a whole number, 0 or more"),
+        ({"data_dir": ""}, "data_dir: is empty; give a value, or leave data_dir out"),
+        ({"optimizer": "SGD"}, "optimizer=SGD: must be one of sgd, muon; did you mean 'sgd'?"),
+        ({"seeds": "3"}, "unknown option 'seeds'; it is an option of 'python -m experiments.compare'"),
+        ({"trials": "40"}, "unknown option 'trials'; it is an option of 'python -m experiments.tune'"),
+        ({"study": "cutout"}, "an option of 'python -m experiments.compare' and 'python -m experiments.tune'"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_is_allowed(given: dict[str, str], problem: str) -> None:
@@ -258,14 +263,20 @@ def test_variants_are_named_or_spelled_out() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("baseline", "names 1 variants; a comparison needs two to ten"),
+        ("baseline", "a comparison needs two to ten variants, not 1 (baseline)"),
+        (" ; ", "a comparison needs two to ten variants, not 0 (none)"),
+        ("a: lr=1, b: lr=2", "; separate variants that have options with ';'"),
+        ("a: lr=1,b: cutout=true", "; separate variants that have options with ';'"),
+        ("baseline, b: lr=2", "; separate variants that have options with ';'"),
+        ("baseline; b: lr=1 lr=2", "b: lr is given twice; give it once"),
+        (f"baseline; {'b' * 101}: lr=1", "is not a name; use up to 100 letters"),
         ("baseline,cutot", "unknown variant 'cutot'; known variants: baseline, cutout; did you mean 'cutout'?"),
         ("baseline,baseline", "'baseline' is named twice"),
-        ("baseline; big: cutout", "'cutout' of 'big' is not option=value"),
+        ("baseline; big: cutout", "big: 'cutout' is not option=value"),
         ("baseline; a/b: cutout=true", "'a/b' is not a name"),
         ("baseline; cutout+mix: cutout=true", "'cutout+mix' is not a name"),
         ("baseline; ..: cutout=true", "'..' is not a name"),
-        (";".join(f"v{i}: seed={i}" for i in range(11)), "names 11 variants; a comparison needs two to ten"),
+        (";".join(f"v{i}: seed={i}" for i in range(11)), "a comparison needs two to ten variants, not 11 (v0, v1"),
     ],
 )
 def test_bad_variants_are_refused(text: str, problem: str) -> None:
@@ -299,6 +310,33 @@ def test_a_plan_names_the_variant_whose_option_is_wrong() -> None:
         "variants: other: dataset must be the same in all variants",
         "variants: other: unknown option 'cutout_hole'; did you mean 'cutout_holes'?",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        # Without the first, a training without Cutout would be called cutout.
+        (
+            {"variants": "baseline; cutout: cutout_size=8 lr=0.2"},
+            "variants: cutout: cutout_size=8: has no effect while",
+        ),
+        ({"cutout": "true"}, "cutout=true: has no effect, because every variant sets cutout; leave it out"),
+        (
+            {"cutout_size": "8", "variants": "a: lr=0.1; b: lr=0.2"},
+            "cutout_size=8: has no effect while cutout is false",
+        ),
+        ({"lr_gamma": "0.5"}, "lr_gamma=0.5: has no effect while schedule is linear"),
+    ],
+)
+def test_a_plan_refuses_an_option_without_effect(given: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        plan(CompareSettings.of(**given))
+    (said,) = refused.value.problems
+    assert said.startswith(problem)
+
+
+def test_an_option_with_effect_in_one_variant_is_welcome() -> None:
+    assert plan(CompareSettings.of(cutout_size="8", epochs="3", variants="baseline; cutout; long: epochs=5"))
 
 
 def test_shared_options_exist() -> None:
