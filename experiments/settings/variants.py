@@ -1,7 +1,7 @@
 """Variants: each is a name with the options that make it different from the others."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import did_you_mean
@@ -20,7 +20,7 @@ class Variant:
     options: Mapping[str, object]
 
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # MLflow accepts it as part of a metric's name
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")  # MLflow accepts it as part of a metric's name
 
 
 def parse_variants(text: str) -> list[Variant]:
@@ -49,7 +49,7 @@ def named_options(text: str, option: str) -> list[Variant]:
         name, colon, options = (piece.strip() for piece in part.partition(":"))
         if not NAME_PATTERN.fullmatch(name):
             problems.append(
-                f"{option}: {name!r} is not a name; use letters, digits, _ . -, then a colon and the options"
+                f"{option}: {name!r} is not a name; use up to 100 letters, digits, _ . -, then a colon and the options"
             )
         elif colon:
             words = options.split()
@@ -60,8 +60,18 @@ def named_options(text: str, option: str) -> list[Variant]:
         else:
             hint = did_you_mean(name, list(VARIANTS))
             problems.append(f"{option}: unknown variant {name!r}; known variants: {', '.join(VARIANTS)}{hint}")
-    names = [variant.name for variant in variants]
-    problems += [f"{option}: {name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"{option}: {problem}" for problem in alike([variant.name for variant in variants])]
     if problems:
         raise SettingsError(problems)
     return variants
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """One problem for each two names that are the same, or the same in small letters: as files they may be one."""
+    problems = []
+    for place, name in enumerate(names):
+        if (twin := next((other for other in names[:place] if other.lower() == name.lower()), "")) == name:
+            problems.append(f"{name!r} is named twice")
+        elif twin:
+            problems.append(f"{twin!r} and {name!r} differ only in case, and some file systems take them for one name")
+    return list(dict.fromkeys(problems))
