@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cam_core.overlay import enlarge
-from cam_core.text import font, written
+from cam_core.text import font, legible, written
 
 Verdict = Literal["right", "wrong", "none"]
 
@@ -161,6 +161,6 @@ def _fitted(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "
 def _row_labels(texts: Sequence[str]) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """The labels, all as wide as the widest one, up to a limit."""
     face = font(LABEL, bold=True)
-    needed = max((face.getlength(line) for text in texts for line in text.splitlines()), default=0)
+    needed = max((face.getlength(legible(line)) for text in texts for line in text.splitlines()), default=0)
     width = min(WIDEST_ROW_LABEL, int(needed) + 4)
     return [written(text, width, LABEL, bold=True, align=0.0) for text in texts]

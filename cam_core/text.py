@@ -1,5 +1,6 @@
 """Text for pictures: a font with most alphabets, line breaks for a given width, and blocks of lines."""
 
+import unicodedata
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,31 @@ def line_height(size: int) -> int:
     return round(size * 1.35)
 
 
+def legible(text: str) -> str:
+    r"""The text with escapes such as `\u732b` for characters that the font does not have or that have no look.
+
+    Otherwise all of them would be the same empty box.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_legible, text))
+
+
+@cache
+def _legible(character: str) -> str:
+    if character.isspace():
+        return " "
+    invisible = unicodedata.category(character)[0] == "C"
+    if invisible or _look(character) == _look(_UNASSIGNED):
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+_UNASSIGNED = "\U0010ffff"
+
+
+def _look(character: str) -> bytes:
+    return bytes(font(24).getmask(character))
+
+
 def wrap(text: str, font: Font, width: int) -> list[str]:
     """The text in lines of at most `width` pixels, broken at spaces, and inside a word only if the word is too wide.
 
@@ -37,7 +63,7 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
-        for word in paragraph.split():
+        for word in legible(paragraph).split():
             if line and font.getlength(f"{line} {word}") > width:
                 lines.append(line)
                 line = ""

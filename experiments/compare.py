@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from .settings.base import SettingsError
-from .settings.command_line import fail, read
-from .settings.compare import CompareSettings
-from .settings.trainings import plan
+from .system.terminal import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line. Wrong settings or data end it with exit code 2 before any training."""
+    from .settings.base import SettingsError
+    from .settings.command_line import fail, read
+    from .settings.compare import CompareSettings
+    from .settings.trainings import plan
+
     settings = read(CompareSettings, argv)
     try:
         trainings = [] if settings.finished_by else plan(settings)
@@ -29,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "python -m experiments.compare")

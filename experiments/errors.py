@@ -1,4 +1,4 @@
-"""The two kinds of errors that end an entry point with one line, and the hint that many of them give.
+"""The two kinds of errors that end an entry point with one line for each problem, and texts that fit into a line.
 
 CannotStart   the input is wrong: exit code 2, nothing was trained
 ├─ SettingsError, DataError, CheckpointError, StudyError
@@ -7,15 +7,50 @@ Failed        something went wrong on the way: exit code 1, finished work is kep
 """
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 
 
-class CannotStart(Exception):
+class Problems(Exception):
+    """Ends an entry point. Each argument is one problem; it is kept as one line that shows control characters."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*map(visible, problems))
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The problems, one line each."""
+        return self.args
+
+
+class CannotStart(Problems):
     """Settings, data or files do not allow the work to start; each line of the message names one problem."""
 
 
-class Failed(Exception):
+class Failed(Problems):
     """The work started but could not be finished; the message is one line."""
+
+
+def visible(text: str) -> str:
+    r"""The text in one line: control characters, among them line breaks, as escapes such as `\n`.
+
+    Also escaped are characters that change the direction of the text around them, and bytes of file names that are not
+    UTF-8.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    hidden = unicodedata.category(character)[0] == "C" or character in "\u2028\u2029"
+    return character.encode("unicode_escape").decode() if hidden and character not in _JOINERS else character
+
+
+_JOINERS = "\u200c\u200d"  # parts of words in several alphabets, and of emoji
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from .system.terminal import run_program
 from .tune import main as tune
 
 
@@ -13,4 +14,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "python -m experiments.ray_workers")

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from .settings.base import NONE
-from .settings.command_line import read
-from .settings.train import TrainSettings
+from .system.terminal import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line. Wrong settings or data end it with exit code 2 before any training."""
+    from .settings.base import NONE
+    from .settings.command_line import read
+    from .settings.train import TrainSettings
+
     settings = read(TrainSettings, argv)
 
     # These imports take seconds, and neither --help nor the error for a wrong option needs them.
@@ -29,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "python -m experiments.train")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NoReturn
 
 import mlflow.utils.conda
 import pytest
@@ -118,7 +117,7 @@ SERVED = ("prepare_store", "relocate", "serve_ui")
 """The work of `python -m experiments.tracking`."""
 
 
-def begins(*arguments: object) -> NoReturn:
+def begins(*_: object, **__: object) -> NoReturn:
     """Stands for the work of a command: its words are accepted when this is called."""
     raise Parsed
 

@@ -5,19 +5,19 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
-from rich.console import Console
 from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
 from ..evidence.differences import FEWEST
 from ..explaining.probes import SPLIT
+from ..pictures.failsafe import take_failures
 from ..runs.describe import option_records
 from ..runs.prepare import Prepared, load_dataset, prepare
 from ..runs.train import train, work
 from ..settings.command_line import words_of
 from ..settings.compare import CHOOSING, FOR_FINISHED, CompareSettings
 from ..settings.trainings import Training
-from ..system.progress import Printer, Reporter, shown
+from ..system.progress import Printer, Reporter, console, shown
 from ..tracking.client import NOTE
 from ..tracking.lifetime import open_run
 from ..tracking.reading import FinishedRun, completed_run
@@ -33,7 +33,7 @@ from .report import page
 from .tables import iter_tables, summary_for_machines, table_rows
 from .view import write_view
 
-COLUMNS = 4  # variants beside each other on a terminal of 80 columns
+MEASURE, VARIANT = 28, 13  # columns of a terminal for the name of a measure and for each variant beside it
 NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
 
 
@@ -141,23 +141,24 @@ def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:
     if quiet:
         print(file_address(run, "comparison.json"))
         return
-    console = Console(soft_wrap=True, markup=False)
+    screen = console()
     rows = table_rows(findings)
     images = len(findings.dataset.splits[SPLIT])
-    console.print(
-        f"\n{findings.dataset.name}, {images:,} test images; mean ± standard deviation over seeds", highlight=False
-    )
-    for start in range(0, len(rows), COLUMNS):
-        console.print(_columns(rows[start : start + COLUMNS]))
+    screen.print(f"\n{findings.dataset.name}, {images:,} test images; mean ± standard deviation over seeds")
+    beside = max(1, (screen.width - MEASURE) // VARIANT)
+    for start in range(0, len(rows), beside):
+        screen.print(_columns(rows[start : start + beside]))
     found = answers(findings)
     for answer in found:
-        console.print(f"{answer.question} {answer.sentence}", highlight=False)
-    console.print(f"\nfound: {found[0].sentence}", highlight=False)
-    console.print(
+        screen.print(f"{answer.question} {answer.sentence}")
+    screen.print(f"\nfound: {found[0].sentence}")
+    screen.print(
         f"look:  {file_address(run, 'report.html')} and side by side in MLflow{ui_hint()} {ui_address(link)}",
         highlight=False,
     )
-    console.print(f"next:  {_advice(findings)}", highlight=False)
+    screen.print(f"next:  {_advice(findings)}")
+    for failure in take_failures():
+        screen.print(f"note:  {failure}")
 
 
 def _advice(findings: Findings) -> str:

@@ -1,6 +1,7 @@
 """The pictures of a comparison."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,35 +11,45 @@ from cam_core import relative_to_mean
 
 from ..explaining.probes import SPLIT
 from ..pictures import changes, charts, sheets, style
-from ..runs import contents
+from ..pictures.failsafe import drawn_or_explained
+from ..runs import contents, illustrate
 from ..tracking.reading import FinishedRun
 from ..tracking.records import KeyedPicture
 from ..training.predictions import Predictions
 from .findings import Findings
 from .members import Pair
 
+Drawing = tuple[str, Callable[[], style.Pixels]]
+"""The path of a picture, and what draws it."""
+
 
 def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
     """Path and pixels: maps side by side at each layer that all variants have, what changed, mean maps, charts."""
+    for path, draw in iter_drawings(findings):
+        yield path, drawn_or_explained(path, draw)
+
+
+def iter_drawings(findings: Findings) -> Iterator[Drawing]:
+    """The path of each picture, and what draws it."""
     yield from iter_sheets(findings)
     for pair in findings.pairs:
-        yield f"changed/{pair.variant}.png", _changed(findings, pair)
+        yield f"changed/{pair.variant}.png", partial(_changed, findings, pair)
     yield from iter_means(findings)
     yield from iter_charts(findings)
 
 
-def iter_sheets(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
+def iter_sheets(findings: Findings) -> Iterator[Drawing]:
     """The maps of the first seeds side by side, at the last layer and at each layer that all variants have."""
     runs = findings.first_seed
     found = {name: contents.maps(run) for name, run in runs.items()}
     said = {name: verdicts_of(findings, run) for name, run in runs.items()}
     deepest = " / ".join(dict.fromkeys(findings.last_layers))
     last = {name: own.maps[-1] for name, own in found.items()}
-    yield "side_by_side.png", _sheet(findings, last, said, f"{deepest}, the last layer")
+    yield "side_by_side.png", partial(_sheet, findings, last, said, f"{deepest}, the last layer")
     for layer in next(iter(found.values())).layers:
         if all(layer in own.layers for own in found.values()):
             at_layer = {name: own.maps[own.layers.index(layer)] for name, own in found.items()}
-            yield f"side_by_side/{layer}.png", _sheet(findings, at_layer, said, layer)
+            yield f"side_by_side/{layer}.png", partial(_sheet, findings, at_layer, said, layer)
 
 
 def _sheet(
@@ -85,32 +96,33 @@ def _changed(findings: Findings, pair: Pair) -> style.Pixels:
     return changes.changed(split.images[indices], networks, masks, findings.dataset.classes, title)
 
 
-def iter_means(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
+def iter_means(findings: Findings) -> Iterator[Drawing]:
     """Mean maps: over seeds on the images that every run explains, and over the images of each class."""
     chosen, split = findings.probes, findings.dataset.splits[SPLIT]
     found = {name: [contents.maps(member.run) for member in findings.of(name)] for name in findings.variants}
     if any(len(some) > 1 for some in found.values()):
         maps = {name: np.stack([_relative(own.maps[-1]) for own in some]) for name, some in found.items()}
         title = "Maps at the last layer, mean and spread over seeds"
-        yield "over_seeds.png", changes.over_seeds(chosen.images, maps, chosen.masks, findings.probe_labels, title)
+        shown = chosen.images, maps, chosen.masks, findings.probe_labels, title
+        yield "over_seeds.png", partial(changes.over_seeds, *shown)
     indices = next(iter(found.values()))[0].sample_indices
     maps_of = {name: [own.sample_maps for own in some] for name, some in found.items()}
     title = f"Mean map of {len(indices):,} test images at the last layer"
     images, labels = split.images[indices], split.labels[indices]
-    yield "mean_maps.png", changes.mean_maps(images, labels, maps_of, findings.dataset.classes, title)
+    yield "mean_maps.png", partial(changes.mean_maps, images, labels, maps_of, findings.dataset.classes, title)
 
 
-def iter_charts(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
+def iter_charts(findings: Findings) -> Iterator[Drawing]:
     """Charts: differences with their intervals, all runs, curves, reliability, classes, agreement of maps."""
     quantities = {measure.metric: measure.quantity for measure in findings.measures}
     if len(findings.differences):
-        yield "charts/forest.png", charts.forest(findings.differences, quantities)
-    yield "charts/seeds.png", charts.seeds(findings.runs, quantities)
-    yield "charts/curves.png", charts.curves(histories(findings))
-    yield "charts/reliability.png", charts.reliability(findings.calibrations)
-    yield "charts/classes.png", charts.per_class(findings.classes)
+        yield "charts/forest.png", partial(charts.forest, findings.differences, quantities)
+    yield "charts/seeds.png", partial(charts.seeds, findings.runs, quantities)
+    yield "charts/curves.png", partial(charts.curves, histories(findings))
+    yield "charts/reliability.png", partial(charts.reliability, findings.calibrations)
+    yield "charts/classes.png", partial(charts.per_class, findings.classes)
     if len(findings.agreement):
-        yield "charts/agreement.png", charts.agreement(findings.agreement)
+        yield "charts/agreement.png", partial(charts.agreement, findings.agreement)
 
 
 def histories(findings: Findings) -> dict[str, list[pd.DataFrame]]:
@@ -131,7 +143,4 @@ def followed(findings: Findings) -> str:
 
 def iter_keyed(findings: Findings, run: FinishedRun, step: int) -> Iterator[KeyedPicture]:
     """The final pictures of the run for MLflow's image grid, at another step."""
-    chosen = findings.probes
-    pictures = sheets.keyed(chosen.images, last_maps(run), verdicts_of(findings, run), chosen.masks)
-    for key, picture in zip(chosen.keys, pictures, strict=True):
-        yield KeyedPicture(key, picture, step)
+    yield from illustrate.iter_keyed(findings.probes, last_maps(run), verdicts_of(findings, run), step)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ..system.files import open_file, user_path
 from .dataset import (
     VAL_SHARE,
     DataError,
@@ -37,7 +38,7 @@ class Unreachable(DataError):
 
 def cifar10_folder(data_dir: str) -> Path:
     """The folder where torchvision puts the seven files, in CIFAR10_ROOT or else in `data_dir`."""
-    root = Path(os.environ.get("CIFAR10_ROOT") or data_dir).expanduser()
+    root = user_path(os.environ.get("CIFAR10_ROOT") or data_dir)
     return root if root.name == "cifar-10-batches-py" else root / "cifar-10-batches-py"
 
 
@@ -72,7 +73,8 @@ def _verified_bytes(path: Path, md5: str) -> bytes:
         "an intact cifar-10-batches-py"
     )
     try:
-        content = path.read_bytes()
+        with open_file(path) as file:
+            content = file.read()
     except OSError as error:
         raise DataError(f"CIFAR-10: {path} cannot be read ({error.strerror}); {cure}") from error
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()

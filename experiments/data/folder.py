@@ -1,10 +1,8 @@
 """A folder of pictures: reads the images, crops them to squares, and splits them into train, val and test."""
 
 import hashlib
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from ..errors import visible
+from ..system.files import user_path
 from .dataset import VAL_SHARE, DataError, Dataset, Request, Split, assembled
+from .images import ENDINGS, ending_of, image_in, warnings_named
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -50,7 +51,7 @@ def load_folder(request: Request) -> Dataset:
     PATH/masks may contain a mask for every image, as PNG at the same relative path. Pixels that are not black are
     object.
     """
-    root = Path(request.path).expanduser()
+    root = user_path(request.path)
     if not root.is_dir():
         raise DataError(f"folder {root} does not exist: dataset=folder:PATH needs a folder with one folder per class")
     parts = _parts(root)
@@ -60,17 +61,25 @@ def load_folder(request: Request) -> Dataset:
     for name, part in parts.items():
         files, others = _image_files(root, part, classes)
         skipped += others
-        with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
+        with warnings_named(request.progress), ThreadPoolExecutor() as pool:  # decoding releases Python's lock
             pictures[name] = list(pool.map(lambda file: _read_picture(file, request.size), files))
     pictures = _with_missing_parts(pictures, classes, root)
+    shown = tuple(map(visible, classes))
+    if twice := sorted({name for name in shown if shown.count(name) > 1}):
+        raise DataError(f"folder {root} has two classes that are both shown as {twice[0]!r}: rename one of them")
     splits = {name: _stacked(pictures[name]) for name in ("train", "val", "test")}
     counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
     request.progress(f"{root}: {len(classes)} classes, {counts} images; {skipped} other files skipped")
-    return assembled(f"folder:{root.resolve().name}", classes, splits, str(root))
+    return assembled(f"folder:{visible(root.resolve().name)}", shown, splits, visible(str(root)))
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The folders in a folder, sorted. A link that leads nowhere is an error, because it was meant as something."""
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    for path in entries:
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path} is a link that leads nowhere: repair or remove it")
+    return [path for path in entries if path.is_dir()]
 
 
 def _parts(root: Path) -> dict[str, Path]:
@@ -104,49 +113,34 @@ def _classes(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
 
 def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list[_File], int]:
     """The images of a part, ordered by class and name, and the number of other files."""
-    endings = _image_endings()
     has_masks = (root / "masks").is_dir()
     files, skipped = [], 0
     for label, name in enumerate(classes):
         entries = sorted((part / name).iterdir())
-        images = [p for p in entries if p.is_file() and not p.name.startswith(".") and p.suffix.lower() in endings]
+        images = [p for p in entries if _is_image(p)]
         if not images:
-            raise DataError(f"folder {part / name} is empty: put at least one image of the class directly in it")
+            what = f"has no image among its {len(entries)} entries" if entries else "is empty"
+            raise DataError(f"folder {part / name} {what}: put at least one image of the class directly in it")
         skipped += len(entries) - len(images)
         masks = [root / "masks" / path.relative_to(root).with_suffix(".png") if has_masks else None for path in images]
         files += [_File(path, label, mask) for path, mask in zip(images, masks, strict=True)]
     return files, skipped
 
 
-def _image_endings() -> set[str]:
-    """The file endings of the formats that Pillow can read, such as `.png`."""
-    from PIL import Image
-
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+def _is_image(path: Path) -> bool:
+    """Whether the entry is meant as an image; if it is none, reading it is an error. Folders are left out."""
+    return ending_of(path) in ENDINGS and not path.name.startswith(".") and not path.is_dir()
 
 
 def _read_picture(file: _File, size: int) -> _Photo:
     from PIL import Image, ImageOps
 
-    with _naming(file.path):
-        content = file.path.read_bytes()
-        image = Image.open(io.BytesIO(content))
+    with image_in(file.path) as (image, content):
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
         pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
     mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
     return _Photo(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    from PIL import UnidentifiedImageError
-
-    try:
-        yield
-    except Exception as error:  # Pillow's readers raise many types of exceptions for a broken file
-        reason = "not an image that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"image {path} cannot be used ({reason}): repair it or remove it from the folder") from error
 
 
 def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
@@ -176,8 +170,7 @@ def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) 
 
     if not path.is_file():
         raise DataError(f"image {image} has no mask: the folder has masks, but {path} is missing; add it")
-    with _naming(path):
-        mask = Image.open(path)
+    with image_in(path) as (mask, _):
         values = np.asarray(mask if mask.mode in ("1", "L", "F") or mask.mode[0] == "I" else mask.convert("RGB"))
     if mask.size != image_size:
         sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"

@@ -1,5 +1,7 @@
 """Loads a data set by its name and reduces it to the requested images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from ..settings.parts import DATA_SETS, load_part
@@ -20,13 +22,24 @@ def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str
         return dataset
     folder = cifar10_folder(data_dir)
     try:
-        if not folder.is_dir():
-            fetch_cifar10(folder, progress)
+        with _readable(f"data_dir={data_dir}"):
+            if not folder.is_dir():
+                fetch_cifar10(folder, progress)
     except Unreachable as error:
         progress(f"dataset=auto uses the built-in scenes: {error}")
         return "scenes"
     progress(f"dataset=auto uses CIFAR-10 from {folder}")
     return "cifar10"
+
+
+@contextmanager
+def _readable(option: str) -> Iterator[None]:
+    """Inside, a file or folder that the system refuses ends the work with one line that names the option and it."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename} cannot be used" if error.filename else "cannot be used"
+        raise DataError(f"{option}: {where} ({error.strerror or error}); repair it, or give another path") from error
 
 
 def load(
@@ -53,6 +66,7 @@ def load(
     kind, colon, path = name.partition(":")
     if kind not in DATA_SETS or bool(colon) != (kind == "folder") or bool(path) != bool(colon):
         raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
-    dataset: Dataset = load_part(DATA_SETS, kind)(Request(data_dir, size, background_bias, progress, path))
+    with _readable(f"dataset={name}"):
+        dataset: Dataset = load_part(DATA_SETS, kind)(Request(data_dir, size, background_bias, progress, path))
     dataset = dataset if holdout else without_val(dataset)
     return dataset if train_images == "all" else with_fewer_train_images(dataset, train_images)

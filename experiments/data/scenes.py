@@ -1,11 +1,11 @@
 """The built-in scenes as a data set: drawn once, then read from a file."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ..system.files import Damaged, sealed, unsealed, user_path
 from . import scene_numbers, scene_rendering
 from .dataset import DataError, Dataset, Progress, Request, Split, assembled
 
@@ -23,11 +23,11 @@ def load_scenes(request: Request) -> Dataset:
     setting = f"version {scene_rendering.VERSION}, seed {scene_rendering.SEED}, background_bias {background_bias!r}, "
     setting += f"image_size {size}"
     key = f"v{scene_rendering.VERSION}-seed{scene_rendering.SEED}-bias{background_bias!r}-size{size}"
-    path = Path(request.data_dir).expanduser() / f"scenes-{key}.npz"
+    path = user_path(request.data_dir) / f"scenes-{key}.npz"
     source = f"generated: scenes, {setting}"
-    if (dataset := _read_scenes(path, source, progress)) is not None:
-        return dataset
     try:
+        if (dataset := _read_scenes(path, source, progress)) is not None:
+            return dataset
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if (dataset := _read_scenes(path, source, lambda line: None)) is not None:  # another process was faster
@@ -48,35 +48,27 @@ def _scenes_dataset(splits: dict[str, Split], source: str) -> Dataset:
 
 
 def _write_scenes(path: Path, dataset: Dataset) -> None:
-    arrays: dict[str, np.ndarray] = {"digest": np.array(dataset.digest)}
+    arrays: dict[str, np.ndarray] = {}
     for name, split in dataset.splits.items():
         if name != "test_shifted":
             assert split.masks is not None
             arrays |= {f"{name}.images": split.images, f"{name}.labels": split.labels}
             arrays[f"{name}.masks"] = np.packbits(split.masks, axis=2)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with sealed(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    os.replace(part, path)
 
 
 def _read_scenes(path: Path, source: str, progress: Progress) -> Dataset | None:
     """The cached scenes; None if there are none, or if the file is damaged."""
-    import zipfile
-
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with unsealed(path) as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-        dataset = _scenes_dataset(_scene_splits(arrays), source)
-        if dataset.digest == arrays["digest"].item():
-            return dataset
-        problem = f"digest {dataset.digest}, expected {arrays['digest'].item()}"
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        problem = f"{type(error).__name__}: {error}"
-    progress(f"{path} is damaged ({problem}) and is made again")
-    return None
+    except Damaged as error:
+        progress(f"{path} is damaged ({error}) and is made again")
+        return None
+    return _scenes_dataset(_scene_splits(arrays), source)
 
 
 def _scene_splits(arrays: Mapping[str, np.ndarray]) -> dict[str, Split]:

@@ -10,6 +10,7 @@ from ..data.dataset import Dataset
 
 PROBES = 10  # what MLflow's image grid shows without scrolling far
 SPLIT = "test"
+_LONGEST = 60  # characters of a class in a key, which becomes a part of a file's name
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def in_turn(labels: Int64[np.ndarray, "n"], among: Bool[np.ndarray, "n"], count:
 
 
 def picture_key(index: int, name: str) -> str:
-    """The key `gradcam/<split>_<index>_<class>`, in the letters that MLflow allows."""
-    return f"gradcam/{SPLIT}_{index:05d}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
+    """The key `gradcam/<split>_<index>_<class>`, in the letters and at most the length that MLflow allows."""
+    return f"gradcam/{SPLIT}_{index:05d}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:_LONGEST]}"
 
 
 def spread(n: int, sample: int) -> Int64[np.ndarray, "m"]:

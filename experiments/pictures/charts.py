@@ -16,16 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cam_core.text import font, wrap
-
 from ..evidence.calibration import Calibration
 from ..evidence.differences import Better, Quantity
-from .style import COLOURS, Pixels, drawn
+from .style import COLOURS, LARGE, PLAIN, SMALL, Pixels, drawn, text_width, wrapped
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 INK, FAINT = "#202124", "#9aa0a6"
 WIDTH, DPI = 8.5, 130  # inches, pixels per inch
-SMALL, PLAIN, LARGE = 9, 10, 12  # points
 LINE = 0.165  # inches from one line of text to the next
 NAME = 2.2  # width in inches of a name next to a chart
 FEW = 10  # with fewer images in a bin its accuracy is not reliable
@@ -381,19 +378,9 @@ def _variant_keys(texts: Sequence[str]) -> list[Line2D]:
 def legend_below(figure: Figure, keys: Sequence[Line2D]) -> None:
     """Adds a legend below the chart, in as many columns as fit, and increases the height of the figure."""
     width = figure.get_figwidth() - 0.5
-    longest = max(font(_pixels(PLAIN)).getlength(str(key.get_label())) for key in keys) / 100
+    longest = max(text_width(str(key.get_label())) for key in keys)
     columns = max(1, min(3, int(width / (longest + 0.6))))
     texts = [wrapped(str(key.get_label()), width - 0.6) for key in keys]
     lines = sum(text.count("\n") + 1 for text in texts)
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(lines / columns) + 0.1)
     figure.legend(keys, texts, loc="outside lower center", ncols=columns, frameon=False, fontsize=PLAIN)
-
-
-def wrapped(text: str, inches: float, points: int = PLAIN) -> str:
-    """The text in lines of that width, for matplotlib; a dollar sign does not start a formula."""
-    return "\n".join(wrap(text, font(_pixels(points)), int(inches * 100))).replace("$", r"\$")
-
-
-def _pixels(points: int) -> int:
-    """A font size in pixels, on a figure with 100 pixels per inch."""
-    return round(points * 100 / 72)

@@ -124,14 +124,12 @@ def side_by_side(
     return sheet(originals, columns, differences, labels=row_labels, title=title, footer=EXPLAINED)
 
 
-def keyed(
-    images: Images,
-    maps: Float32[np.ndarray, "n h w"],
-    said: Sequence[Verdict],
-    masks: Bool[np.ndarray, "n h w"] | None,
-) -> list[Pixels]:
-    """Cells of MLflow's image grid: the map over the image, the prediction below; `maps` are relative to their mean."""
-    return [
-        grid([[verdict.tile(overlay(image, map_), note)]], tile_size=CELL)
-        for image, map_, verdict, note in zip(images, maps, said, notes(maps, masks), strict=True)
-    ]
+def cell(
+    image: UInt8[np.ndarray, "h w 3"],
+    map_: Float32[np.ndarray, "h w"],
+    said: Verdict,
+    mask: Bool[np.ndarray, "h w"] | None,
+) -> Pixels:
+    """A cell of MLflow's image grid: the map over the image, the prediction below; `map_` is relative to its mean."""
+    (note,) = notes(map_[None], None if mask is None else mask[None])
+    return grid([[said.tile(overlay(image, map_), note)]], tile_size=CELL)

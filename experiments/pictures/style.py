@@ -2,11 +2,16 @@
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from cam_core.text import Font, font, legible, wrap
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
+SMALL, PLAIN, LARGE = 9, 10, 12  # points
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
@@ -31,8 +36,31 @@ def method_name(method: str) -> str:
     return ", ".join([METHOD_NAMES[base], *smoothings])
 
 
+def wrapped(text: str, inches: float, points: int = PLAIN) -> str:
+    """The text in lines of that width, for matplotlib; characters that the font does not have are escapes."""
+    return "\n".join(wrap(text, _face(points), int(inches * 100)))
+
+
+def text_width(text: str, points: int = PLAIN) -> float:
+    """The width of a line of text in inches."""
+    return _face(points).getlength(legible(text)) / 100
+
+
+def _face(points: int) -> Font:
+    """The font at that size, for 100 pixels per inch."""
+    return font(round(points * 100 / 72))
+
+
+def without_formulas(figure: Figure) -> None:
+    """Makes every text of the figure appear as it is: no dollar sign starts a formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+
+
 def drawn(figure: Figure) -> Pixels:
     """The figure's pixels."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    without_formulas(figure)
+    with rc_context({"text.parse_math": False}):  # for the labels of axes, which are made during the drawing
+        canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..settings.base import AUTO, NONE
 from ..settings.train import TrainSettings
+from ..system.files import user_path
 from ..system.progress import Reporter
 from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, of_this_training
 
@@ -15,7 +16,7 @@ def keeper_of(settings: TrainSettings, fingerprint: str) -> Keeper | None:
         return None
     if where == AUTO:
         return Keeper(_own_checkpoint(settings, fingerprint), AUTO_EVERY_S, passing=True)
-    return Keeper(Path(where).expanduser(), 0.0, passing=False)
+    return Keeper(user_path(where), 0.0, passing=False)
 
 
 def find_checkpoint(settings: TrainSettings, fingerprint: str, reporter: Reporter) -> Checkpoint | None:
@@ -28,7 +29,7 @@ def find_checkpoint(settings: TrainSettings, fingerprint: str, reporter: Reporte
         return None
     named = settings.checkpoint if settings.resume == AUTO else settings.resume
     if named not in (AUTO, NONE):
-        path = Path(named).expanduser()
+        path = user_path(named)
         return None if settings.resume == AUTO and not path.exists() else _checkpoint_in(path, settings, fingerprint)
     own = _own_checkpoint(settings, fingerprint)
     try:
@@ -43,4 +44,4 @@ def _checkpoint_in(path: Path, settings: TrainSettings, fingerprint: str) -> Che
 
 
 def _own_checkpoint(settings: TrainSettings, fingerprint: str) -> Path:
-    return Path(settings.data_dir).expanduser() / "checkpoints" / f"{fingerprint}.pt"
+    return user_path(settings.data_dir) / "checkpoints" / f"{fingerprint}.pt"

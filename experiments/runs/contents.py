@@ -1,8 +1,10 @@
 """The files of a training's run: their names, the records that write them, and typed readers.
 
-Every reader raises TrackingError if the run does not have the file, or has it in the form of another version.
+Every file that is read back has a digest of its content in it. Every reader raises TrackingError if the run does not
+have the file, if the file is damaged, or if it has the form of another version.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,12 +16,15 @@ from jaxtyping import Float, Float32, Int64
 
 from cam_core import spec_of
 
+from ..pictures.failsafe import drawn_or_explained
+from ..pictures.style import Pixels
 from ..settings.base import SettingsError, spelled
 from ..settings.recipes import PLAIN, RECIPES, as_toml
 from ..settings.train import TrainSettings
+from ..system.files import Damaged
 from ..tracking.locations import TrackingError
 from ..tracking.reading import FinishedRun
-from ..tracking.records import Arrays, Table, Text
+from ..tracking.records import Arrays, Picture, Table, Text
 from ..training.machine import Machine
 from ..training.predictions import Predictions, prediction_table, predictions_of
 
@@ -36,6 +41,8 @@ _PREDICTIONS = "predictions.parquet"
 _MAPS = "maps.npz"
 _MAP_MEASURES = "cam_measures.parquet"
 _FAITHFULNESS = "faithfulness.parquet"
+
+_DIGEST = "sha256"  # in the content of each file that is read back
 
 T = TypeVar("T")
 
@@ -129,12 +136,17 @@ class RunMaps:
     sample_maps: Float[np.ndarray, "images rows columns"]
 
 
+def picture(path: str, draw: Callable[[], Pixels]) -> Picture:
+    """A picture of the run, or a picture of the error if it cannot be drawn."""
+    return Picture(path, drawn_or_explained(path, draw))
+
+
 def config_records(config: RunConfig) -> tuple[Text, Text]:
     """The settings of a run, and a recipe that decides the same."""
     plain = asdict(config) | {"settings": config.settings.model_dump()}
     plain["machine"]["processes"] = plain.pop("processes")
     recipe = as_toml(f"as in the run {config.name}", config.settings.recipe_values)
-    return Text(_CONFIG, json.dumps(plain, indent=2)), Text(_RECIPE, recipe)
+    return Text(_CONFIG, json.dumps(plain | {_DIGEST: _digest_of_json(plain)}, indent=2)), Text(_RECIPE, recipe)
 
 
 def options_record(given: Mapping[str, str], settings: Mapping[str, str]) -> Text:
@@ -144,34 +156,60 @@ def options_record(given: Mapping[str, str], settings: Mapping[str, str]) -> Tex
 
 def predictions_record(predictions: Predictions, classes: tuple[str, ...]) -> Table:
     """The predictions for all test images."""
-    return Table(_PREDICTIONS, prediction_table(predictions, classes))
+    return _table_record(_PREDICTIONS, prediction_table(predictions, classes))
 
 
 def maps_record(maps: RunMaps) -> Arrays:
     """The maps; those of the sample in half precision."""
     arrays = {field.name: getattr(maps, field.name) for field in fields(maps)}
-    return Arrays(_MAPS, arrays | {"layers": np.array(maps.layers), "sample_maps": maps.sample_maps.astype(np.float16)})
+    arrays |= {"layers": np.array(maps.layers), "sample_maps": maps.sample_maps.astype(np.float16)}
+    return Arrays(_MAPS, arrays | {_DIGEST: np.array(_digest_of_arrays(arrays))})
 
 
 def map_measures_record(table: pd.DataFrame) -> Table:
     """The measures of each map of the sample: `measuring.Looks.table`."""
-    return Table(_MAP_MEASURES, table)
+    return _table_record(_MAP_MEASURES, table)
 
 
 def faithfulness_record(table: pd.DataFrame) -> Table:
     """The faithfulness of maps: `measuring.faithfulness`."""
-    return Table(_FAITHFULNESS, table)
+    return _table_record(_FAITHFULNESS, table)
+
+
+def _table_record(path: str, table: pd.DataFrame) -> Table:
+    kept = table.copy(deep=False)
+    kept.attrs = {_DIGEST: _digest_of_table(kept)}  # pandas stores them in the file
+    return Table(path, kept)
+
+
+def _digest_of_json(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    sha = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def _digest_of_table(table: pd.DataFrame) -> str:
+    sha = hashlib.sha256(repr([str(name) for name in table]).encode())
+    sha.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return sha.hexdigest()
 
 
 def config(run: FinishedRun) -> RunConfig:
     """The run's settings, read only once. Options that are newer than the run are off."""
     if _CONFIG not in run.memo:
-        run.memo[_CONFIG] = _read(run, _CONFIG, lambda: _config_of(run.read_json(_CONFIG)))
+        run.memo[_CONFIG] = _read(run, _CONFIG, lambda: _config_of(dict(run.read_json(_CONFIG))))
     found: RunConfig = run.memo[_CONFIG]
     return found
 
 
-def _config_of(logged: Mapping[str, Any]) -> RunConfig:
+def _config_of(logged: dict[str, Any]) -> RunConfig:
+    _check(logged.pop(_DIGEST, None), _digest_of_json, logged)
     machine, dataset = logged["machine"], logged["dataset"]
     return RunConfig(
         **{
@@ -196,17 +234,26 @@ def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
 
 def predictions(run: FinishedRun, classes: tuple[str, ...]) -> Predictions:
     """The run's predictions for all test images."""
-    return predictions_of(run.read_table(_PREDICTIONS), classes)
+    return predictions_of(_table(run, _PREDICTIONS), classes)
 
 
 def map_measures(run: FinishedRun) -> pd.DataFrame:
     """A row per layer and measured test image: `measuring.Looks.table`."""
-    return run.read_table(_MAP_MEASURES)
+    return _table(run, _MAP_MEASURES)
 
 
 def faithfulness(run: FinishedRun) -> pd.DataFrame:
     """A row per image of the smaller sample: `measuring.faithfulness`."""
-    return run.read_table(_FAITHFULNESS)
+    return _table(run, _FAITHFULNESS)
+
+
+def _table(run: FinishedRun, path: str) -> pd.DataFrame:
+    def whole() -> pd.DataFrame:
+        table = run.read_table(path)
+        _check(table.attrs.pop(_DIGEST, None), _digest_of_table, table)
+        return table
+
+    return _read(run, path, whole)
 
 
 def maps(run: FinishedRun) -> RunMaps:
@@ -214,17 +261,33 @@ def maps(run: FinishedRun) -> RunMaps:
     return _read(run, _MAPS, lambda: _maps_of(run.read_arrays(_MAPS)))
 
 
-def _maps_of(arrays: Mapping[str, np.ndarray]) -> RunMaps:
+def _maps_of(arrays: dict[str, np.ndarray]) -> RunMaps:
+    _check(arrays.pop(_DIGEST, None), _digest_of_arrays, arrays)
     found: dict[str, Any] = {field.name: arrays[field.name] for field in fields(RunMaps)}
     layers = tuple(map(str, arrays["layers"]))
     return RunMaps(**{**found, "layers": layers, "sample_maps": arrays["sample_maps"].astype(np.float32)})
 
 
+def _check(digest: object, digest_of: Callable[[T], str], content: T) -> None:
+    """Checks the content of a file against the digest in it; a run of version 0.2 or older has none.
+
+    Raises:
+        Damaged: the content is not what was logged.
+    """
+    if digest is not None and str(digest) != digest_of(content):
+        raise Damaged("its content does not match its digest")
+
+
 def _read(run: FinishedRun, path: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (TrackingError, SettingsError, KeyError, TypeError) as error:
+    except (TrackingError, SettingsError, KeyError, TypeError, AttributeError) as error:
         why = f"{path}: {' '.join(str(error).split())}"
         raise TrackingError(
             f"run {run.id[:8]} ({run.name}) was not logged as this version does it ({why}): train it again"
+        ) from error
+    except Exception as error:  # readers of damaged files raise many kinds
+        raise TrackingError(
+            f"run {run.id[:8]} ({run.name}): its file {path} is damaged ({' '.join(str(error).split())}); delete the "
+            "run in MLflow and start again, which trains it anew, or leave it out"
         ) from error

@@ -9,9 +9,9 @@ import torch
 from ..explaining.probes import in_turn
 from ..pictures import sheets
 from ..settings.base import Settings
-from ..tracking.records import DatasetUse, Param, Picture, Record
+from ..tracking.records import DatasetUse, Param, Record
 from ..training import distributed
-from .contents import AUGMENTED, RunConfig, UsedData, config_records, options_record
+from .contents import AUGMENTED, RunConfig, UsedData, config_records, options_record, picture
 from .prepare import Prepared
 
 
@@ -23,7 +23,7 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield from config_records(config)
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
-    yield Picture(AUGMENTED, sheets.augmented(prepared.augmentation.examples(train.images[chosen])))
+    yield picture(AUGMENTED, lambda: sheets.augmented(prepared.augmentation.examples(train.images[chosen])))
 
 
 def run_config(prepared: Prepared) -> RunConfig:

@@ -13,7 +13,7 @@ from ..explaining import measuring
 from ..explaining.backgrounds import BACKGROUNDS, background_shift
 from ..explaining.probes import SPLIT, Probes, probes
 from ..pictures.curves import confusion, curves
-from ..tracking.records import Metrics, Model, Picture, Record
+from ..tracking.records import Metrics, Model, Record
 from ..training.predictions import (
     Predictions,
     confusion_matrix,
@@ -28,6 +28,7 @@ from .contents import (
     faithfulness_record,
     map_measures_record,
     maps_record,
+    picture,
     predictions_record,
 )
 from .illustrate import iter_galleries, iter_probe_records
@@ -60,7 +61,7 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
         pictures = [
             *iter_probe_records(prepared, chosen, maps, predictions, epoch),
             *iter_galleries(prepared, model, predictions),
-            Picture(CURVES, curves(history, curves_title(prepared, history))),
+            picture(CURVES, lambda: curves(history, curves_title(prepared, history))),
         ]
     yield pictures
 
@@ -81,7 +82,7 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
         yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
     yield predictions_record(predictions, dataset.classes)
     counts = confusion_matrix(predictions, len(dataset.classes))
-    yield Picture(CONFUSION, confusion(counts, dataset.classes))
+    yield picture(CONFUSION, lambda: confusion(counts, dataset.classes))
     found = {
         name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
         for name in BACKGROUNDS

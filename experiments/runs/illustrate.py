@@ -1,10 +1,11 @@
 """The pictures of a run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from torch import nn
 
 from cam_core import Cams, cams, relative_to_mean
@@ -13,8 +14,9 @@ from cam_core.sheets import map_tiles
 from ..data.tensors import to_tensor
 from ..explaining.probes import SPLIT, Probes, in_turn
 from ..pictures import sheets, style
+from ..pictures.failsafe import drawn_or_explained
 from ..pictures.style import method_name
-from ..tracking.records import KeyedPicture, Picture, Record
+from ..tracking.records import KeyedPicture, Record
 from ..training.predictions import Predictions
 from . import contents
 from .prepare import Prepared
@@ -28,21 +30,24 @@ def iter_probe_records(
     said = sheets.verdicts(predictions, chosen.indices, classes)
     own = maps[method]
     drawn = relative_to_mean(own.maps).cpu().numpy()
-    for key, picture in zip(chosen.keys, sheets.keyed(chosen.images, drawn[-1], said, chosen.masks), strict=True):
-        yield KeyedPicture(key, picture, epoch)
+    yield from iter_keyed(chosen, drawn[-1], said, epoch)
     title = f"{prepared.name}: {method_name(method)} of the images that every run explains"
-    yield Picture(
-        contents.LAYERS,
-        sheets.layer_sheet(chosen.images, drawn, own.layers, chosen.labels, said, classes, title),
-    )
+    shown = partial(sheets.layer_sheet, chosen.images, labels=chosen.labels, said=said, classes=classes)
+    yield contents.picture(contents.LAYERS, partial(shown, drawn, own.layers, title=title))
     last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in methods])
     title = f"{prepared.name}: CAM methods at {own.layers[-1]}"
-    yield Picture(
-        contents.METHODS,
-        sheets.layer_sheet(
-            chosen.images, last, [method_name(name) for name in methods], chosen.labels, said, classes, title
-        ),
-    )
+    names = [method_name(name) for name in methods]
+    yield contents.picture(contents.METHODS, partial(shown, last, names, title=title))
+
+
+def iter_keyed(
+    chosen: Probes, maps: Float32[np.ndarray, "n h w"], said: Sequence[sheets.Verdict], step: int
+) -> Iterator[KeyedPicture]:
+    """The cells of MLflow's image grid; `maps` are relative to their mean."""
+    for i, key in enumerate(chosen.keys):
+        masks = None if chosen.masks is None else chosen.masks[i]
+        draw = partial(sheets.cell, chosen.images[i], maps[i], said[i], masks)
+        yield KeyedPicture(key, drawn_or_explained(key, draw), step)
 
 
 def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Predictions) -> Iterator[Record]:
@@ -54,19 +59,19 @@ def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Prediction
         if not len(indices):
             continue
         title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
-        yield Picture(contents.gallery(name), sheets.gallery(split.images, indices, predictions, classes, title))
+        draw = partial(sheets.gallery, split.images, indices, predictions, classes, title)
+        yield contents.picture(contents.gallery(name), draw)
         indices = indices[: explained[name]]
         title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
         labels = split.labels[indices]
-        found = _maps(prepared, model, indices, labels)
-        yield Picture(contents.explained(name), _sheet(prepared, predictions, indices, found, title))
-        heats = _sheet(prepared, predictions, indices, found, f"{title}, the maps alone", tiles=sheets.heat_tiles)
-        yield Picture(contents.explained(name, alone=True), heats)
+        sheet = partial(_sheet, prepared, predictions, indices, _maps(prepared, model, indices, labels))
+        yield contents.picture(contents.explained(name), partial(sheet, title))
+        heats = partial(sheet, f"{title}, the maps alone", tiles=sheets.heat_tiles)
+        yield contents.picture(contents.explained(name, alone=True), heats)
         if name == "misclassified":
             found = _maps(prepared, model, indices, predictions.classes[indices])
-            footer = sheets.PREDICTED_EXPLAINED
-            sheet = _sheet(prepared, predictions, indices, found, title, footer)
-            yield Picture(contents.PREDICTED_EXPLAINED, sheet)
+            draw = partial(_sheet, prepared, predictions, indices, found, title, sheets.PREDICTED_EXPLAINED)
+            yield contents.picture(contents.PREDICTED_EXPLAINED, draw)
 
 
 def _maps(

@@ -1,7 +1,6 @@
 """Everything that a training needs, checked before anything is trained or logged."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from ..data.load import load, resolve_name
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
 from ..settings.base import AUTO, NONE
 from ..settings.train import TrainSettings
+from ..system.files import user_path
 from ..system.progress import Reporter
 from ..training.checkpoints import Checkpoint, check_place
 from ..training.machine import Machine, resolve_machine
@@ -57,7 +57,7 @@ def prepare(
         mean, _ = dataset.statistics
     identity = fingerprint(settings, dataset, machine)
     if settings.checkpoint not in (AUTO, NONE):
-        check_place(Path(settings.checkpoint).expanduser())
+        check_place(user_path(settings.checkpoint))
     return Prepared(
         name=name or default_name(settings),
         settings=settings,

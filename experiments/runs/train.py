@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from ..pictures.failsafe import take_failures
 from ..system.progress import Reporter
 from ..tracking.client import FINGERPRINT, TRAIN
 from ..tracking.lifetime import open_run
@@ -135,6 +136,8 @@ def train_into(
         log([model_record(prepared, model)])
     run.log([Metrics(clock.metrics(), settings.epochs)])
     reporter.advance(_explaining_steps(prepared))
+    for failure in take_failures():
+        reporter.say(f"{prepared.name}: {failure}")
 
 
 def _checkpoint(prepared: Prepared, history: Mapping[int, dict[str, float]], state: Mapping[str, Any]) -> Checkpoint:

@@ -21,8 +21,10 @@ class SettingsError(CannotStart):
     """All problems found in the settings, one line each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        super().__init__(*problems)
+
+    def __reduce__(self) -> "tuple[type[SettingsError], tuple[list[str]]]":
+        return type(self), (list(self.problems),)  # how it travels between processes
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def read_by(parse: Callable[[str], object]) -> AfterValidator:
 class Settings(BaseModel):
     """The options of one entry point. They are read-only, and an unknown option is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     command: ClassVar[str]
     _given: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -68,8 +70,10 @@ class Settings(BaseModel):
             SettingsError: lists all problems, one line each.
         """
         known = {name: value for name, value in given.items() if name in cls.model_fields}
-        problems = [cls._unknown(name) for name in given.keys() - known.keys()]
-        values = cls._recipe_values(given) | {k: v for k, v in known.items() if not cls._left_to_recipe(k, v)}
+        problems = [cls._unknown(name) for name in given if name not in known]
+        for name in [name for name, value in known.items() if not _is_text(value)]:
+            problems.append(f"{name}={known.pop(name)}: contains a NUL character, or bytes that are not UTF-8 text")
+        values = cls._recipe_values(known) | {k: v for k, v in known.items() if not cls._left_to_recipe(k, v)}
         try:
             settings = cls(**values)
         except ValidationError as error:
@@ -126,6 +130,14 @@ class Settings(BaseModel):
         return (
             dict(values) if given.get("lr_steps", AUTO) != AUTO else dict(with_steps_for(given.get("epochs"), values))
         )
+
+
+def _is_text(value: object) -> bool:
+    """Whether files, databases and the system take the value, if it is a text."""
+    try:
+        return not isinstance(value, str) or b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def spelled(value: object) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
+from ..errors import visible
 from .base import BY_RECIPE, S, Settings, SettingsError, spelled
 from .option_texts import allowed_text
 from .recipes import RECIPES
@@ -88,7 +89,7 @@ def typed(cls: type[Settings], words: Sequence[str]) -> dict[str, str]:
 def fail(command: str, problems: Sequence[str]) -> NoReturn:
     """Prints the problems, one line each, and exits with code 2."""
     for problem in problems:
-        print(f"{command}: {problem}", file=sys.stderr)
+        print(f"{command}: {visible(problem)}", file=sys.stderr)
     print(f"{command}: nothing was started; '{command} --help' lists every option", file=sys.stderr)
     raise SystemExit(2)
 
@@ -132,8 +133,8 @@ def groups(cls: type[Settings]) -> dict[str, list[str]]:
 
 
 def _width() -> int:
-    """The width of the help text in columns: that of the terminal, at most 110."""
-    return min(shutil.get_terminal_size().columns - 2, 110)
+    """The width of the help text in columns: that of the terminal, 40 to 110."""
+    return min(max(shutil.get_terminal_size().columns - 2, 40), 110)
 
 
 def _recipes_help() -> str:

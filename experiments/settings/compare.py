@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from .base import AUTO, NONE, read_by
 from .train import TrainSettings
-from .variants import NAME_PATTERN
+from .variants import NAME_PATTERN, alike
 
 CHOOSING = ("runs", "filter", "study")
 """Each of these options chooses finished runs."""
@@ -116,9 +116,7 @@ def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:
         for name in names
         if not NAME_PATTERN.fullmatch(name)
     ]
-    problems += [
-        f"{name!r} is named twice; join its run ids with +" for name in sorted({n for n in names if names.count(n) > 1})
-    ]
+    problems += [f"{problem}; join the run ids of a variant with +" for problem in alike(names)]
     if pairs and bare:
         problems.append(f"{bare[0]!r} has no name; name all runs (name=id+id) or none of them")
     if not words and text != NONE:

@@ -16,7 +16,7 @@ def hole_ranges(text: str) -> list[tuple[int, int]]:
     Raises:
         ValueError: names what is allowed, in one line.
     """
-    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split("x")]
+    parts = [re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part) for part in text.split("x")]
     ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
     if len(ranges) != len(parts) or len(parts) > 2 or not all(1 <= low <= high for low, high in ranges):
         allowed = "pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
@@ -31,7 +31,7 @@ def rising_epochs(text: str) -> tuple[int, ...]:
         ValueError: names what is allowed, in one line.
     """
     parts = [] if text == "none" else text.split(",")
-    epochs = [int(part) for part in parts if part.isdecimal()]
+    epochs = [int(part) for part in parts if re.fullmatch(r"\d{1,9}", part)]
     if len(epochs) != len(parts) or epochs != sorted(set(epochs)) or epochs[:1] == [0]:
         raise ValueError("must be none, or rising epochs such as 60,120,160")
     return tuple(epochs)
@@ -44,7 +44,7 @@ def side_shares(text: str) -> tuple[float, ...]:
         ValueError: names what is allowed, in one line.
     """
     parts = [str(WHOLE_SIDE)] if text == "none" else text.split(",")
-    sides = [int(part) for part in parts if part.isdecimal()]
+    sides = [int(part) for part in parts if re.fullmatch(r"\d{1,9}", part)]
     if len(sides) != len(parts) or sides != sorted(set(sides)) or sides[0] < 8 or sides[-1] != WHOLE_SIDE:
         raise ValueError("must be none, or rising sides from 8 to 32 that end with 32, such as 20,24,32")
     return tuple(side / WHOLE_SIDE for side in sides)

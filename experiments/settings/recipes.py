@@ -6,7 +6,6 @@ open, it is chosen here and marked "ours" in a comment or in `source`.
 """
 
 import json
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..errors import did_you_mean
+from ..system.files import open_file, user_path
 
 Values = Mapping[str, bool | int | float | str]
 
@@ -238,7 +238,7 @@ def find(name: str) -> Recipe:
         RecipeError: no such recipe; or the file is missing, is not TOML or contains something that no recipe has.
     """
     if name.endswith(".toml"):
-        return read(Path(os.path.expanduser(name)))
+        return read(user_path(name))
     if name not in RECIPES:
         raise RecipeError(f"must be one of {', '.join(RECIPES)}, or a FILE.toml{did_you_mean(name, list(RECIPES))}")
     return RECIPES[name]
@@ -253,7 +253,8 @@ def read(path: Path) -> Recipe:
         values.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a mark before the text
+        with open_file(path) as file:
+            content = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a mark before the text
     except (OSError, ValueError, RecursionError) as error:  # no file, no TOML, numbers too long, lists too deep
         why = error.strerror if isinstance(error, OSError) else error
         raise RecipeError(f"cannot be read as a recipe ({why})") from error
@@ -290,7 +291,7 @@ def with_steps_for(epochs: object, values: Values) -> Values:
     try:
         length = int(str(epochs))
         parts = [int(part) * length / int(values["epochs"]) for part in str(values["lr_steps"]).split(",")]
-    except (ValueError, ZeroDivisionError):  # lr_steps is none, too
+    except (ValueError, ArithmeticError):  # lr_steps is none, too
         return values
     if values["schedule"] != "step" or length < 1:
         return values

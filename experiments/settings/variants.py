@@ -1,7 +1,7 @@
 """Variants: each is a name with the options that make it different from the others."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import did_you_mean
@@ -61,8 +61,7 @@ def named_options(text: str, option: str) -> list[Variant]:
         else:
             hint = did_you_mean(name, list(VARIANTS))
             problems.append(f"{option}: unknown variant {name!r}; known variants: {', '.join(VARIANTS)}{hint}")
-    names = [variant.name for variant in variants]
-    problems += [f"{option}: {name!r} is named twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"{option}: {problem}" for problem in alike([variant.name for variant in variants])]
     if problems:
         raise SettingsError(problems)
     return variants
@@ -81,3 +80,14 @@ def _options_in(text: str) -> tuple[dict[str, str], list[str]]:
 def _hint(text: str) -> str:
     """What to do if `text` contains a comma where variants with options are separated."""
     return "; separate variants that have options with ';'" if "," in text else ""
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """One problem for each two names that are the same, or the same in small letters: as files they may be one."""
+    problems = []
+    for place, name in enumerate(names):
+        if (twin := next((other for other in names[:place] if other.lower() == name.lower()), "")) == name:
+            problems.append(f"{name!r} is named twice")
+        elif twin:
+            problems.append(f"{twin!r} and {name!r} differ only in case, and some file systems take them for one name")
+    return list(dict.fromkeys(problems))

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from optuna.trial import FrozenTrial
 
 from ..evidence.differences import Quantity
-from ..pictures.charts import INK, MARKERS, SMALL
-from ..pictures.style import COLOURS
+from ..pictures.charts import INK, MARKERS
+from ..pictures.style import COLOURS, SMALL
 from .notes import Notes
 
 FEWEST_TRIALS = 8  # with fewer, importances and contours show only chance

@@ -5,7 +5,8 @@ in the code. Of several trials at one point their contour plot shows only one; w
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -23,8 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pandas.api.types import is_numeric_dtype
 
 from ..evidence.differences import Quantity
-from ..pictures.charts import DIRECTION, INK, MARKERS, SMALL, WIDTH, legend_below, titled_figure
-from ..pictures.style import COLOURS, Pixels, drawn
+from ..pictures.charts import DIRECTION, INK, MARKERS, WIDTH, legend_below, titled_figure
+from ..pictures.failsafe import drawn_or_explained
+from ..pictures.style import COLOURS, SMALL, Pixels, drawn
 from .chart_panels import (
     FEWEST_TRIALS,
     PARAMETERS,
@@ -92,26 +94,32 @@ def iter_charts(
         ),
         key=lambda trial: ticket_of(trial) or 0,
     )
-    for name, figure in _iter_figures(trials, quantities, baselines):
-        if figure is not None:
-            yield f"charts/{name}.png", drawn(figure)
+    for name, chart in _iter_figures(trials, quantities, baselines):
+        path = f"charts/{name}.png"
+        if (picture := drawn_or_explained(path, partial(_drawn, chart))) is not None:
+            yield path, picture
+
+
+def _drawn(chart: Callable[[], Figure | None]) -> Pixels | None:
+    figure = chart()
+    return None if figure is None else drawn(figure)
 
 
 def _iter_figures(
     trials: Sequence[FrozenTrial], quantities: Sequence[Quantity], baselines: Mapping[str, float]
-) -> Iterator[tuple[str, Figure | None]]:
+) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
     first = quantities[0]
     table = trial_table(trials, quantities)
     names = dict.fromkeys([*baselines, *table["baseline"].dropna()])
     # The first colour and marker are those of the other trials.
     styles = {name: (COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]) for turn, name in enumerate(names, 1)}
     known = Baselines({name: value * axis_scale(first) for name, value in baselines.items()}, styles)
-    yield "history", _history(table, first, known)
-    yield "importance", importance_chart(trials, first)
-    yield "slice", _slice(table, first, known)
-    yield "contour", _contour(table, first)
+    yield "history", partial(_history, table, first, known)
+    yield "importance", partial(importance_chart, trials, first)
+    yield "slice", partial(_slice, table, first, known)
+    yield "contour", partial(_contour, table, first)
     if len(quantities) > 1:
-        yield "pareto", _pareto(table, quantities, known)
+        yield "pareto", partial(_pareto, table, quantities, known)
 
 
 def _history(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:

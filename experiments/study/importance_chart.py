@@ -13,8 +13,8 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import FrozenTrial
 
 from ..evidence.differences import Quantity
-from ..pictures.charts import PLAIN, SMALL, titled_figure
-from ..pictures.style import COLOURS
+from ..pictures.charts import titled_figure
+from ..pictures.style import COLOURS, PLAIN, SMALL
 from .chart_panels import FEWEST_TRIALS, TOP, has_best, parameter_of
 
 FEW_TRIALS = 30  # with fewer, an importance is only a hint

@@ -29,7 +29,7 @@ NO_CUTOUT, PUBLISHED = "no cutout", "published 16 px"
 
 
 def _whole_range(text: str) -> str:
-    match = re.fullmatch(r"(\d+)-(\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
     if not match or not int(match[1]) <= int(match[2]) <= 64 or not int(match[2]):
         raise ValueError("must be a range such as 0-4, from 0 (no Cutout) to 64")
     return text

@@ -4,16 +4,16 @@ import math
 import os
 import time
 
-from rich.console import Console
 from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
 from ..explaining.map_measures import MAP_MEASURES
+from ..pictures.failsafe import take_failures
 from ..runs.describe import option_records
 from ..runs.prepare import load_dataset, prepare
 from ..settings.base import SettingsError
 from ..settings.train import TrainSettings
-from ..system.progress import Printer
+from ..system.progress import Printer, console
 from ..tracking.lifetime import open_run, set_parent
 from ..tracking.ui import file_address, ui_address, ui_hint
 from ..tracking.writing import Run
@@ -151,23 +151,25 @@ def adopt(ledger: Ledger, run_id: str) -> None:
 
 def announce(found: Results, link: str, run: Run) -> None:
     """Prints the candidates, the verdict, the best settings, and where to look."""
-    console = Console(soft_wrap=True, markup=False)
+    screen = console()
     table = Columns("", "search", "race", "confirmed")
     order = found.standing.sort_values(["confirmed_n", "race_n", "search"], ascending=[False, False, not found.higher])
     for row in order.head(10).to_dict("records"):
         cells = [_cell(row, what, found) for what in ("search", "race", "confirmed")]
         table.add_row(f"{row['name']}: {row['holes']}", *cells)
-    console.print(f"\n{found.goal.name}, mean ± standard deviation (n seeds)", highlight=False)
-    console.print(table)
+    screen.print(f"\n{found.goal.name}, mean ± standard deviation (n seeds)")
+    screen.print(table)
     for line in found.verdict:
-        console.print(line, highlight=False)
+        screen.print(line)
     if found.best:
         words = command(found.best.options, found.settings)
-        console.print(f"\nto train {found.best.name} again:\n  {words}", highlight=False)
-        console.print(f"the same settings as a recipe:\n  {file_address(run, 'best.toml')}", highlight=False)
-    console.print(f"side by side in MLflow{ui_hint()}:\n  {ui_address(link)}", highlight=False)
+        screen.print(f"\nto train {found.best.name} again:\n  {words}")
+        screen.print(f"the same settings as a recipe:\n  {file_address(run, 'best.toml')}")
+    screen.print(f"side by side in MLflow{ui_hint()}:\n  {ui_address(link)}")
     if found.final:
-        console.print(f"report:\n  {file_address(run, 'report.html')}", highlight=False)
+        screen.print(f"report:\n  {file_address(run, 'report.html')}")
+    for failure in take_failures():
+        screen.print(f"note: {failure}")
 
 
 def _cell(row: Row, what: str, found: Results) -> str:

@@ -6,9 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 10.0  # without a terminal, at most one line in this time
+NARROW = 70  # columns; a terminal with fewer shows only what is done and the time left
+
+
+def console() -> Console:
+    """Prints text as it is: names may look like colours or emoji codes. Long lines are broken by the terminal."""
+    return Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class Reporter:
@@ -43,7 +57,7 @@ class _Bar(Reporter):
         self._progress.update(self._task, description=text)
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._progress.console.print(text, soft_wrap=True)
 
 
 class _Lines(Printer):
@@ -65,18 +79,14 @@ class _Lines(Printer):
 
 @contextmanager
 def shown(total: int) -> Iterator[Reporter]:
-    """A reporter for work of `total` steps: a bar on a terminal, otherwise a line every few seconds."""
-    if not sys.stdout.isatty():
+    """A reporter for work of `total` steps: a bar on a terminal that can move its cursor, else a line now and then."""
+    screen = console()
+    if not (sys.stdout.isatty() and screen.is_interactive):
         yield _Lines(total)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), MofNCompleteColumn()]
+    if screen.width >= NARROW:
+        columns = [columns[0], BarColumn(), columns[1], TimeElapsedColumn(), TextColumn("left:")]
     # The estimate uses the last ten minutes, so that a machine that is busy for a moment hardly changes it.
-    with Progress(*columns, console=Console(), speed_estimate_period=600) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=screen, speed_estimate_period=600) as progress:
         yield _Bar(progress, total)

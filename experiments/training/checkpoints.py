@@ -1,9 +1,8 @@
 """Saves a training, so that it can continue after a stop with the same result, on a CPU bit for bit."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import CannotStart
+from ..system.files import Damaged, check_writable, sealed, unsealed
 
 AUTO_EVERY_S = 60.0
 """The shortest time between automatic checkpoints, so that short trainings never wait for the disk."""
@@ -78,28 +78,18 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    with _written_beside(path) as partial:
-        with partial.open("wb") as file:
-            torch.save({key: getattr(checkpoint, key) for key in _KEYS}, file)
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file with the new name
-        os.replace(partial, path)
+    with _naming(path), sealed(path) as file:
+        torch.save({key: getattr(checkpoint, key) for key in _KEYS}, file)
 
 
 @contextmanager
-def _written_beside(path: Path) -> Iterator[Path]:
-    """A temporary file next to `path` to write into; errors name `path`, and the file is removed at the end."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def _naming(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
+        yield
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         why = error.strerror if isinstance(error, OSError) else "disk full?"
         cure = "name another FILE, or checkpoint=none"
         raise CheckpointError(f"checkpoint={path}: cannot be written ({why}); {cure}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def check_place(path: Path) -> None:
@@ -108,31 +98,34 @@ def check_place(path: Path) -> None:
     Raises:
         CheckpointError: it cannot be written, is a folder, or contains something else that would be lost.
     """
-    if path.is_dir():
-        raise CheckpointError(f"checkpoint={path}: is a folder; name a FILE in it, or checkpoint=none")
-    if path.exists():
+    with _naming(path):
+        if path.is_dir():
+            raise CheckpointError(f"checkpoint={path}: is a folder; name a FILE in it, or checkpoint=none")
+        exists = path.exists()
+        check_writable(path)
+    if exists:
         try:
             read(path)
         except CheckpointError as error:
-            cure = "name another FILE, or checkpoint=none"
-            raise CheckpointError(f"checkpoint={path}: exists and is not a checkpoint; {cure}") from error
-    with _written_beside(path) as partial:
-        partial.touch()
+            cure = "name another FILE, delete this one, or checkpoint=none"
+            raise CheckpointError(f"checkpoint={path}: exists and is no whole checkpoint; {cure}") from error
 
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint in the file; tensors are on the CPU.
 
     Raises:
-        CheckpointError: there is no such file, or it contains no checkpoint of this suite.
+        CheckpointError: there is no such file, it is damaged, or it contains no checkpoint of this suite.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with unsealed(path) as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"resume={path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # torch passes on the many errors of pickle and zipfile
+        why = f" ({error})" if isinstance(error, Damaged) else ""
         raise CheckpointError(
-            f"resume={path}: is damaged or not a checkpoint; use resume=none to start from the beginning"
+            f"resume={path}: is damaged or not a checkpoint{why}; use resume=none to start from the beginning"
         ) from error
     if not isinstance(content, dict) or set(content) != _KEYS:
         raise CheckpointError(

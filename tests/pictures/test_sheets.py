@@ -104,7 +104,8 @@ def test_of_three_variants_there_is_no_one_difference(images: np.ndarray, maps: 
 
 def test_cells_of_the_image_grid_are_large_enough_to_need_no_blur(images: np.ndarray, maps: np.ndarray) -> None:
     said = sheets.verdicts(PREDICTIONS, np.arange(3), CLASSES)
-    for cell, image, map_ in zip(sheets.keyed(images, maps, said, None), images, maps, strict=True):
+    for image, map_, verdict in zip(images, maps, said, strict=True):
+        cell = sheets.cell(image, map_, verdict, None)
         assert contains(cell, enlarge(overlay(image, map_), sheets.CELL // 16))
 
 

@@ -39,6 +39,7 @@ def changed(change: Callable[[dict[str, object]], object]) -> ToyRun:
     """A run whose config.json is another one."""
     text, recipe = config_records(CONFIG)
     logged = json.loads(text.text)
+    del logged["sha256"]  # as in a run of version 0.2
     change(logged)
     return run_with(Text(text.path, json.dumps(logged)), recipe)
 
@@ -109,8 +110,8 @@ def test_maps_come_back_and_those_of_the_sample_as_precisely_as_half_floats_can(
     assert found.sample_maps.dtype == np.float32
     assert np.allclose(found.sample_maps, written.sample_maps, atol=1e-3)
     whole = maps_record(written)
-    with pytest.raises(TrackingError, match="'sample_maps'"):
-        maps(run_with(Arrays(whole.path, {name: whole.arrays[name] for name in whole.arrays if name != "sample_maps"})))
+    with pytest.raises(TrackingError, match="'strength'"):
+        maps(run_with(Arrays(whole.path, {name: whole.arrays[name] for name in ("layers", "maps")})))
 
 
 def test_predictions_come_back() -> None:
@@ -145,3 +146,27 @@ def test_a_comparison_reads_the_settings_of_each_run_once() -> None:
     assert len(found.differences)
     assert found.last_layers == ("layer3", "layer3")
     assert [run.reads for run in runs] == [["config.json"]] * 6
+
+
+def test_a_changed_value_in_a_file_that_is_read_back_is_noticed() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(6, 3)).astype(np.float32)
+    table = predictions_record(Predictions(logits, np.arange(6) % 3), ("a", "b", "c"))
+    frame = table.frame.copy()
+    frame.loc[2, "p_b"] *= 1.0001
+    places, sample = np.arange(3), random.random((3, 4, 4))
+    shown, strength = random.random((2, 3, 8, 8), np.float32), np.ones((2, 3), np.float32)
+    arrays = maps_record(RunMaps(LAYERS, shown, strength, places, places, places, sample))
+    maps_changed = arrays.arrays["maps"].copy()
+    maps_changed[1, 2, 7, 7] += 1e-6
+    text, _ = config_records(CONFIG)
+    readers = {
+        "predictions.parquet": lambda: predictions(run_with(Table(table.path, frame)), ("a", "b", "c")),
+        "maps.npz": lambda: maps(run_with(Arrays(arrays.path, {**arrays.arrays, "maps": maps_changed}))),
+        "config.json": lambda: config(run_with(Text(text.path, text.text.replace('"epochs": 8', '"epochs": 9')))),
+    }
+    for path, read in readers.items():
+        with pytest.raises(
+            TrackingError, match=rf"\(toy\): its file {path} is damaged \(its content .*; delete the run"
+        ):
+            read()

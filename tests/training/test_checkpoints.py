@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.training import checkpoints
+from experiments.system import files
 from experiments.training.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -49,7 +49,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints.os, "replace", interrupted)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(path, checkpoint(2))
     assert read(path).epochs == 1
@@ -67,7 +67,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"notes\.txt: exists and is not a checkpoint; name another"):
+    with pytest.raises(
+        CheckpointError, match=r"notes\.txt: exists and is no whole checkpoint; name another FILE, delete this one"
+    ):
         check_place(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -93,8 +95,26 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path, content: b
 
 def test_other_files_of_torch_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="is not a checkpoint of a training"):
+    with pytest.raises(CheckpointError, match=r"is damaged or not a checkpoint \(it does not end with a digest"):
         read(tmp_path / "model.pt")
+    with files.sealed(tmp_path / "sealed.pt") as file:
+        torch.save({"weight": torch.ones(2)}, file)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a training"):
+        read(tmp_path / "sealed.pt")
+
+
+def test_a_flipped_bit_is_no_checkpoint(tmp_path: Path) -> None:
+    """Of a tensor's own bytes, which torch reads without any check."""
+    path = tmp_path / "run.pt"
+    written = checkpoint()
+    write(path, written)
+    content, weight = path.read_bytes(), written.state["model"]["weight"].numpy().tobytes()
+    at = content.index(weight) + 3
+    path.write_bytes(bytes([*content[:at], content[at] ^ 64, *content[at + 1 :]]))
+    with pytest.raises(CheckpointError, match=r"run\.pt: is damaged .*\(its content does not match its digest\)"):
+        read(path)
+    with pytest.raises(CheckpointError, match="exists and is no whole checkpoint"):
+        check_place(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
