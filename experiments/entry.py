@@ -1,57 +1,89 @@
 """What every entry point does around its work: prepare the store, print each problem in one line, set the exit code."""
 
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from .errors import CannotStart, Failed
 from .settings.command_line import fail
 from .system.allocator import keep_freed_memory
+from .system.secrets import hidden
 from .system.terminal import INTERRUPTED, interruptible, say_stopped
+from .tracking.client import begun
 from .tracking.lifetime import sweep_stale
 from .tracking.locations import TrackingError
 from .tracking.signals import Terminated
-from .tracking.store import prepare_store
+from .tracking.store import prepare_store, told
 from .training import distributed
 
 KEPT = "finished runs and the last checkpoint of a long training are kept; run the same command again to continue"
+NOTHING = "no training had begun; run the same command again to start"
 
 
 @contextmanager
 def at_work(command: str, *, last_words: bool = True) -> Iterator[None]:
     """Exits with code 2 if the work cannot start, 1 if it fails on the way, and 130 after Ctrl-C.
 
-    When several processes train together, only rank 0 writes and prints. Errors that keep one machine from starting,
-    such as missing data, are printed by the first process on that machine. Without `last_words` nothing is printed
-    about a request to end (SIGTERM), because the process that asked for it says so itself.
+    The last line says what exists now, and how to go on. When several processes train together, only rank 0 writes and
+    prints. Errors that keep one machine from starting, such as missing data, are printed by the first process on that
+    machine. Without `last_words` nothing is printed about a request to end (SIGTERM), because the process that asked
+    for it says so itself.
     """
+    sys.excepthook = print_without_passwords
     keep_freed_memory()
+    before = begun()
     with interruptible():
         try:
             if distributed.rank() == 0:
                 _prepare(command)
-            yield
+            with told():
+                yield
         except CannotStart as error:
             if distributed.local_rank():
                 raise SystemExit(2) from None
-            fail(command, error.problems)
+            if begun() == before:
+                fail(command, error.problems)
+            raise SystemExit(_lines(command, *error.problems, KEPT)) from None
         except Failed as error:
-            raise SystemExit(1 if distributed.rank() else f"{command}: {error}\n{command}: {KEPT}") from None
+            raise SystemExit(1 if distributed.rank() else _lines(command, str(error), _rest(before))) from None
         except KeyboardInterrupt:
-            say_stopped(command, f"stopped; {KEPT}")
+            say_stopped(command, f"stopped; {_rest(before)}")
             raise SystemExit(INTERRUPTED) from None
         except Terminated as error:
             if last_words:
-                say_stopped(command, f"ended by {signal.Signals(int(error.code or 0) - 128).name}; {KEPT}")
+                name = signal.Signals(int(error.code or 0) - 128).name
+                say_stopped(command, f"ended by {name}; {_rest(before)}")
+            raise
+        except Exception as error:
+            error.add_note(f"{command}: this is a fault of the program; {_rest(before)}")
             raise
 
 
 def _prepare(command: str) -> None:
+    """Prepares the store, and cleans up what killed processes left in it."""
     try:
-        prepare_store()
-        sweep_stale()
+        with told():
+            prepare_store()
+            sweep_stale()
     except TrackingError as error:
         fail(command, error.problems)
+
+
+def _rest(before: int) -> str:
+    """What exists now, and how to go on, if `before` runs had begun before the work."""
+    return KEPT if begun() > before else NOTHING
+
+
+def _lines(command: str, *lines: str) -> str:
+    return hidden("\n".join(f"{command}: {line}" for line in lines))
+
+
+def print_without_passwords(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an error that nobody caught, as Python does, but without passwords."""
+    sys.stderr.write(hidden("".join(traceback.format_exception(kind, error, trace))))
 
 
 def refuse_torchrun(command: str) -> None:

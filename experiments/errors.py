@@ -3,7 +3,7 @@
 CannotStart   the input is wrong: exit code 2, nothing was trained
 ├─ SettingsError, DataError, CheckpointError, StudyError
 Failed        something went wrong on the way: exit code 1, finished work is kept
-└─ TrackingError, TrainingDiverged, ProcessLost
+└─ TrackingError, StudyStopped, TrainingDiverged, ProcessLost
 """
 
 import difflib

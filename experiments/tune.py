@@ -5,6 +5,7 @@ python -m experiments.tune worker --study cutout --storage postgresql://user@hos
 python -m experiments.tune ray --study cutout --storage postgresql://user@host/studies --workers 8 --gpus 0.5
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,14 @@ COMMAND = "python -m experiments.tune"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; wrong settings or data exit with 2 before anything is created."""
+    from .study.addresses import hide_in_list_of_processes, password_to_environment
+
     words = list(sys.argv[1:] if argv is None else argv)
+    if "MLFLOW_RUN_ID" not in os.environ:  # `mlflow run` has shown it to everyone already, which is refused
+        safe = password_to_environment(words)
+        if argv is None:
+            hide_in_list_of_processes(words, safe)
+        words = safe
     if words and words[0] in HELPERS:
         HELPERS[words[0]](words[1:])
         return

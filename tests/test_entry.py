@@ -15,7 +15,10 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments import compare, entry, train, tune
+from experiments.data.dataset import DataError
 from experiments.settings.command_line import words_of
+from experiments.study.addresses import StorageLost
+from experiments.tracking.lifetime import open_run
 from experiments.tracking.locations import TrackingError
 from tests.conftest import PATIENCE_S, free_port
 from tests.toys.scenes import TINY, put_scenes
@@ -61,11 +64,42 @@ def test_a_store_that_fails_on_the_way_is_not_called_nothing_started(
         raise AssertionError("the store is refused before any work")
     assert "nothing was started" in capsys.readouterr().err
     old.unlink()
+    with pytest.raises(SystemExit, match=f"^x: the server is gone\nx: {entry.KEPT}$"), entry.at_work("x"):
+        begin_and_raise(TrackingError("the server is gone"))
+
+
+def begin_and_raise(error: Exception) -> None:
+    """A run is begun and ends; then the work fails."""
+    with open_run(kind="train", name="baseline"):
+        pass
+    raise error
+
+
+@pytest.mark.parametrize("error", [DataError("no images"), StorageLost("the storage is gone")])
+def test_last_words_say_what_exists_now(error: Exception, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as early, entry.at_work("x"):
+        raise error
+    words = {2: f"x: {error}\nx: nothing was started; 'x --help' lists every option\n"}
+    said = early.value.code if isinstance(early.value.code, str) else words[early.value.code]
+    assert said in (words[2], f"x: {error}\nx: {entry.NOTHING}")
+    assert capsys.readouterr().err in (words[2], "")
+    with pytest.raises(SystemExit) as late, entry.at_work("x"):
+        begin_and_raise(error)
+    assert late.value.code == f"x: {error}\nx: {entry.KEPT}"
+
+
+def test_a_fault_of_the_program_ends_with_what_exists_now(store: Path) -> None:
+    with pytest.raises(ZeroDivisionError) as fault, entry.at_work("x"):
+        begin_and_raise(ZeroDivisionError())
+    assert fault.value.__notes__ == [f"x: this is a fault of the program; {entry.KEPT}"]
+
+
+def test_an_error_of_mlflow_on_the_way_is_one_line(store: Path) -> None:
     with (
-        pytest.raises(SystemExit, match="x: the server is gone\nx: finished runs and the last checkpoint"),
+        pytest.raises(SystemExit, match=f"(?s)^x: .*mlflow.db cannot be used .*x: {entry.NOTHING}$"),
         entry.at_work("x"),
     ):
-        raise TrackingError("the server is gone")
+        MlflowClient().get_run("0" * 32)
 
 
 @pytest.mark.slow

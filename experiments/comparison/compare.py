@@ -20,12 +20,13 @@ from ..settings.trainings import Training
 from ..system.progress import Printer, Reporter, console, shown
 from ..tracking.client import NOTE
 from ..tracking.lifetime import open_run
-from ..tracking.reading import FinishedRun, completed_run
+from ..tracking.reading import FinishedRun
 from ..tracking.records import Metrics, Picture, Record, Tag, Text
 from ..tracking.ui import file_address, ui_address, ui_hint
 from ..tracking.writing import Run
 from . import selection
 from .answers import answers
+from .damaged import finished_before, refuse_damaged, without_seeds
 from .findings import Findings
 from .members import Member
 from .pictures import iter_pictures
@@ -47,10 +48,13 @@ def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Finding
     dataset = load_dataset(trainings[0].settings, reporter)
     prepared = [prepare(training.settings, name=training.name, dataset=dataset) for training in trainings]
     selection.refuse_same(trainings, prepared, allow_same=settings.allow_same)
+    chosen = without_seeds(trainings, prepared, settings)
+    finished = finished_before([ready for _, ready in chosen], settings)
+    trainings = [training for training, _ in chosen]
     name = comparison_name(settings, trainings, dataset)
     with open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
         run.log(option_records(settings))
-        findings = Findings(train_missing(trainings, prepared, run.id, quiet=settings.quiet), dataset)
+        findings = Findings(train_missing(chosen, finished, run.id, quiet=settings.quiet), dataset)
         link = conclude(run, findings, name, settings.given)
     announce(findings, link, run, quiet=settings.quiet)
     return findings
@@ -64,6 +68,7 @@ def compare_finished(settings: CompareSettings) -> Findings:
     """
     members = selection.members(settings)
     dataset = selection.shared_dataset(members, settings, Reporter() if settings.quiet else Printer())
+    refuse_damaged(members, dataset, settings.finished_by)
     findings = Findings(members, dataset)
     name = f"{' vs '.join(findings.variants)}: {dataset.name}, {len(members)} finished runs"
     with open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
@@ -91,20 +96,24 @@ def comparison_name(settings: CompareSettings, trainings: Sequence[Training], da
 
 
 def train_missing(
-    trainings: Sequence[Training], prepared: Sequence[Prepared], parent_run_id: str, *, quiet: bool = False
+    chosen: Sequence[tuple[Training, Prepared]],
+    finished: Mapping[str, FinishedRun],
+    parent_run_id: str,
+    *,
+    quiet: bool = False,
 ) -> tuple[Member, ...]:
-    """A finished run for each training: an old one with the same fingerprint, or else a new child run."""
-    found = [completed_run(ready.fingerprint) for ready in prepared]
-    missing = [ready for ready, run in zip(prepared, found, strict=True) if run is None]
+    """A finished run for each training: the one in `finished` with its fingerprint, or else a new child run."""
+    missing = [ready for _, ready in chosen if ready.fingerprint not in finished]
     members: list[Member] = []
-    trained: dict[str, FinishedRun] = {}
+    trained = dict(finished)
     with nullcontext(Reporter()) if quiet else shown(sum(work(ready) for ready in missing)) as reporter:
-        reporter.say(f"{len(missing)} of {len(prepared)} runs to train, {len(prepared) - len(missing)} finished before")
-        for training, ready, run in zip(trainings, prepared, found, strict=True):
+        reporter.say(f"{len(missing)} of {len(chosen)} runs to train, {len(chosen) - len(missing)} finished before")
+        for training, ready in chosen:
             # One training under two names, as allow_same permits, is done once.
-            done = run or trained.get(ready.fingerprint) or train(ready, reporter, parent_run_id=parent_run_id)
+            done = trained.get(ready.fingerprint) or train(ready, reporter, parent_run_id=parent_run_id)
             trained[ready.fingerprint] = done
-            members.append(Member(training.variant, training.settings.seed, done, reused=run is not None))
+            reused = ready.fingerprint in finished
+            members.append(Member(training.variant, training.settings.seed, done, reused=reused))
     return tuple(members)
 
 

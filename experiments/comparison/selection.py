@@ -19,6 +19,7 @@ from ..tracking.client import FINGERPRINT
 from ..tracking.lifetime import confirms
 from ..tracking.locations import TrackingError
 from ..tracking.reading import FinishedRun, finished_training, finished_trainings
+from .damaged import left_out
 from .members import Member
 from .trained import Trained, comparable, joined, listed_runs, mixed_settings, refused_as, trained_of
 
@@ -34,15 +35,19 @@ def members(settings: CompareSettings) -> tuple[Member, ...]:
     if settings.filter != NONE:
         with refused_as("filter"):
             found = finished_trainings(settings.filter)
-        return members_of_runs(_newest(found), "filter")
+        return members_of_runs(_newest(_kept(found, settings)), "filter")
     if settings.study != NONE:
-        return members_of_names(_of_study(settings.study))
+        return members_of_names({name: _kept(runs, settings) for name, runs in _of_study(settings.study).items()})
     chosen = parse_runs(settings.runs)
     by_id = _by_id({prefix for prefixes in chosen.values() for prefix in prefixes})
-    named = {name: [by_id[prefix] for prefix in prefixes] for name, prefixes in chosen.items()}
+    named = {name: _kept([by_id[prefix] for prefix in prefixes], settings) for name, prefixes in chosen.items()}
     if None in named:
         return members_of_runs(named[None], "runs")
     return members_of_names({str(name): runs for name, runs in named.items()}, allow_same=settings.allow_same)
+
+
+def _kept(runs: Sequence[FinishedRun], settings: CompareSettings) -> list[FinishedRun]:
+    return [run for run in runs if not left_out(run, settings)]
 
 
 def _of_study(study: str) -> dict[str, list[FinishedRun]]:
@@ -102,6 +107,8 @@ def members_of_names(named: Mapping[str, Sequence[FinishedRun]], *, allow_same: 
         SettingsError: the runs cannot be compared, runs of one name have different settings, or two names have the
             same settings and `allow_same` is false.
     """
+    if empty := [name for name, runs in named.items() if not runs]:
+        raise SettingsError([f"without: leaves no run of {empty[0]!r}; leave out fewer runs, or drop the name"])
     trained = iter(comparable("runs", [run for runs in named.values() for run in runs]))
     variants = {name: [next(trained) for _ in runs] for name, runs in named.items()}
     problems = [problem for name, group in variants.items() for problem in mixed_settings(name, group)]

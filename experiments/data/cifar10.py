@@ -38,7 +38,7 @@ class Unreachable(DataError):
 
 def cifar10_folder(data_dir: str) -> Path:
     """The folder where torchvision puts the seven files, in CIFAR10_ROOT or else in `data_dir`."""
-    root = user_path(os.environ.get("CIFAR10_ROOT") or data_dir)
+    root = user_path(os.environ.get("CIFAR10_ROOT", "").strip() or data_dir)
     return root if root.name == "cifar-10-batches-py" else root / "cifar-10-batches-py"
 
 

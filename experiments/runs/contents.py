@@ -23,7 +23,7 @@ from ..settings.recipes import PLAIN, RECIPES, as_toml
 from ..settings.train import TrainSettings
 from ..system.files import Damaged
 from ..tracking.locations import TrackingError
-from ..tracking.reading import FinishedRun
+from ..tracking.reading import DamagedFile, FinishedRun, Unreachable
 from ..tracking.records import Arrays, Picture, Table, Text
 from ..training.machine import Machine
 from ..training.predictions import Predictions, prediction_table, predictions_of
@@ -261,6 +261,30 @@ def maps(run: FinishedRun) -> RunMaps:
     return _read(run, _MAPS, lambda: _maps_of(run.read_arrays(_MAPS)))
 
 
+def damage(run: FinishedRun, classes: tuple[str, ...]) -> str:
+    """What is wrong with the files of the run that a comparison reads, in one line; "" if all can be read.
+
+    Raises:
+        Unreachable: the store does not give the files now.
+    """
+    readers: list[Callable[[], object]] = [
+        lambda: config(run),
+        lambda: predictions(run, classes),
+        lambda: map_measures(run),
+        lambda: maps(run),
+    ]
+    if "faith/deletion_margin" in run.metrics:
+        readers.append(lambda: faithfulness(run))
+    try:
+        for read in readers:
+            read()
+    except Unreachable:
+        raise
+    except (TrackingError, KeyError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
 def _maps_of(arrays: dict[str, np.ndarray]) -> RunMaps:
     _check(arrays.pop(_DIGEST, None), _digest_of_arrays, arrays)
     found: dict[str, Any] = {field.name: arrays[field.name] for field in fields(RunMaps)}
@@ -281,13 +305,21 @@ def _check(digest: object, digest_of: Callable[[T], str], content: T) -> None:
 def _read(run: FinishedRun, path: str, read: Callable[[], T]) -> T:
     try:
         return read()
+    except Unreachable:
+        raise
+    except DamagedFile as error:
+        raise _damaged(run, path, error) from error
     except (TrackingError, SettingsError, KeyError, TypeError, AttributeError) as error:
         why = f"{path}: {' '.join(str(error).split())}"
         raise TrackingError(
             f"run {run.id[:8]} ({run.name}) was not logged as this version does it ({why}): train it again"
         ) from error
     except Exception as error:  # readers of damaged files raise many kinds
-        raise TrackingError(
-            f"run {run.id[:8]} ({run.name}): its file {path} is damaged ({' '.join(str(error).split())}); delete the "
-            "run in MLflow and start again, which trains it anew, or leave it out"
-        ) from error
+        raise _damaged(run, path, error) from error
+
+
+def _damaged(run: FinishedRun, path: str, error: Exception) -> DamagedFile:
+    why = " ".join(str(error).split())
+    return DamagedFile(
+        f"run {run.id[:8]} ({run.name}): its file {path} is damaged ({why}): train it again, or leave it out"
+    )

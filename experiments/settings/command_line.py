@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from ..errors import visible
+from ..system.secrets import hidden
 from .base import BY_RECIPE, S, Settings, SettingsError, spelled
 from .option_texts import allowed_text
 from .recipes import RECIPES
@@ -89,7 +90,7 @@ def typed(cls: type[Settings], words: Sequence[str]) -> dict[str, str]:
 def fail(command: str, problems: Sequence[str]) -> NoReturn:
     """Prints the problems, one line each, and exits with code 2."""
     for problem in problems:
-        print(f"{command}: {visible(problem)}", file=sys.stderr)
+        print(f"{command}: {hidden(visible(problem))}", file=sys.stderr)
     print(f"{command}: nothing was started; '{command} --help' lists every option", file=sys.stderr)
     raise SystemExit(2)
 

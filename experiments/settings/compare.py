@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,7 +12,7 @@ from .variants import NAME_PATTERN, alike
 
 CHOOSING = ("runs", "filter", "study")
 """Each of these options chooses finished runs."""
-FOR_FINISHED = (*CHOOSING, "allow_same", "quiet", "data_dir")
+FOR_FINISHED = (*CHOOSING, "without", "allow_same", "quiet", "data_dir")
 """Options that have an effect when finished runs are compared."""
 
 
@@ -57,12 +57,25 @@ class CompareSettings(TrainSettings):
     study: Annotated[str, AfterValidator(study_name)] = Field(
         NONE, description="compare the confirmed runs of this study of `tune` and train nothing"
     )
+    without: Annotated[str, read_by(lambda text: parse_ids(text))] = Field(
+        NONE,
+        description="leave out these finished runs: their ids or first six or more digits; if variants are trained, no "
+        "variant uses the seed of such a run",
+    )
+    retrain: Literal["none", "damaged"] = Field(
+        "none", description="train a variant again if the files of its finished run are damaged or gone"
+    )
     allow_same: bool = Field(
         False, description="allow two names for the same training, to test the comparison: no difference exists (A/A)"
     )
     quiet: bool = Field(
         False, description="print no progress and no table; for scripts, which can read comparison.json"
     )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The beginnings of the run ids that `without` names."""
+        return parse_ids(self.without)
 
     @property
     def finished_by(self) -> str:
@@ -93,6 +106,18 @@ class CompareSettings(TrainSettings):
             for name, text in self.given.items()
             if name not in FOR_FINISHED
         }
+
+
+def parse_ids(text: str) -> tuple[str, ...]:
+    """The run ids in `text`, or their first digits, separated by spaces or commas; none for `none`.
+
+    Raises:
+        ValueError: one is no run id.
+    """
+    words = () if text == NONE else tuple(filter(None, re.split(r"[\s,]+", text)))
+    if problems := _no_ids([words]):
+        raise ValueError("; ".join(f"{word!r} is not a run id: 6 to 32 of 0-9 and a-f" for word in problems))
+    return words
 
 
 def parse_runs(text: str) -> dict[str | None, tuple[str, ...]]:

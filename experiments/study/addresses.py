@@ -1,15 +1,37 @@
-"""The address of the storage of a study: how it is checked, and how it is shown without its password."""
+"""The address of the storage of a study, and how it is checked."""
 
+import os
 import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
 
-from ..errors import CannotStart
+from ..errors import CannotStart, Failed
+from ..system.secrets import passwords, remember, without_password
 
 STORAGE = "CAMPARISON_STORAGE"
 """Environment variable with the address, for workers. Unlike an option, it does not appear in lists of processes."""
 
+POSTGRES = re.compile(r"^postgres(ql)?(\+psycopg)?://")
+"""How the address of a PostgreSQL server begins."""
+
 
 class StudyError(CannotStart):
-    """A study cannot be opened or continued; the message is one line without any password."""
+    """A study cannot be opened; the message is one line without any password."""
+
+
+class StudyStopped(Failed):
+    """A study stopped on the way; the message is one line without any password."""
+
+
+class StorageLost(StudyStopped):
+    """The storage of a study does not answer any more."""
+
+
+def file_of(address: str) -> Path:
+    """The file of an SQLite storage."""
+    return Path(address.removeprefix("sqlite:///").partition("?")[0]).absolute()
 
 
 _PLAIN = r"[^\s:/?#@\[\]]"  # characters without a meaning in an address
@@ -18,12 +40,34 @@ _SERVER = re.compile(
 )
 
 
+def password_to_environment(words: Sequence[str]) -> list[str]:
+    """The words of a command line; a password in the address of `--storage` becomes PGPASSWORD, which nothing shows."""
+    kept = list(words)
+    for place, word in enumerate(kept):
+        option, equals, value = word.partition("=")
+        if option != "--storage" or not equals:
+            option, value = "", word if place and kept[place - 1] == "--storage" else ""
+        if _SERVER.fullmatch(value) and (found := passwords(value)):
+            os.environ["PGPASSWORD"] = unquote(found[0])
+            address = value.replace(f":{found[0]}@", "@", 1)
+            kept[place] = f"{option}={address}" if option else address
+    return kept
+
+
+def hide_in_list_of_processes(words: Sequence[str], safe: Sequence[str]) -> None:
+    """Starts this program anew with the safe words, because everybody can read the words of a process."""
+    if list(words) != list(safe):
+        start = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+        os.execv(sys.executable, [sys.executable, *start, *safe])
+
+
 def check_storage(address: str) -> None:
     """Checks that `address` is an SQLite file or a PostgreSQL server.
 
     Raises:
         ValueError: it is neither; the message is one line without any password.
     """
+    remember(address)
     shown = without_password(address)
     if "password=" in address:
         raise ValueError(f"storage={shown}: put the password in PGPASSWORD or ~/.pgpass")
@@ -31,19 +75,3 @@ def check_storage(address: str) -> None:
         special = shown != address and "://" in address
         hint = "; in a password, write / as %2F and @ as %40" if special else ""
         raise ValueError(f"storage={shown}: must be sqlite:///FILE or postgresql://USER@HOST/DATABASE{hint}")
-
-
-def without_password(storage: str) -> str:
-    """The address with `***` in place of a password. In an address with several @, the password ends at the last."""
-    return _PASSWORD.sub(r"\1***", storage)
-
-
-def passwords(storage: str) -> list[str]:
-    """The passwords that `without_password` hides."""
-    return [match[2] for match in _PASSWORD.finditer(storage) if match[2]]
-
-
-# Up to the last @, because people do not encode @, / and # in a password; or among the options after the ?.
-_PASSWORD = re.compile(
-    r"(^(?:\w[\w+]*:(?://)?[^:/@]*|[^:/@]*(?=:(?!//))):|password=)((?<=:).*(?=@)|(?<==)[^&]*)", re.DOTALL
-)

@@ -14,13 +14,13 @@ from ..comparison.members import Member
 from ..data.dataset import Dataset
 from ..settings.recipes import as_toml
 from ..settings.train import TrainSettings
+from ..system.secrets import without_password
 from ..tracking.client import NOTE
 from ..tracking.reading import finished_run
 from ..tracking.records import File, Metrics, Picture, Record, Table, Tag, Text
 from ..tracking.ui import ui_address
 from ..tracking.writing import Run
 from . import charts
-from .addresses import without_password
 from .ledger import Ledger
 from .results import Final, Results
 from .settings import TuneSettings, common_options

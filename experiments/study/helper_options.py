@@ -18,7 +18,7 @@ class HelperParser(argparse.ArgumentParser):
         prog = f"{TuneSettings.command} {name}"
         super().__init__(prog, "%(prog)s [--option value ...]", description, allow_abbrev=False)
         self.shared("study")
-        storage = os.environ.get(STORAGE, TuneSettings.default_text("storage"))
+        storage = os.environ.get(STORAGE, "").strip() or TuneSettings.default_text("storage")
         default = f"(default: {TuneSettings.shown('storage', storage)}; {STORAGE} changes it)"
         text = f"{meaning(TuneSettings, 'storage')} {default}".replace("%", "%%")
         self.add_argument("--storage", default=storage, metavar="", help=text)

@@ -12,19 +12,20 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .addresses import StudyError, without_password
+from ..system.secrets import without_password
+from .addresses import StudyError, file_of
 from .notes import Notes, StudyNotes, ticket_of, write
 from .race import Budget
 from .sampling import pruner, sampler
 from .settings import TuneSettings
-from .storage import lock_of, open_storage
+from .storage import open_storage
+from .storage_lock import lock_of
 
 ATTEMPTS = 5  # lost workers after which a ticket is given up
 CONFIRMATION = "confirmation of "  # the name of the second Optuna study begins with it
@@ -90,7 +91,7 @@ class Ledger:
         self.name, self.address, self.heartbeat_s = name, address, heartbeat_s
         start = f"start it with `mlflow run . -e tune -P study={name}`"
         missing = f"study={name}: {without_password(address)} contains no study with this name; {start}"
-        if address.startswith("sqlite") and not Path(address.removeprefix("sqlite:///")).exists():
+        if address.startswith("sqlite") and not file_of(address).exists():
             raise StudyError(missing)
         self.storage = open_storage(address, heartbeat_s)
         try:
@@ -111,7 +112,7 @@ class Ledger:
         """Opens the study, and creates it first if there is none with this name. Several processes may call it at once.
 
         Raises:
-            StudyError: a study with this name exists, with another definition.
+            StudyError: a study with this name exists, with another definition, or of another program.
         """
         storage = open_storage(address, heartbeat_s)
         with lock_of(address):
@@ -124,6 +125,7 @@ class Ledger:
                 )
                 notes = StudyNotes.of(study)
                 if notes.definition is None:
+                    _refuse_foreign(study, full, address)
                     write(study, notes, definition=dict(definition))
         ledger = cls(name, address, heartbeat_s)
         ledger.refuse_other(definition)
@@ -202,7 +204,7 @@ class Ledger:
         own = {} if params is None else {"fixed_params": dict(params)}
         study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=notes.attrs, system_attrs=own))
 
-    def fail(self, trial: FrozenTrial) -> None:
+    def fail(self, trial: FrozenTrial | optuna.Trial) -> None:
         """Marks an attempt as failed; an attempt that has ended meanwhile stays as it is."""
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
@@ -210,3 +212,17 @@ class Ledger:
     def is_mine(self, trial: optuna.Trial) -> bool:
         """Whether this worker still has the attempt. After a long sleep it may have been given to another worker."""
         return bool(self.storage.get_trial(trial._trial_id).state == TrialState.RUNNING)
+
+
+def _refuse_foreign(study: optuna.Study, name: str, address: str) -> None:
+    """Checks that a study without our notes is new, or was new when a process of ours was killed.
+
+    Raises:
+        StudyError: another program made it.
+    """
+    trials = len(study.get_trials(deepcopy=False))
+    if trials or study.user_attrs:
+        raise StudyError(
+            f"study={name}: {without_password(address)} contains a study of another program with this name "
+            f"({trials} trials); give another name with study=NAME"
+        )

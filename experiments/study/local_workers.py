@@ -11,7 +11,7 @@ from ..data.dataset import Dataset
 from ..system.processes import cores
 from ..system.progress import shown
 from ..tracking.lifetime import sweep_stale
-from .addresses import STORAGE, StudyError
+from .addresses import STORAGE, StudyStopped
 from .ledger import Ledger
 from .settings import TuneSettings
 from .watch import StageOnly, Watch
@@ -27,7 +27,7 @@ def work_off(ledger: Ledger, settings: TuneSettings, dataset: Dataset) -> None:
     """Trains everything that the study plans, in this process or in several; prints a line for each training.
 
     Raises:
-        StudyError: a worker gave up, or the storage of the study was lost.
+        StudyStopped: a worker gave up, or the storage of the study was lost.
     """
     settled = sum(ticket.settled for study in ledger.parts for ticket in ledger.tickets(study))
     planned = ledger.planned
@@ -48,7 +48,7 @@ def _run_processes(settings: TuneSettings, watch: Watch) -> None:
     """Keeps the worker processes running until all have found nothing more to do.
 
     Raises:
-        StudyError: a worker gave up; the reason is above it on the terminal.
+        StudyStopped: a worker gave up; the reason is above it on the terminal.
     """
     running = {slot: _start(settings) for slot in range(settings.workers)}
     began = dict.fromkeys(running, time.monotonic())
@@ -66,7 +66,7 @@ def _run_processes(settings: TuneSettings, watch: Watch) -> None:
                     continue
                 deaths[slot] = deaths[slot] + 1 if time.monotonic() - began[slot] < QUICK_S else 1
                 if code > 0 or deaths[slot] >= QUICK_DEATHS:
-                    raise StudyError(f"a worker of study {settings.study} ended with exit code {code}; see above why")
+                    raise StudyStopped(f"a worker of study {settings.study} ended with exit code {code}; see above why")
                 running[slot], began[slot] = _start(settings), time.monotonic()
         watch.look()
     finally:

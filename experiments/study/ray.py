@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotStart, Failed
-from .addresses import StudyError, without_password
+from ..system.secrets import without_password
+from .addresses import StudyError, StudyStopped
 
 if TYPE_CHECKING:
     from .watch import Watch
@@ -198,7 +199,7 @@ def _is_done(worker: Any) -> bool:
     except ray.exceptions.TaskCancelledError:
         return False
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        raise StudyError(f"a worker has died {RESTARTS} times; see the logs of Ray for the reason") from error
+        raise StudyStopped(f"a worker has died {RESTARTS} times; see the logs of Ray for the reason") from error
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CannotStart | Failed):
             raise error.cause from None

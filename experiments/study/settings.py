@@ -11,7 +11,8 @@ from ..settings.compare import study_name
 from ..settings.recipes import PUBLISHED_CUTOUT
 from ..settings.train import TrainSettings
 from ..settings.variants import OWN, Variant, named_options
-from .addresses import check_storage, without_password
+from ..system.secrets import without_password
+from .addresses import check_storage
 from .objectives import checked_objective, checked_objectives, direction
 from .race import LEAST_TRIALS
 from .space import FILL, HOLES, P_STEP, PLACEMENT, PROBABILITY, SIZE, Options, Space

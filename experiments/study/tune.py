@@ -14,10 +14,10 @@ from ..runs.prepare import load_dataset, prepare
 from ..settings.base import SettingsError
 from ..settings.train import TrainSettings
 from ..system.progress import Printer, console
+from ..system.secrets import without_password
 from ..tracking.lifetime import open_run, set_parent
 from ..tracking.ui import file_address, ui_address, ui_hint
 from ..tracking.writing import Run
-from .addresses import without_password
 from .contents import command, conclude
 from .ledger import Ledger
 from .local_workers import work_off

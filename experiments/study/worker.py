@@ -16,6 +16,7 @@ from torch import nn
 from ..data.dataset import Dataset
 from ..errors import CannotStart
 from ..explaining import measuring
+from ..runs.contents import damage
 from ..runs.prepare import Prepared, prepare
 from ..runs.train import finish, tags_of, train_into, work
 from ..settings.train import TrainSettings
@@ -28,7 +29,7 @@ from ..tracking.records import Metrics, Record
 from ..tracking.signals import Terminated, raise_if_asked, terminated_by_signal
 from ..training.loop import TrainingDiverged
 from ..training.predictions import predict
-from .addresses import StudyError
+from .addresses import StorageLost, StudyError, StudyStopped
 from .agenda import Agenda, Idle, seed_of
 from .ledger import Ledger
 from .lost_workers import LostWorkers, worker_name
@@ -39,6 +40,7 @@ from .storage import LOST, lost, telling_of_loss
 
 IDLE_S = 2.0  # between two looks at the ledger while other workers are at work
 FAILURES = 3  # trainings that fail one after another, after which a worker stops
+LOSSES = 10  # times that the storage breaks off while no ticket is taken, after which a worker stops
 
 
 @dataclass
@@ -61,26 +63,46 @@ class Worker:
     def __post_init__(self) -> None:
         self._agenda = Agenda(self.ledger, self.settings)
         self._lost_workers = LostWorkers(self.ledger)
+        self._attempt: Attempt | None = None
+        self._losses = 0
         self.ledger.proposing(self.settings)
 
     def work(self) -> None:
         """Trains tickets until nothing is left to do.
 
         Raises:
-            TrackingError, StudyError: the tracking store or the storage of the study fails; the current ticket waits
-                for its next attempt.
+            TrackingError, StudyStopped: the tracking store or the storage of the study fails for long; the current
+                ticket waits for its next attempt.
             Terminated: the process is asked to end; the current ticket waits for its next attempt.
         """
         with terminated_by_signal():
             while True:
-                with telling_of_loss(self.ledger.address):
-                    found = self._take()
-                    if found is Idle.DONE:
-                        return
-                    if found is Idle.WAIT:
-                        time.sleep(IDLE_S)
-                    self.between()
+                try:
+                    with telling_of_loss(self.ledger.address):
+                        found = self._take()
+                        if found is Idle.DONE:
+                            return
+                        if found is Idle.WAIT:
+                            time.sleep(IDLE_S)
+                        self.between()
+                except StorageLost as error:
+                    self._go_on_after(error)
                 raise_if_asked()
+
+    def _go_on_after(self, error: StorageLost) -> None:
+        """Waits until the storage answers again. The ticket that this worker had in hand waits for its next attempt.
+
+        Raises:
+            StorageLost: the storage is a file, stays away, or breaks off again and again.
+        """
+        self._losses += 1
+        if self.ledger.address.startswith("sqlite") or self._losses > LOSSES:
+            raise error
+        trial = self._attempt.trial if self._attempt else None
+        with telling_of_loss(self.ledger.address), self.ledger.locked():
+            if trial is not None and self.ledger.is_mine(trial):
+                _note(trial, interrupted=True)
+                self.ledger.fail(trial)
 
     def _take(self) -> Idle | None:
         """Makes one attempt at the next ticket; returns why, if there is no ticket to take."""
@@ -90,7 +112,7 @@ class Worker:
             study = self._agenda.next()
             if isinstance(study, Idle):
                 return study
-            attempt = self.attempt(study, lock.close)
+            attempt = self._attempt = self.attempt(study, lock.close)
             try:
                 study.optimize(attempt, n_trials=1, catch=(Exception,))
             except (ValueError, AssertionError, UpdateFinishedTrialError):
@@ -99,6 +121,7 @@ class Worker:
                     raise
         if attempt.fatal:
             raise attempt.fatal
+        self._losses = 0
         return None
 
     def attempt(self, study: optuna.Study, release: Callable[[], None]) -> "Attempt":
@@ -139,7 +162,7 @@ class Attempt:
         except (KeyboardInterrupt, Terminated) as error:
             _note(trial, interrupted=True)
             raise KeyboardInterrupt from error
-        except (TrackingError, StudyError) as error:
+        except (TrackingError, StudyError, StudyStopped) as error:
             # The training is not at fault: its ticket waits, and the worker stops.
             _note(trial, interrupted=True)
             self.fatal = error
@@ -162,9 +185,8 @@ class Attempt:
             _note(trial, error=said)
             return
         _note(trial, interrupted=True)
-        self.fatal = StudyError(
-            f"{FAILURES} trainings failed one after another, the last with {said}; "
-            "remove the cause, then the same command continues the study"
+        self.fatal = StudyStopped(
+            f"{FAILURES} trainings failed one after another, the last with {said}; remove the cause"
         )
 
     def _decide(self, trial: optuna.Trial) -> tuple[Options, int]:
@@ -193,7 +215,7 @@ class Attempt:
         notes = Notes.of(trial)
         prepared = prepare(worker.settings_of(options, seed), name=_run_name(notes, seed), dataset=worker.dataset)
         found = completed_run(prepared.fingerprint, experiment_of(worker.ledger.notes.parent_run))
-        if found and all(metric_of(goal) in found.metrics for goal in goals):
+        if found and all(metric_of(goal) in found.metrics for goal in goals) and self._is_whole(found, notes):
             worker.reporter.advance(work(prepared))
             # The run may be that of the last attempt, whose worker was killed just after it had finished the run.
             reused = notes.reused or found.id != notes.run
@@ -210,6 +232,13 @@ class Attempt:
             if not math.isfinite(value):
                 raise ValueError(f"{goal} has no value")
         return values
+
+    def _is_whole(self, found: FinishedRun, notes: Notes) -> bool:
+        """Whether the files of a finished run can be read, where the study needs them."""
+        problem = damage(found, self._worker.dataset.classes) if notes.candidate is not None else ""
+        if problem:
+            self._worker.reporter.say(f"{problem}; trained again")
+        return not problem
 
     def _train(self, trial: optuna.Trial, notes: Notes, prepared: Prepared) -> FinishedRun:
         worker = self._worker

@@ -16,10 +16,13 @@ with warnings.catch_warnings():
     import mlflow.pyfunc
     import mlflow.pytorch  # noqa: F401
 
+warnings.filterwarnings("ignore", "Unverified HTTPS request")  # who set MLFLOW_TRACKING_INSECURE_TLS knows it
+
 
 def _is_no_pickle_warning(entry: logging.LogRecord) -> bool:
     return "Saving pytorch model by Pickle" not in entry.getMessage()
 
 
 logging.getLogger("mlflow.pytorch").addFilter(_is_no_pickle_warning)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "Creating initial MLflow database tables..."
+# "Creating initial MLflow database tables...", and tracebacks of errors that this suite tells in one line
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Sets up the tracking store and opens the UI: python -m experiments.tracking prepare | ui [--port N] | relocate."""
+"""The tracking store on the command line: python -m experiments.tracking prepare | ui [--port N] | relocate | tidy."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .locations import TrackingError
 from .store import prepare_store, relocate
+from .tidy import add_options, tidy
 from .ui import UI_PORT, serve_ui
 
 
@@ -16,12 +17,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("prepare", help="set up the tracking store")
     commands.add_parser("ui", help="open the MLflow UI").add_argument("--port", type=int, default=UI_PORT)
     commands.add_parser("relocate", help="correct the recorded paths after the project folder was moved")
+    add_options(commands.add_parser("tidy", help="show what killed programs left behind, and remove it on request"))
     given = parser.parse_args(arguments)
     try:
         if given.command == "prepare":
             print(f"tracking store: {prepare_store()}")
         elif given.command == "relocate":
             print(relocate())
+        elif given.command == "tidy":
+            for line in tidy(given):
+                print(line)
         else:
             return serve_ui(given.port)
     except TrackingError as error:

@@ -8,11 +8,14 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
 
+from ..system.secrets import hidden
+
 KIND = "camparison.kind"
 STATUS = "camparison.status"
 FINGERPRINT = "camparison.fingerprint"
 ERROR = "camparison.error"
 HOST = "camparison.host"
+MACHINE = "camparison.machine"  # host, boot and container: where the process number means something
 PID = "camparison.pid"
 PROCESS_START = "camparison.process_start"
 STUDY = "camparison.study"
@@ -28,8 +31,22 @@ TRAIN = "train"
 SETTINGS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
 
 
+_begun: list[str] = []
+
+
+def note_begun(run_id: str) -> None:
+    """Notes that this process has begun to write a run."""
+    _begun.append(run_id)
+
+
+def begun() -> int:
+    """How many runs this process has begun to write."""
+    return len(_begun)
+
+
 def one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
+    """The kind of the error and the first line of its message, without passwords."""
+    lines = hidden(str(error)).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:500] if lines[0] else type(error).__name__
 
 

@@ -12,8 +12,22 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.git_utils import get_git_commit
 
-from ..system.processes import is_alive, started
-from .client import COMMIT, ERROR, HOST, KIND, PARENT, PID, PROCESS_START, RUN_NAME, STATUS, one_line, set_tags
+from ..system.processes import here, is_alive, started
+from .client import (
+    COMMIT,
+    ERROR,
+    HOST,
+    KIND,
+    MACHINE,
+    PARENT,
+    PID,
+    PROCESS_START,
+    RUN_NAME,
+    STATUS,
+    note_begun,
+    one_line,
+    set_tags,
+)
 from .locations import TrackingError
 from .records import Record
 from .signals import Terminated, deaf_to_signals, terminated_by_signal
@@ -51,6 +65,7 @@ def open_run(
         TrackingError: the run, its parent or the experiment does not exist.
     """
     run = _start(kind, name, tags, parent_run_id, again)
+    note_begun(run.id)
     run.before_writing = before_writing
     with terminated_by_signal():
         try:
@@ -76,6 +91,7 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
         STATUS: "started",
         RUN_NAME: name,
         HOST: socket.gethostname(),
+        MACHINE: here(),
         PID: str(os.getpid()),
         PROCESS_START: started(os.getpid()),
     }
@@ -123,10 +139,13 @@ def _close_failed(run_id: str, error: BaseException) -> None:
 
 
 def sweep_stale() -> list[str]:
-    """Marks runs as KILLED that a dead process of this machine left RUNNING, and returns their ids."""
+    """Marks runs as KILLED that a dead process of this machine left RUNNING, and returns their ids.
+
+    Of a process in another container or from before a restart of the machine nobody here can know whether it is dead.
+    """
     client = MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    running = f"attributes.status = 'RUNNING' AND tags.`{HOST}` = '{socket.gethostname()}'"
+    running = f"attributes.status = 'RUNNING' AND tags.`{MACHINE}` = '{here()}'"
     stale = [
         run.info.run_id
         for run in client.search_runs(experiments, running)

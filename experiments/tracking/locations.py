@@ -9,6 +9,7 @@ corrected here, directly in the SQLite file, because MLflow has no call that cha
 - When a project folder is moved, the files move too, but the records still name the old folder.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -43,7 +44,10 @@ def refuse_old_file_store(root: Path) -> None:
     Raises:
         TrackingError: it contains one.
     """
-    for meta in sorted((root / "mlruns").glob("*/meta.yaml")):
+    found: list[Path] = []
+    with contextlib.suppress(PermissionError):  # the database, which is opened next, is in the same folder
+        found = sorted((root / "mlruns").glob("*/meta.yaml"))
+    for meta in found:
         if meta.parent.name.isdigit():
             raise TrackingError(
                 f"{meta.parent} is of MLflow's former file store, which this MLflow cannot write: move the numbered "

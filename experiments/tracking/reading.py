@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import json
 import re
 import tempfile
@@ -21,11 +22,20 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from torch import nn
 
+from . import server
 from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, import_path_kept, one_line
 from .locations import TrackingError
 from .store import current_experiment
 
 _KEY_IN_FILE = re.compile(r"images/(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\+.*\.png$")
+
+
+class Unreachable(TrackingError):
+    """The store does not give a file now; it may be there."""
+
+
+class DamagedFile(TrackingError):
+    """A file of a finished run is there, but cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,18 @@ class FinishedRun:
         return {}
 
     def read_text(self, path: str) -> str:
-        """The text file at `path`. Like all readers here, raises TrackingError if the run has no such file."""
+        """The text file at `path`.
+
+        Like all readers here, raises TrackingError if the run has no such file, DamagedFile if it cannot be read, and
+        Unreachable if the store does not give it now.
+        """
         with self._fetched(path) as file:
             return file.read_text(encoding="utf-8")
 
     def read_json(self, path: str) -> Any:
         """The content of the JSON file at `path`."""
-        return json.loads(self.read_text(path))
+        with self._fetched(path) as file:
+            return json.loads(file.read_text(encoding="utf-8"))
 
     def read_table(self, path: str) -> pd.DataFrame:
         """The table at `path`, `.parquet` or `.csv`."""
@@ -60,7 +75,8 @@ class FinishedRun:
 
     def read_arrays(self, path: str) -> dict[str, np.ndarray]:
         """The arrays in the `.npz` at `path`, by name."""
-        with self._fetched(path) as file, np.load(file, allow_pickle=False) as arrays:
+        # With the path, numpy leaves the file open if it is damaged.
+        with self._fetched(path) as file, file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def read_picture(self, path: str) -> UInt8[np.ndarray, "h w 3"]:
@@ -102,8 +118,16 @@ class FinishedRun:
             try:
                 file = Path(MlflowClient().download_artifacts(self.id, path, folder))
             except (OSError, MlflowException) as error:
+                uri = mlflow.get_tracking_uri()
+                if server.is_server(uri) and (away := server.trouble(uri)):
+                    raise Unreachable(away) from error
+                if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR):
+                    raise Unreachable(f"run {self.id} ({self.name}): {one_line(error)}") from error
                 raise TrackingError(f"run {self.id} ({self.name}) has no file {path!r}: {one_line(error)}") from error
-            yield file
+            try:
+                yield file
+            except Exception as error:
+                raise DamagedFile(f"run {self.id} ({self.name}) has a damaged {path}: {one_line(error)}") from error
 
 
 def completed_run(fingerprint: str, experiment_id: str | None = None) -> FinishedRun | None:

@@ -2,24 +2,25 @@
 
 import contextlib
 import os
-import urllib.request
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
-from . import locations
+from ..system.secrets import without_password
+from ..system.waiting import locked
+from . import database, locations, server
 from .client import one_line
-from .environment import set_environment
+from .environment import set_environment, unreadable
 from .locations import TrackingError
 
 
 def prepare_store(root: Path | None = None) -> str:
-    """Prepares the tracking store for several processes at once, and returns its URI.
+    """Prepares the tracking store for several processes at once, and returns its URI, without user and password.
 
     MLFLOW_TRACKING_URI names the store. If it is not set, the store is MLflow's default, `mlflow.db` and `mlruns/` in
     the project folder `root` (by default the current folder). A new database is set up under a file lock, because
@@ -27,59 +28,77 @@ def prepare_store(root: Path | None = None) -> str:
     first.
 
     Raises:
-        TrackingError: a server does not answer, the database does not open, or the files of the runs are elsewhere.
+        TrackingError: a server or a database is not there, is something else, or cannot be used; or the files of the
+            runs are elsewhere.
     """
     set_environment()
+    if problem := unreadable():
+        raise TrackingError(problem)
     root = (root or Path.cwd()).resolve()
-    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    given = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not given:
         locations.refuse_old_file_store(root)
-    database = locations.database_in(given, root) if given else locations.database_of(root)
-    uri = f"sqlite:///{database}" if database else given
+    if server.is_server(given):
+        return _prepare_server(given)
+    file = locations.database_in(given, root) if given else locations.database_of(root)
+    uri = f"sqlite:///{file}" if file else given
     mlflow.set_tracking_uri(uri)
-    if uri.startswith(("http://", "https://")):
-        _ask_server(uri)
-        return uri
-    with FileLock(database.parent / locations.LOCK) if database else contextlib.nullcontext():
-        _open_store(uri, root)
-        if database == locations.database_of(root):
-            locations.serve_from_disk(database)
-    _check_locations(database, root)
+    if file:
+        _prepare_file(file, root)
+    _open_store(uri, root)
+    _check_locations(file, root)
     return uri
 
 
-def _ask_server(uri: str) -> None:
+def _prepare_server(given: str) -> str:
+    uri = server.without_login(given)
+    mlflow.set_tracking_uri(uri)
+    server.check(uri)
+    with told():
+        _named_experiment()
+    return uri
+
+
+def _prepare_file(file: Path, root: Path) -> None:
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-    except urllib.error.HTTPError as error:
-        if error.code >= 500:
-            raise TrackingError(
-                f"the MLflow server {uri} does not work: /health answers {error.code}; restart it"
-            ) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise TrackingError(
-            f"no MLflow server answers at {uri} ({reason}): start it, or unset MLFLOW_TRACKING_URI to use this folder"
-        ) from error
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(file.parent / locations.LOCK, f"the tracking store {file}"):
+            database.ready(file, root)
+            if file == locations.database_of(root):
+                locations.serve_from_disk(file)
+    except OSError as error:
+        raise TrackingError(database.explained(file, error)) from error
 
 
 def _open_store(uri: str, root: Path) -> None:
-    """Opens the store; the first call creates the tables.
-
-    MLflow puts files of new experiments into the current folder.
-    """
-    with contextlib.chdir(root), warnings.catch_warnings():
+    """Opens the store. MLflow puts files of new experiments into the current folder."""
+    with contextlib.chdir(root), warnings.catch_warnings(), told():
         # MLflow 3.17 declares its tables in the style of SQLAlchemy 2.0.
         warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
-        try:
-            MlflowClient(uri).search_experiments(max_results=1)
-        except Exception as error:
-            raise TrackingError(
-                f"{uri} cannot be opened as an MLflow store: move it away to start a new store ({one_line(error)})"
-            ) from error
+        MlflowClient(uri).search_experiments(max_results=1)
 
 
-def _check_locations(database: Path | None, root: Path) -> None:
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turns the errors of MLflow into one line that names the store, and the way out where it is known.
+
+    Raises:
+        TrackingError: MLflow raised an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "alembic"):
+            raise
+        uri = mlflow.get_tracking_uri()
+        file = locations.database_in(uri, Path.cwd())
+        said = (
+            database.explained(file, error) if file else f"{without_password(uri)} cannot be used ({one_line(error)})"
+        )
+        raise TrackingError(said) from error
+
+
+def _check_locations(file: Path | None, root: Path) -> None:
     experiment = _named_experiment()
     if experiment is None:
         return
@@ -90,9 +109,9 @@ def _check_locations(database: Path | None, root: Path) -> None:
             "http address, or MLFLOW_EXPERIMENT_NAME to another experiment"
         )
     home = locations.home(location, experiment.experiment_id)
-    if home and database == locations.database_of(root) and home.resolve() != root:
+    if home and file == locations.database_of(root) and home.resolve() != root:
         raise TrackingError(
-            f"the runs in {database} have their files recorded under {home}, but the project is now in {root}: "
+            f"the runs in {file} have their files recorded under {home}, but the project is now in {root}: "
             "run `.venv/bin/python -m experiments.tracking relocate` to correct the records, or move the folder back"
         )
 
@@ -104,15 +123,15 @@ def relocate(root: Path | None = None) -> str:
         TrackingError: there is no database, or no record in it names another folder.
     """
     root = (root or Path.cwd()).resolve()
-    database = locations.database_of(root)
-    if not database.exists():
-        raise TrackingError(f"there is no {database}: nothing to relocate")
-    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    file = locations.database_of(root)
+    if not file.exists():
+        raise TrackingError(f"there is no {file}: nothing to relocate")
+    mlflow.set_tracking_uri(f"sqlite:///{file}")
     experiment = _named_experiment()
     home = locations.home(experiment.artifact_location, experiment.experiment_id) if experiment else None
     if home is None or home.resolve() == root:
-        raise TrackingError(f"the runs in {database} already have their files in this folder: nothing to relocate")
-    return f"{locations.move_home(database, home, root)} records moved from {home} to {root}"
+        raise TrackingError(f"the runs in {file} already have their files in this folder: nothing to relocate")
+    return f"{locations.move_home(file, home, root)} records moved from {home} to {root}"
 
 
 def _named_experiment() -> Experiment | None:
@@ -126,7 +145,8 @@ def _named_experiment() -> Experiment | None:
     try:
         found = client.get_experiment_by_name(name) if name and not number else client.get_experiment(number or "0")
     except MlflowException as error:
-        raise TrackingError(f"MLFLOW_EXPERIMENT_ID={number}: {one_line(error)}") from error
+        chosen = f"MLFLOW_EXPERIMENT_ID={number}" if number else f"MLFLOW_EXPERIMENT_NAME={name or 'Default'}"
+        raise TrackingError(f"{chosen}: {one_line(error)}; correct or unset it") from error
     if found and found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"the experiment {found.name!r} is deleted: set MLFLOW_EXPERIMENT_NAME to another, or restore it with "

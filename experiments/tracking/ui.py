@@ -108,10 +108,11 @@ def serve_ui(port: int, root: Path | None = None) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in unset} | {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job workers need 1.5 GB and are not used here
         "PYTHONWARNINGS": "ignore",  # warnings of the server's own packages
+        "MLFLOW_BACKEND_STORE_URI": uri,  # everybody can read the options of a process, and it may hold a password
     }
     # Files go to the same place as without a server, also in experiments that are created in the UI.
     files = (root or Path.cwd()).resolve() / "mlruns"
-    where = ["--backend-store-uri", uri, "--default-artifact-root", str(files), "--host", "127.0.0.1"]
+    where = ["--default-artifact-root", str(files), "--host", "127.0.0.1"]
     server = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1"]
     return _until_interrupted(server, environment)
 

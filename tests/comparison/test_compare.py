@@ -262,3 +262,42 @@ def test_a_variant_under_two_names_differs_in_nothing(first: First) -> None:
     assert result.differences["mean"].abs().max() == 0
     assert result.look_differences["mean"].abs().max() == 0
     assert "test accuracy +0.00 points with one seed" in answers(result)[0].sentence
+
+
+def damage(run_id: str, name: str) -> None:
+    """Cuts a file of the run in half, as a full disk does."""
+    place = Path(MlflowClient().get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    file = place / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_a_damaged_run_is_named_and_trained_again_alone() -> None:
+    plain, holes = (member.run.id for member in run().members)
+    damage(holes, "maps.npz")
+    before = len(MlflowClient().search_runs(["0"]))
+    with pytest.raises(
+        SettingsError, match=rf"^run {holes[:8]} \(cutout, seed 0\): its file maps\.npz is damaged \("
+    ) as refused:
+        run()
+    ways = f"retrain=damaged trains it again alone, and without={holes[:8]} leaves its seed out"
+    assert str(refused.value).endswith(ways)
+    with pytest.raises(SettingsError, match=rf"^runs: run {holes[:8]} .*: its file maps\.npz is damaged"):
+        compare_finished(CompareSettings.of(runs=f"{plain} {holes}", quiet="true"))
+    with pytest.raises(SettingsError, match="leaves no seed; give more seeds"):
+        run(without=holes[:8])
+    assert len(MlflowClient().search_runs(["0"])) == before  # all of this is found before a run is opened
+    again = run(retrain="damaged")
+    assert [(member.run.id == plain, member.reused) for member in again.members] == [(True, True), (False, False)]
+    assert again.members[1].run.id != holes
+    assert all(member.reused for member in run().members)
+
+
+def test_the_seed_of_a_run_can_be_left_out_of_every_variant(first: First) -> None:
+    left = first.found.members[3].run.id
+    result = run(seeds="2", without=left[:8])
+    assert [(member.variant, member.seed) for member in result.members] == [("baseline", 0), ("cutout", 0)]
+    with pytest.raises(SettingsError, match="without=abcdef: is no finished run of this comparison"):
+        run(seeds="2", without="abcdef")
+    chosen = {"runs": " ".join(member.run.id for member in first.found.members), "quiet": "true"}
+    with pytest.raises(SettingsError, match="the variants have different seeds"):
+        compare_finished(CompareSettings.of(**chosen, without=left[:8]))

@@ -37,7 +37,19 @@ class Postgres:
 
     def restart(self) -> None:
         """Every connection breaks, as in a crash; it answers again when this returns."""
-        _as_owner([str(PROGRAMS / "pg_ctl"), "-D", str(self.folder / "data"), "-m", "immediate", "-w", "restart"])
+        self._control("-m", "immediate", "restart")
+
+    def stop(self) -> None:
+        """Every connection breaks, and nothing answers any more."""
+        self._control("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        """It answers again when this returns."""
+        options = (self.folder / "options").read_text()
+        self._control("-l", str(self.folder / "log"), "-o", options, "start")
+
+    def _control(self, *words: str) -> None:
+        _as_owner([str(PROGRAMS / "pg_ctl"), "-D", str(self.folder / "data"), "-w", *words])
 
 
 @contextmanager
@@ -57,9 +69,11 @@ def running() -> Iterator[Postgres]:
         login = ["-U", USER, "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"]
         _as_owner([str(PROGRAMS / "initdb"), *data, *login, "--encoding=UTF8", "--no-sync"])
         options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=400"
-        _as_owner([str(PROGRAMS / "pg_ctl"), *data, "-w", "-l", str(folder / "log"), "-o", options, "start"])
+        (folder / "options").write_text(options)
+        server = Postgres(port, folder)
+        server.start()
         try:
-            yield Postgres(port, folder)
+            yield server
         finally:
             _as_owner([str(PROGRAMS / "pg_ctl"), *data, "-m", "immediate", "-w", "stop"])
     finally:

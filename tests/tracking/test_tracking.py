@@ -32,7 +32,7 @@ from experiments.tracking import __main__, lifetime, views
 from experiments.tracking.client import ERROR, FINGERPRINT, HOST, KIND, PID, PROCESS_START, STATUS
 from experiments.tracking.lifetime import GoesOnElsewhere, StoppedEarly, set_parent, sweep_stale
 from experiments.tracking.locations import TrackingError
-from experiments.tracking.reading import completed_run, finished_run, finished_training, finished_trainings
+from experiments.tracking.reading import DamagedFile, completed_run, finished_run, finished_training, finished_trainings
 from experiments.tracking.records import (
     Arrays,
     DatasetUse,
@@ -645,19 +645,11 @@ def test_several_processes_may_start_on_a_new_folder_at_once(tmp_path: Path) -> 
     )
     processes = [program(code) for _ in range(2)]
     ended = [(process.communicate(timeout=PATIENCE_S), process.returncode) for process in processes]
-    assert [(errors, code) for (_, errors), code in ended] == [("", 0)] * 2
+    assert [code for _, code in ended] == [0] * 2
+    said = [line for (_, errors), _ in ended for line in errors.splitlines()]
+    assert all(line.startswith("waiting for the tracking store ") for line in said)
     prepare_store()
     assert [len(finished_run(out.strip()).metric_history("a")) for (out, _), _ in ended] == [20] * 2
-
-
-def test_a_half_built_database_is_named(store: Path) -> None:
-    connection = sqlite3.connect("mlflow.db")
-    with connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'no-such-version'")
-    connection.close()
-    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be opened as an MLflow store: move it away") as caught:
-        prepare_store()
-    assert "\n" not in str(caught.value)
 
 
 def test_the_former_file_store_is_named(store: Path) -> None:
@@ -705,21 +697,6 @@ def test_a_store_elsewhere_keeps_its_files_where_it_wants(
     prepare_store()
     with open_run() as run:
         assert run.artifact_uri.startswith(f"{store}/mlruns/0/")
-
-
-def test_a_server_that_is_down_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    real, limits = urllib.request.urlopen, []
-
-    def asked(url: str, timeout: float) -> Any:
-        limits.append(timeout)
-        return real(url, timeout=timeout)
-
-    monkeypatch.setattr(urllib.request, "urlopen", asked)
-    with pytest.raises(TrackingError, match=f"no MLflow server answers at {address}"):
-        prepare_store()
-    assert limits == [5]  # asked once, and a silent one for seconds only; MLflow itself tries for minutes
 
 
 def test_a_server_location_in_a_store_elsewhere_is_an_error(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -887,3 +864,20 @@ def test_a_file_is_logged_byte_by_byte(ready: Path) -> None:
     with open_run() as run:
         run.log([File("a/study.db", content)])
     assert Path(run.artifact_uri, "a/study.db").read_bytes() == content
+
+
+def test_a_damaged_file_is_named(ready: Path) -> None:
+    with open_run() as run:
+        run.log(every_record(fast_net()))
+    found = finished_run(run.id)
+    readers: dict[str, Callable[[str], object]] = {
+        "config.json": found.read_json,
+        "predictions.parquet": found.read_table,
+        "maps.npz": found.read_arrays,
+        "galleries/correct.png": found.read_picture,
+    }
+    for name, read in readers.items():
+        file = Path(run.artifact_uri, name)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        with pytest.raises(DamagedFile, match=rf"^run {run.id} \(baseline\) has a damaged {name}: "):
+            read(name)
