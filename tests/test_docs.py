@@ -205,7 +205,8 @@ def messages() -> str:
 
 
 def test_the_headings_of_troubleshooting_are_messages() -> None:
-    of_others = ("No module named experiments", "No module named mlflow", "duplicate column name: step")
+    modules = ("No module named experiments", "No module named mlflow")
+    of_others = (*modules, "mlflow: command not found", "duplicate column name: step")
     known = messages() + Path(mlflow.utils.conda.__file__).read_text()
     shown = re.findall(
         r"`([^`]+)`", "\n".join(re.findall(r"^## (.*)$", TEXTS["docs/troubleshooting.md"], re.MULTILINE))

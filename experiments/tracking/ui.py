@@ -113,7 +113,8 @@ def serve_ui(port: int, root: Path | None = None) -> int:
     # Files go to the same place as without a server, also in experiments that are created in the UI.
     files = (root or Path.cwd()).resolve() / "mlruns"
     where = ["--default-artifact-root", str(files), "--host", "127.0.0.1"]
-    server = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1"]
+    quiet = ["--uvicorn-opts", "--no-access-log"]  # a line for every picture would push the links off the screen
+    server = [sys.executable, "-m", "mlflow", "server", *where, "--port", str(port), "--workers", "1", *quiet]
     return _until_interrupted(server, environment)
 
 

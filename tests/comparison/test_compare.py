@@ -207,13 +207,13 @@ def test_a_run_trained_by_itself_is_reused() -> None:
 
 def test_the_same_training_under_two_names_is_refused_before_anything_is_logged() -> None:
     with pytest.raises(SettingsError, match="'baseline, seed 0' and 'same, seed 0' are the same training"):
-        run(variants="baseline; same: cutout=false")
+        run(variants="baseline; same: cutout=false", cutout_size="auto")
     assert not MlflowClient().search_runs(["0"])
 
 
 def test_variants_may_have_other_networks_and_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow_resnet18(monkeypatch)
-    result = run(variants="baseline; longer: epochs=2; big: model=resnet18")
+    result = run(variants="baseline; longer: epochs=2; big: model=resnet18", cutout_size="auto")
     assert result.variants == ("baseline", "longer", "big")
     assert [last_layer(m.run) for m in result.members] == ["layer3", "layer3", "layer4"]
     # All pictures must stand at one step, or MLflow's grid would leave cells empty.
@@ -257,7 +257,7 @@ def test_the_same_numbers_come_from_the_same_runs_again(first: First) -> None:
 
 
 def test_a_variant_under_two_names_differs_in_nothing(first: First) -> None:
-    result = run(variants="baseline; same: cutout=false", allow_same="true")
+    result = run(variants="baseline; same: cutout=false", cutout_size="auto", allow_same="true")
     assert [member.run.id for member in result.members] == [result.members[0].run.id] * 2
     assert result.differences["mean"].abs().max() == 0
     assert result.look_differences["mean"].abs().max() == 0
