@@ -60,7 +60,8 @@ class FinishedRun:
 
     def read_arrays(self, path: str) -> dict[str, np.ndarray]:
         """The arrays in the `.npz` at `path`, by name."""
-        with self._fetched(path) as file, np.load(file, allow_pickle=False) as arrays:
+        # Opened here, because numpy does not close a damaged file.
+        with self._fetched(path) as file, file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def read_picture(self, path: str) -> UInt8[np.ndarray, "h w 3"]:
