@@ -3,6 +3,7 @@
 Pillow by itself tries every decoder that it has, and one of them starts Ghostscript for whatever looks like PostScript.
 """
 
+import ctypes
 import io
 import re
 import threading
@@ -150,10 +151,10 @@ def warnings_named(say: Callable[[str], None]) -> Iterator[None]:
     """Inside, the warnings of decoders are collected, in all threads; at the end they are lines that name the file."""
     lines: list[str] = []
 
-    def keep(message: Warning | str, *_: object, **__: object) -> None:
+    def keep(message: object, *_: object, **__: object) -> None:
         lines.append(f"image {getattr(_reading, 'path', 'of the folder')}: {' '.join(str(message).split())}")
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _heard_from_libtiff(keep):
         warnings.simplefilter("always")
         warnings.showwarning = keep
         yield
@@ -161,3 +162,27 @@ def warnings_named(say: Callable[[str], None]) -> Iterator[None]:
         say(line)
     if len(lines) > _SHOWN:
         say(f"{len(lines) - _SHOWN} more warnings like these")
+
+
+@contextmanager
+def _heard_from_libtiff(keep: Callable[[str], None]) -> Iterator[None]:
+    """Inside, what libtiff complains about is kept; otherwise it prints it, and calls every file `tempfile.tif`.
+
+    The values that belong into the complaint are not filled in.
+    """
+    folder = Path(str(find_spec("PIL").origin)).parent  # type: ignore[union-attr]
+    found = [*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")]
+    if not found:
+        yield
+        return
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+    handler = kind(lambda module, text, values: keep((text or b"").decode("ascii", "replace")))
+    setters = [getattr(ctypes.CDLL(str(found[0])), f"TIFFSet{what}Handler") for what in ("Error", "Warning")]
+    for setter in setters:
+        setter.restype, setter.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    before = [setter(ctypes.cast(handler, ctypes.c_void_p)) for setter in setters]
+    try:
+        yield
+    finally:
+        for setter, old in zip(setters, before, strict=True):
+            setter(old)

@@ -16,6 +16,8 @@ from typing import Any, NoReturn, TextIO
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
+_AGAIN_S = 0.05
+
 _IN_ASCII = {"±": "+/-", "−": "-", "–": "-", "→": "->", "←": "<-", "’": "'", "“": '"', "”": '"', "×": "x", "…": "..."}
 
 
@@ -47,11 +49,26 @@ def interruptible() -> Iterator[None]:
     if not callable(before):  # ignored, or not from Python
         yield
         return
+    hook = sys.unraisablehook
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = lambda lost: _send_again(lost.exc_type) or hook(lost)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGINT, before)
+
+
+def _send_again(lost: type[BaseException]) -> bool:
+    """Sends a signal again whose exception Python has lost, because it came in a destructor or in a callback."""
+    numbers = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
+    number = next((number for kind, number in numbers.items() if issubclass(lost, kind)), None)
+    if number is None:
+        return False
+    from threading import Timer
+
+    Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()  # later, when the destructor has ended
+    return True
 
 
 def say_stopped(command: str, what: str) -> None:

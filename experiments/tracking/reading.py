@@ -75,8 +75,8 @@ class FinishedRun:
 
     def read_arrays(self, path: str) -> dict[str, np.ndarray]:
         """The arrays in the `.npz` at `path`, by name."""
-        # With the path, numpy leaves the file open if it is damaged.
-        with self._fetched(path) as file, file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        # Opened here, because numpy does not close a damaged file.
+        with self._fetched(path) as file, file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def read_picture(self, path: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -91,7 +91,7 @@ def raise_if_asked() -> None:
     """Checks that nobody has asked this process to end. Call it between the parts of long work.
 
     Raises:
-        Terminated, KeyboardInterrupt: somebody has asked.
+        Terminated, KeyboardInterrupt: somebody has asked, and this is the main thread.
     """
-    if _asked:
+    if _asked and threading.current_thread() is threading.main_thread():
         _raise(_asked[-1])

@@ -180,6 +180,18 @@ def test_a_warning_of_a_decoder_names_the_file(tmp_path: Path) -> None:
     assert lines == [*(f"image {path}: odd {i}" for i in range(5)), "2 more warnings like these"]
 
 
+def test_what_libtiff_complains_about_names_the_file_and_is_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(encoded("TIFF", compression="tiff_lzw"))
+    content[40:80] = b"\xff" * 40
+    path, lines = saved(tmp_path, bytes(content)), []
+    with warnings_named(lines.append):
+        problem(path)
+    assert lines == [f"image {path}: Using code not yet in table"]
+    assert capfd.readouterr() == ("", "")
+
+
 def classes_of(root: Path, lines: list[str]) -> Dataset:
     return load_folder(Request(str(root), 16, 0.5, lines.append, str(root)))
 

@@ -1,8 +1,10 @@
 """What is written into a run is read back from it, also from runs of former versions."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from experiments.runs.describe import iter_settings
 from experiments.runs.prepare import prepare
 from experiments.settings.train import TrainSettings
 from experiments.tracking.locations import TrackingError
+from experiments.tracking.reading import FinishedRun
 from experiments.tracking.records import Arrays, Param, Table, Text
+from experiments.tracking.writing import _save
 from experiments.training.predictions import Predictions
 from tests.toys.networks import toy_dataset
 from tests.toys.runs import ToyRun, by_path, toy_config, toy_findings
@@ -170,3 +174,36 @@ def test_a_changed_value_in_a_file_that_is_read_back_is_noticed() -> None:
             TrackingError, match=rf"\(toy\): its file {path} is damaged \(its content .*; delete the run"
         ):
             read()
+
+
+@dataclass(frozen=True)
+class StoredRun(FinishedRun):
+    """A run whose files are in a folder."""
+
+    folder: Path
+
+    @contextmanager
+    def _fetched(self, path: str) -> Iterator[Path]:
+        yield self.folder / path
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(350, marks=pytest.mark.wild)])
+@pytest.mark.parametrize("kind", ["config.json", "predictions.parquet", "maps.npz"])
+def test_a_flipped_bit_or_a_cut_is_noticed_or_changes_nothing(kind: str, count: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    made_up = toy_findings().members[0].run
+    assert isinstance(made_up, ToyRun)
+    run = StoredRun("0123456789abcdef", "toy", "0", {}, {}, {}, tmp_path)
+    _save(made_up.files[kind], tmp_path / kind)
+    read = {
+        "config.json": lambda: repr(config(replace(run))),
+        "predictions.parquet": lambda: predictions(run, toy_dataset().classes).logits.tobytes(),
+        "maps.npz": lambda: [np.asarray(value).tobytes() for value in vars(maps(run)).values()],
+    }[kind]
+    whole, content = read(), (tmp_path / kind).read_bytes()
+    for _ in range(count):
+        at, bit = int(random.integers(len(content))), int(random.integers(8))
+        flipped = content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+        (tmp_path / kind).write_bytes(flipped if at % 4 else content[:at])
+        with suppress(TrackingError):
+            assert read() == whole

@@ -17,6 +17,7 @@ from cam_core import cams, normalise, resize
 from experiments.data.tensors import to_tensor
 from experiments.explaining.backgrounds import background_shift
 from experiments.explaining.map_measures import MAP_MEASURES
+from experiments.pictures.failsafe import take_failures
 from experiments.runs.evaluate import curves_title, iter_evaluation
 from experiments.runs.fingerprint import deciding_sources
 from experiments.runs.prepare import Prepared, prepare
@@ -70,6 +71,16 @@ def test_curves_say_what_they_are_of() -> None:
     assert curves_title(plain, tracked) == f"{expected}\n{of_train}"
 
 
+class Kept(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> tuple[Path, FinishedRun]:
     """A finished training and the folder of its store."""
@@ -78,8 +89,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> tupl
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         prepare_store(folder)
-        run = train(ready(), Reporter())
+        run = train(ready(), reporter := Kept())
     mlflow.set_tracking_uri(None)
+    assert not [line for line in reporter.lines if "could not be drawn" in line]
     return folder, run
 
 
@@ -351,6 +363,22 @@ def test_shift_is_what_the_background_does_to_the_same_objects() -> None:
 def test_predictions_that_move_without_a_gap_are_flips_all_the_same() -> None:
     found = background_shift({"own": predicted(0, 0, 0, 1), "other": predicted(1, 1, 0, 1)})
     assert (found["shift/background_gap"], found["shift/background_flips"]) == (0, 0.5)
+
+
+def test_a_picture_that_fails_leaves_its_error_and_all_other_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ready()
+    split = plain.dataset.splits["test"]
+    model = build_model(plain.settings, len(CLASSES), *plain.dataset.statistics)
+    said = predict(model, split.images, split.labels, "cpu")
+    whole = list(iter_evaluation(plain, model, said, 1))
+
+    def fail(*_: object) -> np.ndarray:
+        raise ValueError("no such glyph")
+
+    monkeypatch.setattr("experiments.runs.evaluate.confusion", fail)
+    found = list(iter_evaluation(plain, model, said, 1))
+    assert list(map(type, found)) == list(map(type, whole))
+    assert take_failures() == ["confusion.png could not be drawn (ValueError: no such glyph)"]
 
 
 def test_only_scenes_have_a_background_to_shift() -> None:

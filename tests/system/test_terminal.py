@@ -80,6 +80,9 @@ def test_what_an_encoding_does_not_have_is_spelled_out(monkeypatch: pytest.Monke
         "class Import:\n    def __del__(self):\n        signal.raise_signal(signal.SIGINT)\ndef main():\n    Import()",
         "def main():\n    with interruptible():\n        pass\n    signal.raise_signal(signal.SIGINT)",
         "def main():\n    with interruptible():\n        signal.raise_signal(signal.SIGINT)",
+        "import time\n"
+        "class Lost:\n    def __del__(self):\n        signal.raise_signal(signal.SIGINT)\n"
+        "def main():\n    with interruptible():\n        Lost()\n        time.sleep(900)",
     ],
 )
 def test_ctrl_c_ends_with_one_line_and_130(code: str) -> None:
