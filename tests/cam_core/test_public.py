@@ -5,6 +5,8 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
+
 import cam_core
 
 ROOT = Path(__file__).parents[2]

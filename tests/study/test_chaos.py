@@ -86,7 +86,7 @@ def test_every_ticket_survives_kills_and_a_restart(
     storage = f"sqlite:///{store}/studies.db"
     if kind == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
-        storage = server.address("chaos")
+        storage = server.address(f"chaos{trials}")
     draw = random.Random(16)
     first = launch(storage, trials=trials, workers=workers)
     for kill_number in range(kills):
