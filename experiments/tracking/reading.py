@@ -65,8 +65,7 @@ class FinishedRun:
 
     def read_json(self, path: str) -> Any:
         """The content of the JSON file at `path`."""
-        with self._fetched(path) as file:
-            return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(self.read_text(path))
 
     def read_table(self, path: str) -> pd.DataFrame:
         """The table at `path`, `.parquet` or `.csv`."""

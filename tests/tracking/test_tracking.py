@@ -871,7 +871,6 @@ def test_a_damaged_file_is_named(ready: Path) -> None:
         run.log(every_record(fast_net()))
     found = finished_run(run.id)
     readers: dict[str, Callable[[str], object]] = {
-        "config.json": found.read_json,
         "predictions.parquet": found.read_table,
         "maps.npz": found.read_arrays,
         "galleries/correct.png": found.read_picture,
