@@ -14,7 +14,10 @@ set_environment()
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)
     import mlflow.pyfunc
-    import mlflow.pytorch  # noqa: F401
+    import mlflow.pytorch
+    import mlflow.store.db.utils
+
+mlflow.store.db.utils.MAX_RETRY_COUNT = 4  # MLflow's ten would be two minutes of silence
 
 warnings.filterwarnings("ignore", "Unverified HTTPS request")  # who set MLFLOW_TRACKING_INSECURE_TLS knows it
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ..system.secrets import hidden, without_password
 from .locations import TrackingError
 from .store import prepare_store, relocate
 from .tidy import add_options, tidy
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "prepare":
-            print(f"tracking store: {prepare_store()}")
+            print(f"tracking store: {without_password(prepare_store())}")
         elif given.command == "relocate":
             print(relocate())
         elif given.command == "tidy":
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             return serve_ui(given.port)
     except TrackingError as error:
-        print(error, file=sys.stderr)
+        print(hidden(str(error)), file=sys.stderr)
         return 1
     return 0
 

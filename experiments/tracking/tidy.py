@@ -20,7 +20,7 @@ from .lifetime import sweep_stale
 from .locations import TrackingError
 from .store import prepare_store, told
 
-_HERE, _IN_DATA = (".*.db.new*",), ("**/*.part", "**/.*.pt.[0-9]*", ".cifar10-*")
+_HERE, _IN_DATA = (".*.db.new*",), ("**/*.part", "**/.*.[0-9]*", ".cifar10-*")
 """Names of files and folders that are there only while a program writes them."""
 
 

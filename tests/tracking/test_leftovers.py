@@ -58,8 +58,8 @@ def test_tidy_shows_what_the_next_command_cannot_know(store: Path, capsys: pytes
     prepare_store()
     dead, elsewhere = begun(), begun(machine="elsewhere", host="elsewhere")
     launched = MlflowClient().create_run("0", tags={"mlflow.source.type": "PROJECT"}).info.run_id
-    part = store / "data" / "scenes.part"
-    part.parent.mkdir()
+    part = store / "data" / "checkpoints" / ".0123.pt.4711"
+    part.parent.mkdir(parents=True)
     part.touch()
     with open_run(kind="train", name="at work") as alive:
         assert __main__.main(["tidy"]) == 0
