@@ -13,7 +13,7 @@ from experiments.system.secrets import hidden, remember
 from experiments.tracking import __main__ as tracking
 from experiments.tracking import ui
 from tests.conftest import free_port
-from tests.toys.http import Answer, serving
+from tests.toys.answers_of_servers import Answer, serving
 from tests.toys.scenes import put_scenes
 
 MARK, TOKEN = "S3CRET-MARK", "T0KEN-MARK"

@@ -16,7 +16,7 @@ from experiments.tracking import server
 from experiments.tracking.locations import TrackingError
 from experiments.tracking.store import prepare_store
 from tests.conftest import free_port
-from tests.toys.http import Answer, Answers, certificate, serving
+from tests.toys.answers_of_servers import Answer, Answers, certificate, serving
 
 PASSWORD = "s3cret/of@the-test"
 LOGIN = Answer(body=b"<!doctype html><html><title>Log in</title></html>", headers={"Content-Type": "text/html"})
