@@ -219,6 +219,8 @@ class TuneSettings(TrainSettings):
 
     @model_validator(mode="after")
     def _makes_a_study(self) -> "TuneSettings":
+        if self.study == NONE:
+            raise ValueError(f"study={NONE}: means no study in `compare`; give the study another name")
         if self.confirm and self.trials < LEAST_TRIALS:
             raise ValueError(
                 f"trials={self.trials}: too few for a search and a confirmation; give {LEAST_TRIALS} or more, "

@@ -101,6 +101,7 @@ BAD = [
     ),
     ({"holdout": "false"}, "holdout=false: leaves no validation images to search on; add holdout=true"),
     ({"checkpoint": "a.pt"}, "checkpoint=a.pt: a study has many trainings; take auto or none"),
+    ({"study": "none"}, "study=none: means no study in `compare`; give the study another name"),
     ({"study": "a/b"}, "study=a/b: must be a name of at most 100 letters, digits, _ . -"),
     ({"storage": "studies.db"}, f"storage=studies.db: {STORAGE}"),
     ({"storage": "sqlite:///"}, f"storage=sqlite:///: {STORAGE}"),
