@@ -7,12 +7,15 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence, Reshape, capture, check_inputs, find_layers, observe
+from cam_core.capture import Evidence, capture, checked, observe
+from cam_core.inputs import Reshapes
 from cam_core.maps import finish
 from cam_core.methods import EIGEN_SMOOTHED, METHODS, WITHOUT_GRADIENTS, eigen_smoothed, summed
+from cam_core.models import Layer
 from cam_core.names import Spec, specs_of
+from cam_core.outputs import Output
 from cam_core.perturbation import PERTURBATION_METHODS
-from cam_core.targets import Target, settled, take
+from cam_core.targets import PlainTarget, Target, settled, take
 
 VIEWS = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
 """The views that `aug_smooth` averages, as in grad-cam: mirrored or not, and a factor for the pixels."""
@@ -28,41 +31,45 @@ class Cams:
     columns) of each layer, which `focus_index` needs. All tensors are on the device of the images.
     """
 
-    maps: Float32[Tensor, "layers n h w"]
+    maps: Float32[Tensor, "layers n *size"]
     strength: Float32[Tensor, "layers n"]
     logits: Float32[Tensor, "n k"]
     layers: tuple[str, ...]
-    grids: tuple[tuple[int, int], ...]
+    grids: tuple[tuple[int, ...], ...]
     method: str
 
 
 def cams(
     model: nn.Module,
-    images: Float[Tensor, "n channels height width"],
-    layers: Sequence[str],
+    images: Float[Tensor, "n channels *size"],
+    layers: Sequence[Layer],
     target: Target,
     *,
     method: str = "gradcam",
     chunk: int = 64,
-    reshape: Reshape | None = None,
+    reshape: Reshapes = None,
+    output: Output | None = None,
 ) -> Cams:
     """The maps of one method that explain the `target` of each image, for example the logit of a class.
 
     See `cams_of_methods` for the arguments.
     """
-    (found,) = cams_of_methods(model, images, layers, target, methods=[method], chunk=chunk, reshape=reshape).values()
+    (found,) = cams_of_methods(
+        model, images, layers, target, methods=[method], chunk=chunk, reshape=reshape, output=output
+    ).values()
     return found
 
 
 def cams_of_methods(
     model: nn.Module,
-    images: Float[Tensor, "n channels height width"],
-    layers: Sequence[str],
+    images: Float[Tensor, "n channels *size"],
+    layers: Sequence[Layer],
     target: Target,
     *,
     methods: Sequence[str],
     chunk: int = 64,
-    reshape: Reshape | None = None,
+    reshape: Reshapes = None,
+    output: Output | None = None,
 ) -> dict[str, Cams]:
     """The maps of several methods by name, all from the same forward and backward pass.
 
@@ -74,31 +81,31 @@ def cams_of_methods(
 
     Raises ValueError for an unknown method, for a chunk below 1, and in the cases of `capture`.
     """
-    parts = list(iter_cams(model, images, layers, target, methods=methods, chunk=chunk, reshape=reshape))
+    parts = list(iter_cams(model, images, layers, target, methods=methods, chunk=chunk, reshape=reshape, output=output))
     return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
 
 def iter_cams(
     model: nn.Module,
-    images: Float[Tensor, "n channels height width"],
-    layers: Sequence[str],
+    images: Float[Tensor, "n channels *size"],
+    layers: Sequence[Layer],
     target: Target,
     *,
     methods: Sequence[str] = ("gradcam",),
     chunk: int = 64,
-    reshape: Reshape | None = None,
+    reshape: Reshapes = None,
+    output: Output | None = None,
 ) -> Iterator[dict[str, Cams]]:
     """The same, `chunk` images at a time, so memory does not grow with the number of images.
 
     The arguments are checked immediately, not with the first chunk; classes out of range raise in their chunk.
     """
-    check_inputs(images, layers, target)
-    find_layers(model, layers)
+    names, goal = checked(model, images, layers, target)
     specs = specs_of(methods)
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 image, got {chunk}")
     return (
-        _explained(model, images[indices], layers, take(target, indices), specs, reshape)
+        _explained(model, images[indices], names, take(goal, indices), specs, reshape, output)
         for indices in torch.split(torch.arange(len(images), device=images.device), chunk)
     )
 
@@ -107,20 +114,21 @@ def _explained(
     model: nn.Module,
     images: Tensor,
     layers: Sequence[str],
-    target: Target,
+    target: PlainTarget,
     specs: Sequence[Spec],
-    reshape: Reshape | None,
+    reshape: Reshapes,
+    output: Output | None,
 ) -> dict[str, Cams]:
     """The maps of a chunk: plain methods use the original images, smoothed ones are averaged over the views."""
-    plain = _of_one_view(model, images, layers, target, specs, reshape)
+    plain = _of_one_view(model, images, layers, target, specs, reshape, output)
     smoothed = [spec for spec in specs if "aug_smooth" in spec.smoothings]
     if not smoothed:
         return plain
     target = settled(target, plain[smoothed[0].name].logits)  # all views use the prediction for the original image
     views = [plain]
     for mirrored, factor in VIEWS[1:]:
-        seen = (images.flip(3) if mirrored else images) * factor
-        found = _of_one_view(model, seen, layers, target, smoothed, reshape)
+        seen = (images.flip(-1) if mirrored else images) * factor
+        found = _of_one_view(model, seen, layers, target, smoothed, reshape, output)
         views.append({name: _mirrored(maps) for name, maps in found.items()} if mirrored else found)
     return plain | {spec.name: _mean([view[spec.name] for view in views]) for spec in smoothed}
 
@@ -129,19 +137,20 @@ def _of_one_view(
     model: nn.Module,
     images: Tensor,
     layers: Sequence[str],
-    target: Target,
+    target: PlainTarget,
     specs: Sequence[Spec],
-    reshape: Reshape | None,
+    reshape: Reshapes,
+    output: Output | None,
 ) -> dict[str, Cams]:
     """All methods for these images: one capture, and more forward passes for the methods that need them."""
     gradients_needed = any(spec.base in METHODS and spec.base not in WITHOUT_GRADIENTS for spec in specs)
-    evidence = (capture if gradients_needed else observe)(model, images, layers, target, reshape=reshape)
+    evidence = (capture if gradients_needed else observe)(model, images, layers, target, reshape=reshape, output=output)
     weights = {
-        base: weigh(model, images, evidence, target, reshape=reshape)
+        base: weigh(model, images, evidence, target)
         for base, weigh in PERTURBATION_METHODS.items()
         if any(spec.base == base for spec in specs)
     }
-    size = (images.shape[2], images.shape[3])
+    size = tuple(images.shape[2:])
     # Autocast would lower the precision of matrix products.
     with torch.no_grad(), torch.autocast(evidence.logits.device.type, enabled=False):
         return {
@@ -151,31 +160,42 @@ def _of_one_view(
 
 def _raw(evidence: Evidence, spec: Spec, weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The signed maps of one method at the resolution of each layer."""
+    return {name: _raw_of_layer(evidence, name, spec, weights) for name in evidence.activations}
+
+
+def _raw_of_layer(
+    evidence: Evidence, name: str, spec: Spec, weights: Mapping[str, Mapping[str, Tensor]]
+) -> Float32[Tensor, "n *grid"]:
+    found = evidence.activations[name]
+    # Methods work on positions in rows and columns; those of signals and volumes are put into one row.
+    activations = found if found.ndim == 4 else found.flatten(2)[:, :, None]
     if spec.base in weights:
         reduce = eigen_smoothed if "eigen_smooth" in spec.smoothings else summed
-        found = weights[spec.base]
-        return {name: reduce(found[name][:, :, None, None] * act) for name, act in evidence.activations.items()}
-    method = (EIGEN_SMOOTHED if "eigen_smooth" in spec.smoothings else METHODS)[spec.base]
-    # A method without gradients ignores this argument, so the activations take their place.
-    return {name: method(act, evidence.gradients.get(name, act)) for name, act in evidence.activations.items()}
+        raw = reduce(weights[spec.base][name][:, :, None, None] * activations)
+    else:
+        method = (EIGEN_SMOOTHED if "eigen_smooth" in spec.smoothings else METHODS)[spec.base]
+        # A method without gradients ignores this argument, so the activations take their place.
+        gradients = evidence.gradients.get(name, found).reshape(activations.shape)
+        raw = method(activations, gradients)
+    return raw.reshape(len(found), *found.shape[2:])
 
 
 def _cams(
-    raw: Mapping[str, Tensor], evidence: Evidence, method: str, size: tuple[int, int], device: torch.device
+    raw: Mapping[str, Tensor], evidence: Evidence, method: str, size: tuple[int, ...], device: torch.device
 ) -> Cams:
     finished = [finish(maps, size) for maps in raw.values()]
     return Cams(
-        maps=torch.stack([maps for maps, _ in finished]).to(device),
-        strength=torch.stack([strength for _, strength in finished]).to(device),
+        maps=torch.stack([maps.to(device) for maps, _ in finished]),
+        strength=torch.stack([strength.to(device) for _, strength in finished]),
         logits=evidence.logits.to(device),
         layers=tuple(raw),
-        grids=tuple((act.shape[2], act.shape[3]) for act in evidence.activations.values()),
+        grids=tuple(tuple(act.shape[2:]) for act in evidence.activations.values()),
         method=method,
     )
 
 
 def _mirrored(found: Cams) -> Cams:
-    return replace(found, maps=found.maps.flip(3))
+    return replace(found, maps=found.maps.flip(-1))
 
 
 def _mean(views: Sequence[Cams]) -> Cams:

@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cam_core.capture import device_of, undisturbed
 from cam_core.maps import normalise
+from cam_core.models import device_of
 from cam_core.quality import live, random_maps
+from cam_core.state import undisturbed
 from cam_core.targets import scores
 
 NEIGHBOURS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))

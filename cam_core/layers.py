@@ -1,70 +1,160 @@
-"""The default layers of a model: the last layer at each resolution."""
+"""The default layers of a model: the last layer of its trunk at each resolution."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cam_core.capture import check_images, device_of, named_layers, undisturbed
+from cam_core.graph import Edge, Graph, rearranged_from
+from cam_core.inputs import check_images, check_rank
+from cam_core.layouts import Layout, Size, alike, follows, layout_of, merged, stretched
+from cam_core.models import device_of, find_layers, named_layers, plain
+from cam_core.outputs import Output, logits_in, map_in, tensors_in, with_tensor
+from cam_core.state import undisturbed
+from cam_core.tracing import Call, shapes_at, traced, two
 
 # Modules that only pass a map on, or make it smaller, do not count as layers.
 _PASSING_ON = (
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
 
+# Modules that give what they get have no name of their own.
+_UNCHANGED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
-def auto_layers(model: nn.Module, images: Float[Tensor, "n channels height width"]) -> tuple[str, ...]:
-    """One layer per resolution stage, from shallow to deep, found with one forward pass of one image.
 
-    In each stage it is the last of the least nested modules whose output is a map of that size: for a ResNet, the stem
-    and `layer1` to `layer4`. Poolings, modules that run more than once and maps of one pixel do not count, and neither
-    do outputs without the proportions of the images, such as tokens.
+@dataclass(frozen=True)
+class _Found:
+    """A layer that could stand for its stage."""
 
-    Raises ValueError if the output of no layer is a map.
+    call: Call
+    layout: Layout
+    features: Edge
+
+
+def auto_layers(
+    model: nn.Module, images: Float[Tensor, "n channels *size"], *, output: Output | None = None
+) -> tuple[str, ...]:
+    """The last layer of the trunk at each resolution, from shallow to deep: for a ResNet the stem and `layer1` to `4`.
+
+    The trunk is what every path from the images to the logits goes through. So a layer of the trunk depends on the
+    images and carries all gradients, and half a branch, a gate, an attention matrix or an embedding of positions is
+    never one. It must keep the batch, hold a map whose grid covers the images and follows their size, and the part of
+    it that is the map must reach the logits (behind the last attention of a ViT with a class token it does not). Of
+    several at one resolution the last counts, under its shortest name. A step inside a module that goes on to the next
+    resolution does not count, if it works position by position (the norm before a strided convolution) or is a single
+    layer (the convolution before a pooling). Neither do poolings, rearrangements, maps of one position, the images with
+    other colours, and modules that run more than once.
+
+    Takes one forward pass of two images, one of another size if the model allows it, and one for each layer with class
+    tokens. Raises ValueError if no layer of the trunk is a map.
     """
-    check_images(images)
-    grids = {name: grid for name, grid in _grids(model, images[:1]) if _alike(grid, (images.shape[2], images.shape[3]))}
-    stages: dict[tuple[int, int], str] = {}
-    for name, grid in grids.items():
-        if grid not in stages or name.count(".") <= stages[grid].count("."):
-            stages[grid] = name
-    if not stages:
-        raise ValueError("no layer of the model gives a map (n, c, h, w); name layers, and give reshape for tokens")
-    sizes = sorted(stages, reverse=True)
-    # A convolution without padding makes a map a little smaller, which is no new stage.
-    kept = [size for size, finer in zip(sizes, [*sizes[1:], (0, 0)], strict=True) if max(finer) < 0.7 * max(size)]
-    return tuple(stages[size] for size in kept)
+    check_rank(model, check_images(images))
+    graph, calls = traced(model, images, named_layers(model), output)
+    found = _of_trunk(model, images, graph, calls)
+    if not found:
+        raise ValueError(
+            "no layer of the model gives a map (n, c, h, w) that all paths to the logits share; name layers, and give "
+            "reshape for tokens"
+        )
+    stages = merged(one.layout.grid for one in found)
+    chosen = []
+    for stage in stages:
+        of_stage = [one for one in found if one.layout.grid in stage]
+        reached = (one for one in reversed(of_stage) if _reaches(model, images, one, output))
+        if (last := next(reached, None)) is not None:
+            chosen.append(last)
+    order = [call.name for call in calls]
+    return tuple(sorted((one.call.name for one in chosen), key=order.index))
 
 
-def _grids(model: nn.Module, image: Tensor) -> list[tuple[str, tuple[int, int]]]:
-    """The name and the (rows, columns) of every module that runs once and gives a map, in the order they finish."""
-    found: list[tuple[str, tuple[int, int]]] = []
-    runs: dict[str, int] = {}
+def _of_trunk(model: nn.Module, images: Tensor, graph: Graph, calls: list[Call]) -> list[_Found]:
+    """The layers that may stand for a stage, in the order in which their outputs were computed."""
+    modules = named_layers(model)
+    counts = Counter(call.name for call in calls)
+    once = {call.name: call for call in calls if counts[call.name] == 1}
+    named = [call for call in once.values() if not isinstance(modules[call.name], _UNCHANGED)]
+    pooled = {call.edge for call in calls if isinstance(modules[call.name], _PASSING_ON)}
+    on_trunk = [call for call in named if call.edge not in pooled and _is_of_trunk(graph, call)]
+    found: dict[Edge, _Found] = {}
+    for one in _maps(model, images, graph, on_trunk):
+        known = found.get(one.features)
+        if known is None or one.call.name.count(".") < known.call.name.count("."):
+            found[one.features] = one
+    stages = enumerate(merged(one.layout.grid for one in found.values()))
+    stage_of = {size: number for number, stage in stages for size in stage}
+    return [one for one in found.values() if not _prepares(graph, modules, one, once, found, stage_of)]
 
-    def note(name: str, module: nn.Module, args: object, output: object) -> None:
-        runs[name] = runs.get(name, 0) + 1
-        if isinstance(output, Tensor) and output.ndim == 4 and not isinstance(module, _PASSING_ON):
-            found.append((name, (output.shape[2], output.shape[3])))
 
-    device = device_of(model, image)
-    with undisturbed(model, device), torch.no_grad(), ExitStack() as hooks:
-        for name, module in named_layers(model).items():
-            hook: Callable[..., None] = partial(note, name)
-            hooks.enter_context(module.register_forward_hook(hook))
-        model(image.detach().to(device).clone())
-    return [(name, grid) for name, grid in found if runs[name] == 1 and max(grid) > 1]
+def _is_of_trunk(graph: Graph, call: Call) -> bool:
+    return (
+        call.edge is not None
+        and call.shape[0] == 2
+        and graph.is_shared(call.edge)
+        and not graph.is_pointwise(call.edge, graph.images)
+    )
 
 
-def _alike(grid: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether the grid covers an image of that size, so that its two strides are the same up to rounding."""
-    rows, columns = size[0] / grid[0], size[1] / grid[1]
-    return rows >= 1 and columns >= 1 and abs(rows - columns) <= max(rows / grid[0], columns / grid[1])
+def _maps(model: nn.Module, images: Tensor, graph: Graph, calls: list[Call]) -> Iterator[_Found]:
+    """Those layers whose output is a map that covers the images and follows their size."""
+    sides = tuple(images.shape[2:])
+    shapes = shapes_at(model, stretched(images), [call.name for call in calls])
+    for call in calls:
+        layout = layout_of(graph, call, sides)
+        if layout is None or call.edge is None or prod(layout.grid) == 1 or not alike(layout.grid, sides):
+            continue
+        if call.name not in shapes or follows(layout, shapes[call.name], call.shape):
+            yield _Found(call, layout, rearranged_from(call.edge))
+
+
+def _prepares(
+    graph: Graph,
+    modules: Mapping[str, nn.Module],
+    one: _Found,
+    calls: Mapping[str, Call],
+    found: Mapping[Edge, _Found],
+    stage_of: Mapping[Size, int],
+) -> bool:
+    """Whether the layer is only a step, inside a module around it, from one resolution to the next."""
+    stage = stage_of[one.layout.grid]
+    single = not any(modules[one.call.name].children())
+    parts = one.call.name.split(".")
+    for around in (calls.get(".".join(parts[:depth])) for depth in range(1, len(parts))):
+        if around is None or around.taken is None or around.edge is None or one.call.edge is None:
+            continue
+        before, after = (found.get(rearranged_from(edge)) for edge in (around.taken, around.edge))
+        if before is None or before.features == one.features or stage_of[before.layout.grid] != stage:
+            continue
+        reached = None if after is None else stage_of[after.layout.grid]
+        if reached != stage and graph.is_pointwise(one.call.edge, around.taken):
+            return True
+        if reached == stage + 1 and single:
+            return True
+    return False
+
+
+def _reaches(model: nn.Module, images: Tensor, one: _Found, output: Output | None) -> bool:
+    """Whether the logits depend on the part of the layer's output that is the map, beside class tokens."""
+    if not one.layout.skipped:
+        return True
+
+    def broken(module: nn.Module, args: object, given: object) -> object:
+        tensor = map_in(given, 2)
+        assert tensor is not None
+        spoiled = tensor.clone()
+        one.layout(spoiled).fill_(torch.nan)
+        return with_tensor(given, tensor, spoiled)
+
+    device = device_of(model, images)
+    (module,) = find_layers(model, [one.call.name]).values()
+    with undisturbed(model, device), torch.no_grad(), module.register_forward_hook(broken):
+        try:
+            logits = logits_in(plain(model)(two(images).to(device).clone()), output)
+        except Exception:  # a model may refuse what is no number, and then depends on it
+            return True
+    return any(bool(tensor.isnan().any()) for tensor in tensors_in(logits))

@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+ROUNDING = 1e-6
+"""A sum below this share of the sum of absolute values shows the rounding of float32, not the network."""
+
 Contributions = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
 Method = Callable[[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]], Float[Tensor, "n h w"]]
 
@@ -66,8 +69,15 @@ def elementwise(activations: Float[Tensor, "n c h w"], gradients: Float[Tensor, 
 
 
 def summed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
-    """The sum over all channels."""
-    return contributions.sum(1)
+    """The sum over all channels; without positive values where they are nothing but rounding.
+
+    A map whose maximum is below `ROUNDING` of its bound, the largest sum of absolute contributions at one position, has
+    no positive evidence. Before a LayerNorm, for example, gradient times activation sums to 0 at every position.
+    """
+    total = contributions.sum(1)
+    bound = torch.linalg.vector_norm(contributions, 1, dim=1).amax((1, 2), keepdim=True)
+    nothing = total.amax((1, 2), keepdim=True) < ROUNDING * bound
+    return torch.where(nothing, total.clamp(max=0), total)
 
 
 def eigen_smoothed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:

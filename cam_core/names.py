@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cam_core.capture import near_miss
 from cam_core.methods import CONTRIBUTIONS, METHODS
+from cam_core.models import near_miss
 from cam_core.perturbation import PERTURBATION_METHODS
 
 SMOOTHINGS = ("aug_smooth", "eigen_smooth")

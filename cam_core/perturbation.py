@@ -12,7 +12,8 @@ them for pictures, not for whole data sets. Differences to other packages:
 - For a ViT, grad-cam removes a channel from the class token too; here only the part that `reshape` puts into the map.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Protocol
 
@@ -20,12 +21,20 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence, Reshape, device_of, find_layers, undisturbed
+from cam_core.capture import Evidence
+from cam_core.inputs import Reshape
 from cam_core.maps import resize
-from cam_core.targets import Target, scores, settled, take
+from cam_core.models import call_of, device_of, find_layers, plain
+from cam_core.outputs import logits_in, map_in, with_tensor
+from cam_core.state import undisturbed
+from cam_core.targets import Contrast, PerImage, PlainTarget, Target, as_target, scores, settled, take
 
 SAME = 0.01
 """Two ways to compute the logits agree if their difference is below this share of the effect of the whole layer."""
+
+
+Network = Callable[[Tensor], Tensor]
+"""The model as a function that gives the logits."""
 
 
 class Weigh(Protocol):
@@ -34,23 +43,21 @@ class Weigh(Protocol):
     def __call__(
         self,
         model: nn.Module,
-        images: Float[Tensor, "n channels height width"],
+        images: Float[Tensor, "n channels *size"],
         evidence: Evidence,
         target: Target,
         *,
         chunk: int = 32,
-        reshape: Reshape | None = None,
     ) -> dict[str, Float32[Tensor, "n _"]]: ...
 
 
 def score_weights(
     model: nn.Module,
-    images: Float[Tensor, "n channels height width"],
+    images: Float[Tensor, "n channels *size"],
     evidence: Evidence,
     target: Target,
     *,
     chunk: int = 32,
-    reshape: Reshape | None = None,
 ) -> dict[str, Float32[Tensor, "n _"]]:
     """The weights `(n, c)` of Score-CAM by layer; they are positive with sum 1 (Wang et al., CVPR workshops 2020).
 
@@ -59,17 +66,15 @@ def score_weights(
     hides the whole image. The weights depend on the scale of the logits: if the scores are close together, all channels
     have about the same weight, and the map is close to the mean activation. `effective_channels` measures this.
 
-    `images` and `target` must be those of the evidence, which already includes `reshape`; the model is left as
-    `capture` leaves it. One pass takes `chunk` pairs of image and channel; all constant channels share one pass of one
-    row. Raises ValueError for a chunk below 1 and a target that does not accept batches of any size.
+    `images` and `target` must be those of the evidence; the model is left as `capture` leaves it. One pass takes
+    `chunk` pairs of image and channel; all constant channels share one pass of one row. Raises ValueError for a chunk
+    below 1 and a target that does not accept batches of any size.
     """
-    _check_chunk(chunk)
-    images = images.detach().to(device_of(model, images))
-    target = settled(target, evidence.logits)  # fixed by the prediction for the whole image
+    images, goal, network = _prepared(model, images, evidence, target, chunk)
     with undisturbed(model, images.device), torch.no_grad():
-        hidden = model(torch.zeros_like(images[:1])).float().expand(len(images), -1)
+        hidden = network(torch.zeros_like(images[:1])).float()
         return {
-            name: _masked_scores(model, images, activations, target, scores(target, hidden), chunk).softmax(1)
+            name: _masked_scores(network, images, activations, goal, hidden, chunk).softmax(1)
             for name, activations in evidence.activations.items()
         }
 
@@ -81,29 +86,26 @@ def effective_channels(weights: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
 
 def ablation_weights(
     model: nn.Module,
-    images: Float[Tensor, "n channels height width"],
+    images: Float[Tensor, "n channels *size"],
     evidence: Evidence,
     target: Target,
     *,
     chunk: int = 32,
-    reshape: Reshape | None = None,
 ) -> dict[str, Float32[Tensor, "n _"]]:
     """The weights `(n, c)` of Ablation-CAM by layer: how much the target's score falls when a channel is set to 0.
 
     Ramaswamy and Desai, WACV 2020, without their division by the score. The unit is that of the logit; a channel in
     favour of the target is positive for either sign of the score, and a channel without effect is 0.
 
-    `images`, `target` and `reshape` must be those of the evidence; the model is left as `capture` leaves it. One pass
-    takes `chunk` channels of one image and the intact image. Up to the layer it computes one row, and the copies only
-    after it, if the network allows this (`_goes_on_with_copies`). Raises ValueError for a chunk below 1, a target that
-    does not accept batches of any size, and a `reshape` that computes new values.
+    `images` and `target` must be those of the evidence; the model is left as `capture` leaves it. One pass takes
+    `chunk` channels of one image and the intact image. Up to the layer it computes one row, and the copies only after
+    it, if the network allows this (`_goes_on_with_copies`). Raises ValueError for a chunk below 1, a target that does
+    not accept batches of any size, and a `reshape` that computes new values.
     """
-    _check_chunk(chunk)
-    images = images.detach().to(device_of(model, images))
-    target = settled(target, evidence.logits)  # fixed by the prediction for the whole image
+    images, goal, network = _prepared(model, images, evidence, target, chunk)
     with undisturbed(model, images.device), torch.no_grad():
         return {
-            name: _score_drops(model, module, images, target, chunk, reshape)
+            name: _score_drops(network, name, module, images, goal, chunk, evidence.reshapes[name])
             for name, module in find_layers(model, list(evidence.activations)).items()
         }
 
@@ -114,71 +116,103 @@ PERTURBATION_METHODS: Mapping[str, Weigh] = MappingProxyType(
 """The methods that need more forward passes, by the names that `cams` takes: they give the channel weights."""
 
 
-def _check_chunk(chunk: int) -> None:
+def _prepared(
+    model: nn.Module, images: Tensor, evidence: Evidence, target: Target, chunk: int
+) -> tuple[Tensor, PlainTarget, Network]:
+    """The images on the model's device, the target fixed by the prediction for the whole image, and the model."""
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1 row, got {chunk}")
+    goal = settled(as_target(target, len(images)), evidence.logits)
+
+    def network(images: Tensor) -> Tensor:
+        # A copy, because some models change their input in place.
+        logits = logits_in(plain(model)(images.clone()), evidence.output)
+        assert isinstance(logits, Tensor)
+        return logits if logits.ndim > 1 else logits[:, None]
+
+    return images.detach().to(device_of(model, images)), goal, network
 
 
 def _masked_scores(
-    model: nn.Module, images: Tensor, activations: Tensor, target: Target, hidden: Tensor, chunk: int
+    network: Network, images: Tensor, activations: Tensor, target: PlainTarget, hidden: Tensor, chunk: int
 ) -> Float32[Tensor, "n c"]:
-    """The score of each image masked by each channel; `hidden` is the score of each image when all of it is masked."""
+    """The score of each image masked by each channel; `hidden` are the logits of an image of which all is masked."""
     # Found before the resize, because its rounding would turn a constant into a pattern.
-    uneven = activations.amax((2, 3)) > activations.amin((2, 3))
-    pairs = uneven.nonzero()
-    found = hidden[:, None].repeat(1, activations.shape[1])
+    values = activations.flatten(2)
+    pairs = (values.amax(2) > values.amin(2)).nonzero()
+    table = hidden.expand(*activations.shape[:2], -1).clone()
     for start in range(0, len(pairs), chunk):
         rows, channels = pairs[start : start + chunk].unbind(1)
-        masks = _masks(activations[rows, channels], (images.shape[2], images.shape[3]))
-        logits = model(images[rows] * masks[:, None].to(images.dtype))
-        found[rows, channels] = scores(take(target, rows), logits.float())
-    return found
+        masks = _masks(activations[rows, channels], tuple(images.shape[2:]))
+        table[rows, channels] = network(images[rows] * masks[:, None].to(images.dtype)).float()
+    return _scores_of_table(target, table)
 
 
-def _masks(channels: Float32[Tensor, "n h w"], size: tuple[int, int]) -> Float32[Tensor, "n height width"]:
+def _scores_of_table(target: PlainTarget, logits: Float32[Tensor, "n c k"]) -> Float32[Tensor, "n c"]:
+    """The score of each image and channel; a function of the logits always sees all images, in their order."""
+    if isinstance(target, Tensor | Contrast | PerImage):
+        rows = torch.arange(len(logits)).repeat_interleave(logits.shape[1])
+        return scores(take(target, rows), logits.flatten(0, 1)).view(logits.shape[:2])
+    return torch.stack([scores(target, of_channel) for of_channel in logits.unbind(1)], 1)
+
+
+def _masks(channels: Float32[Tensor, "n *grid"], size: tuple[int, ...]) -> Float32[Tensor, "n *size"]:
     """The channels, resized and then scaled from their own minimum and maximum to 0 and 1; 0 for a constant channel."""
     large = resize(channels, size)
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    axes = tuple(range(1, large.ndim))
+    low, high = large.amin(axes, keepdim=True), large.amax(axes, keepdim=True)
     return torch.where(high > low, (large - low) / (high - low), 0.0)
 
 
 def _score_drops(
-    model: nn.Module, module: nn.Module, images: Tensor, target: Target, chunk: int, reshape: Reshape | None
+    network: Network,
+    name: str,
+    module: nn.Module,
+    images: Tensor,
+    target: PlainTarget,
+    chunk: int,
+    reshape: Reshape,
 ) -> Float32[Tensor, "n c"]:
     """How much the score of each image falls without each channel of the module's map."""
-    shape, places = _channels(model, module, images[:1], reshape)
-    copied_late = _goes_on_with_copies(model, module, images[:1], shape)
-    drops = torch.zeros(len(images), len(places), device=images.device)
-    for channels in torch.split(torch.arange(len(places), device=images.device), chunk):
-        gone = _gone(places[channels], shape)
-        for index, image in enumerate(torch.split(images, 1)):
-            logits = _logits_without(gone, model, module, image if copied_late else _copies(image, len(gone)))
-            found = scores(take(target, torch.full((len(gone),), index)), logits.float())
-            # From the intact copy in the same pass, because a pass with another batch size rounds differently.
-            drops[index, channels] = found[0] - found[1:]
-    return drops
+    shape, places, call = _channels(network, name, module, images[:1], reshape)
+    copied_late = _goes_on_with_copies(network, module, call, images[:1], shape)
+    intact, without = [], []
+    for image in torch.split(images, 1):
+        parts = []
+        for channels in torch.split(torch.arange(len(places), device=images.device), chunk):
+            gone = _gone(places[channels], shape)
+            rows = image if copied_late else _copies(image, len(gone))
+            parts.append(_logits_without(gone, network, module, call, rows).float())
+        # From the intact copy in the same pass, because a pass with another batch size rounds differently.
+        intact.append(torch.cat([part[:1].expand(len(part) - 1, -1) for part in parts]))
+        without.append(torch.cat([part[1:] for part in parts]))
+    return _scores_of_table(target, torch.stack(intact)) - _scores_of_table(target, torch.stack(without))
 
 
 def _channels(
-    model: nn.Module, module: nn.Module, image: Tensor, reshape: Reshape | None
-) -> tuple[torch.Size, Int[Tensor, "c positions"]]:
-    """The shape of the module's output for one image, and the flat positions of each map channel in it."""
+    network: Network, name: str, module: nn.Module, image: Tensor, reshape: Reshape
+) -> tuple[torch.Size, Int[Tensor, "c positions"], int]:
+    """The shape of the module's output for one image, the flat positions of each map channel in it, and its call."""
     outputs: list[Tensor] = []
-    with module.register_forward_hook(lambda module, args, output: outputs.append(output.clone())):
-        model(image.clone())
-    (output,) = outputs
-    indices = torch.arange(output.numel()).view(output.shape)
-    values = output
-    if reshape is not None:
-        # As floats, so that a `reshape` that computes new values also runs and is detected by its result.
-        indices = reshape(indices.double()).long().clamp(0, output.numel() - 1)
-        values = reshape(output)
+
+    def note(module: nn.Module, args: object, given: object) -> None:
+        tensor = map_in(given, 1)
+        assert tensor is not None
+        outputs.append(tensor.clone())
+
+    with module.register_forward_hook(note):
+        network(image)
+    call = call_of(name, len(outputs)) % len(outputs)
+    output = outputs[call]
+    # As floats, so that a `reshape` that computes new values also runs and is detected by its result.
+    indices = reshape(torch.arange(output.numel()).view(output.shape).double()).long().clamp(0, output.numel() - 1)
+    values = reshape(output)
     places = indices.to(output.device)
     if not torch.equal(output.flatten()[places].to(values.dtype), values):
         raise ValueError(
             "reshape must only rearrange and select values, so that a channel can be found in the layer's output"
         )
-    return output.shape[1:], places[0].flatten(1)
+    return output.shape[1:], places[0].flatten(1), call
 
 
 def _gone(places: Int[Tensor, "c positions"], shape: torch.Size) -> Bool[Tensor, "copies *shape"]:
@@ -188,7 +222,7 @@ def _gone(places: Int[Tensor, "c positions"], shape: torch.Size) -> Bool[Tensor,
     return gone.view(-1, *shape)
 
 
-def _goes_on_with_copies(model: nn.Module, module: nn.Module, image: Tensor, shape: torch.Size) -> bool:
+def _goes_on_with_copies(network: Network, module: nn.Module, call: int, image: Tensor, shape: torch.Size) -> bool:
     """Whether the network may compute one row up to the module's output and continue with several copies of it.
 
     This saves most of the work. It is wrong if the copies later meet a tensor of one row that does not broadcast: in
@@ -198,9 +232,9 @@ def _goes_on_with_copies(model: nn.Module, module: nn.Module, image: Tensor, sha
     """
     gone = torch.zeros(3, *shape, dtype=torch.bool, device=image.device)
     gone[1:] = True
-    expected = _logits_without(gone, model, module, _copies(image, len(gone)))
+    expected = _logits_without(gone, network, module, call, _copies(image, len(gone)))
     try:
-        found = _logits_without(gone, model, module, image)
+        found = _logits_without(gone, network, module, call, image)
     except Exception:  # a network may raise anything for rows that do not match
         return False
     effect = (expected[1:] - expected[0]).abs().max()
@@ -208,12 +242,31 @@ def _goes_on_with_copies(model: nn.Module, module: nn.Module, image: Tensor, sha
 
 
 def _logits_without(
-    gone: Bool[Tensor, "copies *shape"], model: nn.Module, module: nn.Module, images: Float[Tensor, "rows c h w"]
+    gone: Bool[Tensor, "copies *shape"],
+    network: Network,
+    module: nn.Module,
+    call: int,
+    images: Float[Tensor, "rows c *size"],
 ) -> Float[Tensor, "_ k"]:
     """The logits if copies replace the module's output, each without its part; for one image, or one per copy."""
-    with module.register_forward_hook(lambda module, args, output: output.masked_fill(gone, 0)):
-        return model(images.clone())  # a copy, because some models change their input in place
+    with _replaced(module, call, lambda output: output.masked_fill(gone, 0), len(images)):
+        return network(images)
 
 
-def _copies(image: Float[Tensor, "1 c h w"], count: int) -> Float[Tensor, "{count} c h w"]:
-    return image.expand(count, -1, -1, -1)
+@contextmanager
+def _replaced(module: nn.Module, call: int, change: Callable[[Tensor], Tensor], count: int) -> Iterator[None]:
+    """Within the context, the output of this call of the module is changed."""
+    calls = 0
+
+    def replace(module: nn.Module, args: object, given: object) -> object:
+        nonlocal calls
+        calls += 1
+        tensor = map_in(given, count)
+        return None if tensor is None or calls - 1 != call else with_tensor(given, tensor, change(tensor))
+
+    with module.register_forward_hook(replace):
+        yield
+
+
+def _copies(image: Float[Tensor, "1 c *size"], count: int) -> Float[Tensor, "{count} c *size"]:
+    return image.expand(count, *(-1 for _ in image.shape[1:]))

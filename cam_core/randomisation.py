@@ -12,8 +12,10 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from cam_core.agreement import rank_correlation
-from cam_core.capture import Reshape, device_of, named_layers, undisturbed
 from cam_core.engine import cams
+from cam_core.inputs import Reshapes
+from cam_core.models import device_of, named_layers
+from cam_core.state import undisturbed
 from cam_core.targets import Target
 
 
@@ -38,7 +40,7 @@ def cascade(
     *,
     method: str = "gradcam",
     generator: torch.Generator,
-    reshape: Reshape | None = None,
+    reshape: Reshapes = None,
 ) -> Cascade:
     """The cascading randomisation check of one method at these layers (Adebayo et al., NeurIPS 2018).
 

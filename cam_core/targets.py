@@ -1,13 +1,17 @@
 """Targets of explanations: one number per image, computed from its logits.
 
-A target is a class per image (an integer tensor `(n,)`), a `Contrast` of two classes per image, or any differentiable
-function of the logits, `(n, k) -> (n,)`, that treats each image on its own, as `predicted` does. No target needs an
-additional pass.
+A target is a class for all images (a whole number), a class per image (a list, an array or an integer tensor `(n,)`),
+None for what the network predicts, a `Contrast` of two classes per image, a differentiable function of the logits,
+`(n, k) -> (n,)`, that treats each image on its own, or a list with one function `(k,) -> ()` per image. No target needs
+an additional pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,7 +25,22 @@ class Contrast:
     others: Int[Tensor, " n"]
 
 
-Target = Int[Tensor, " _"] | Contrast | Callable[[Float[Tensor, "_ _"]], Float[Tensor, " _"]]
+@dataclass(frozen=True)
+class PerImage:
+    """One function per image, from its logits `(k,)` to the number that is explained."""
+
+    functions: tuple[Callable[[Float[Tensor, " _"]], Float[Tensor, ""]], ...]
+
+    def __call__(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        found = [function(row) for function, row in zip(self.functions, logits, strict=True)]
+        return torch.stack([_number(value) for value in found])
+
+
+Classes = Int[Tensor, " _"]
+PlainTarget = Classes | Contrast | Callable[[Float[Tensor, "_ _"]], Float[Tensor, " _"]]
+"""What every other form of a target becomes first."""
+
+Target = PlainTarget | int | Sequence[int] | Sequence[Callable[..., Any]] | np.ndarray | None
 
 
 def predicted(logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
@@ -29,7 +48,7 @@ def predicted(logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     return logits.max(1).values
 
 
-def scores(target: Target, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+def scores(target: PlainTarget, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     """The explained number of each image; ValueError if a class is out of range or a callable does not give `(n,)`."""
     if isinstance(target, Contrast):
         return _of_classes(target.classes, logits) - _of_classes(target.others, logits)
@@ -42,39 +61,73 @@ def scores(target: Target, logits: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     return found
 
 
-def settled(target: Target, logits: Float[Tensor, "n k"]) -> Target:
+def settled(target: PlainTarget, logits: Float[Tensor, "n k"]) -> PlainTarget:
     """The target; `predicted` becomes the classes that these logits predict, so it does not change for other images."""
     return logits.argmax(1) if target is predicted else target
 
 
-def take(target: Target, indices: Int[Tensor, " m"]) -> Target:
+def take(target: PlainTarget, indices: Int[Tensor, " m"]) -> PlainTarget:
     """The target of these images, in this order; an image may occur more than once."""
     if isinstance(target, Contrast):
         return Contrast(_taken(target.classes, indices), _taken(target.others, indices))
+    if isinstance(target, PerImage):
+        return PerImage(tuple(target.functions[index] for index in indices.tolist()))
     return _taken(target, indices) if isinstance(target, Tensor) else target
 
 
-def check_target(target: object, count: int) -> None:
-    """Checks a target; raises TypeError if it is none, ValueError if it is not one whole number per image."""
+def as_target(target: object, count: int) -> PlainTarget:
+    """The plain form of a target for so many images.
+
+    Raises TypeError if it is none, ValueError if it is not one whole number or one function per image.
+    """
+    if target is None:
+        return predicted
+    if _is_whole(target):
+        return torch.full((count,), int(target))  # type: ignore[call-overload]
     if isinstance(target, Contrast):
-        _check_classes("target.classes", target.classes, count)
-        _check_classes("target.others", target.others, count)
-    elif isinstance(target, Tensor):
-        _check_classes("target", target, count)
-    elif not callable(target):
-        raise TypeError(
-            f"target must be a tensor of classes, a Contrast or a function of the logits, got {type(target).__name__}; "
-            "torch.as_tensor(target) makes a tensor of a list"
-        )
+        return Contrast(*(_classes(f"target.{name}", getattr(target, name), count) for name in ("classes", "others")))
+    if callable(target):
+        return target
+    if isinstance(target, Sequence) and not isinstance(target, str) and any(callable(one) for one in target):
+        if len(target) != count or not all(callable(one) for one in target):
+            raise ValueError(f"target must be one function for each of {count} images, got {len(target)} values")
+        return PerImage(tuple(target))
+    return _classes("target", target, count)
 
 
-def _check_classes(name: str, classes: object, count: int) -> None:
+def _classes(name: str, classes: object, count: int) -> Classes:
+    if _is_whole(classes):
+        return torch.full((count,), int(classes))  # type: ignore[call-overload]
+    if isinstance(classes, np.ndarray | list | tuple):
+        classes = _tensor(name, classes)
     if not isinstance(classes, Tensor):
-        raise TypeError(f"{name} must be a tensor of classes, got {type(classes).__name__}; use torch.as_tensor")
+        raise TypeError(
+            f"{name} must be a class, a list or tensor of classes, a Contrast, a function of the logits, or None for "
+            f"what the network predicts, got {type(classes).__name__}"
+        )
     if classes.shape != (count,) or classes.is_floating_point() or classes.dtype == torch.bool:
         raise ValueError(
             f"{name} must be {count} whole numbers, one class per image, got {classes.dtype} {tuple(classes.shape)}"
         )
+    return classes
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _tensor(name: str, classes: Any) -> Tensor:
+    try:
+        return torch.as_tensor(np.asarray(classes))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be whole numbers, one class per image, got {classes!r}") from None
+
+
+def _number(value: object) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"each function in target must turn logits (k,) into one number, got {got}")
+    return value.reshape(())
 
 
 def _of_classes(classes: Tensor, logits: Tensor) -> Tensor:
@@ -83,6 +136,7 @@ def _of_classes(classes: Tensor, logits: Tensor) -> Tensor:
     if len(outside):
         raise ValueError(
             f"target contains class {int(outside[0])}, but the model has {count} classes: 0 to {count - 1}"
+            + ("; for the other side of a head with one logit give lambda logits: -logits[:, 0]" if count == 1 else "")
         )
     # A copy, because tensors made in inference_mode cannot take part in a backward pass.
     return logits.gather(1, classes.to(logits.device, torch.int64, copy=True)[:, None])[:, 0]

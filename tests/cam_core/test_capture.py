@@ -393,7 +393,7 @@ def test_unknown_methods_and_chunks() -> None:
 
 
 class Odd(nn.Module):
-    """Runs one layer twice, one only for show, and one with two outputs."""
+    """Runs one layer twice, one only for show, and one that gives a pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -417,7 +417,6 @@ class Pair(nn.Module):
     [
         ("twice", "layer 'twice' runs more than once in one forward pass"),
         ("aside", "the target does not depend on layer 'aside'"),
-        ("pair", "layer 'pair' gives a tuple, not a map"),
     ],
 )
 def test_layers_that_cannot_be_explained(layer: str, message: str) -> None:

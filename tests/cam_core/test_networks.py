@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cam_core import METHODS, auto_layers, cams, cams_of_methods, capture
-from cam_core.capture import Reshape
+from cam_core.inputs import Reshape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,7 +48,10 @@ def vit() -> nn.Module:
 
 @dataclass(frozen=True)
 class Kind:
-    """How to make a network, the layers that `auto_layers` finds, and where those are not explained, which are."""
+    """How to make a network, the layers that `auto_layers` finds, and where those are not explained, which are.
+
+    `reshape` is what `cam_core` must find by itself.
+    """
 
     make: Callable[[], nn.Module]
     found: tuple[str, ...]
@@ -77,13 +80,16 @@ KINDS = {
     "convnext_tiny": Kind(
         partial(models.convnext_tiny, num_classes=10), ("features.1", "features.3", "features.5", "features")
     ),
-    "vgg11_bn": Kind(vgg, ("features.2", "features.6", "features.13", "features.20", "features.27", "features")),
+    "vgg11_bn": Kind(vgg, ("features.2", "features.6", "features.13", "features.20", "features.27")),
     "vit": Kind(
-        vit, ("conv_proj",), ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1.ln_1"), patches
+        vit,
+        ("encoder.layers.encoder_layer_0",),
+        ("encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_1.ln_1"),
+        patches,
     ),
     "swin_t": Kind(
         partial(models.swin_t, num_classes=10),
-        ("features.0.0", "permute"),
+        ("features.1", "features.3", "features.5", "norm"),
         ("features.1", "features.3", "features.5", "features.7"),
         channels_first,
     ),
@@ -155,7 +161,7 @@ def test_auto_layers_are_the_ends_of_the_stages(net: Net) -> None:
 
 
 def test_the_evidence_is_that_of_a_network_cut_at_the_layer(net: Net, own: dict[str, tuple[Tensor, Tensor]]) -> None:
-    evidence = capture(net.model, net.images, net.layers, CLASSES, reshape=net.reshape)
+    evidence = capture(net.model, net.images, net.layers, CLASSES)
     with torch.no_grad():
         torch.testing.assert_close(evidence.logits, net.model(net.images), atol=1e-6, rtol=1e-5)
     assert tuple(evidence.activations) == tuple(evidence.gradients) == net.layers
@@ -167,7 +173,7 @@ def test_the_evidence_is_that_of_a_network_cut_at_the_layer(net: Net, own: dict[
 
 
 def test_maps_of_all_methods(net: Net, own: dict[str, tuple[Tensor, Tensor]]) -> None:
-    found = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=list(METHODS), reshape=net.reshape)
+    found = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=list(METHODS))
     assert list(found) == list(METHODS)
     for method, some in found.items():
         assert some.maps.shape == (len(net.layers), 2, 64, 64), method
@@ -189,10 +195,10 @@ def test_a_power_of_two_at_the_head_changes_no_bit_of_a_map(net: Net) -> None:
     """Rounding commutes with it as long as no gradient, however weak, meets an epsilon or underflows."""
     methods = ["gradcam", "hirescam", "layercam", "eigengradcam"]
     (head,) = [module for module in net.model.modules() if isinstance(module, nn.Linear)][-1:]
-    before = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=methods, reshape=net.reshape)
+    before = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=methods)
     with torch.no_grad():
         head.weight *= 2.0**20
-    after = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=methods, reshape=net.reshape)
+    after = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=methods)
     with torch.no_grad():
         head.weight /= 2.0**20
     for method in methods:
@@ -221,12 +227,12 @@ def state(model: nn.Module) -> dict[str, object]:
 
 
 def test_a_network_in_training_is_explained_as_one_in_use_and_stays_as_it_was(net: Net) -> None:
-    expected = cams(net.model, net.images, net.layers, CLASSES, reshape=net.reshape)
+    expected = cams(net.model, net.images, net.layers, CLASSES)
     net.model.train()
     first = next(net.model.parameters()).requires_grad_(False)
     before = state(net.model)
     cams(net.model, net.images, auto_layers(net.model, net.images), CLASSES)
-    found = cams(net.model, net.images, net.layers, CLASSES, reshape=net.reshape)
+    found = cams(net.model, net.images, net.layers, CLASSES)
     after = state(net.model)
     net.model.eval()
     first.requires_grad_(True)
@@ -240,12 +246,10 @@ def test_the_last_block_of_a_vit_has_no_class_activation_map() -> None:
     """After the last attention the head reads the class token alone: explain what goes into that attention."""
     net = net_of("vit")
     last = "encoder.layers.encoder_layer_1"
-    dead = cams(net.model, net.images, [last], CLASSES, method="elementwise", reshape=patches)
+    dead = cams(net.model, net.images, [last], CLASSES, method="elementwise")
     assert dead.strength.count_nonzero() == dead.maps.count_nonzero() == 0
-    live = cams(net.model, net.images, [f"{last}.ln_1"], CLASSES, method="elementwise", reshape=patches)
+    live = cams(net.model, net.images, [f"{last}.ln_1"], CLASSES, method="elementwise")
     assert live.strength.min() > 0
-    with pytest.raises(ValueError, match=r"layer '.*_1' gives a tensor \(2, 65, 32\), not a map .*or give reshape"):
-        cams(net.model, net.images, [last], CLASSES)
 
 
 def trained_alike(model: nn.Module, images: Tensor) -> nn.Module:
@@ -301,7 +305,7 @@ def logit_behind(net: Net, index: int, channel: Tensor) -> Tensor:
 @torch.no_grad()
 def test_ablation_and_score_cam_are_those_of_one_pass_for_every_image_and_channel(perturbed: Net) -> None:
     net = perturbed
-    evidence = capture(net.model, net.images, net.layers, CLASSES, reshape=net.reshape)
+    evidence = capture(net.model, net.images, net.layers, CLASSES)
     (activations,) = evidence.activations.values()
     channels = range(activations.shape[1])
     whole = net.model(net.images)[torch.arange(2), CLASSES]
@@ -309,7 +313,7 @@ def test_ablation_and_score_cam_are_those_of_one_pass_for_every_image_and_channe
     behind = torch.stack([torch.stack([logit_behind(net, i, activations[i, k]) for k in channels]) for i in range(2)])
     own = {"ablationcam": drops, "scorecam": behind.softmax(1)}
     before = state(net.model)
-    found = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=list(own), reshape=net.reshape)
+    found = cams_of_methods(net.model, net.images, net.layers, CLASSES, methods=list(own))
     torch.testing.assert_close(state(net.model), before, rtol=0, atol=0)
     for method, weights in own.items():
         assert weights.std() > 1e-3 * weights.abs().max(), method

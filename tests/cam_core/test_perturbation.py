@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 from cam_core import perturbation
-from cam_core.capture import Evidence, Reshape, capture
+from cam_core.capture import Evidence, capture
+from cam_core.inputs import Reshape
 from cam_core.perturbation import PERTURBATION_METHODS, Weigh, ablation_weights, effective_channels, score_weights
 from cam_core.targets import Contrast, Target, predicted, scores
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from cam_core import Contrast, cams, capture, predicted
-from cam_core.targets import check_target, scores, take
+from cam_core.targets import as_target, scores, take
 
 LOGITS = torch.tensor([[1.0, 5.0, 3.0], [4.0, 0.0, 2.0]])
 
@@ -76,12 +76,13 @@ def test_a_function_of_the_logits_may_be_a_probability() -> None:
 )
 def test_targets_of_another_number_are_refused(target: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_target(target, 3)
+        as_target(target, 3)
 
 
-def test_a_list_is_no_target_and_the_way_out_is_named() -> None:
-    with pytest.raises(TypeError, match=r"got list; torch.as_tensor\(target\) makes a tensor"):
-        check_target([0, 1], 2)
+@pytest.mark.parametrize("target", [1.5, "cat", True, object()])
+def test_what_is_no_target_is_refused_with_what_is(target: object) -> None:
+    with pytest.raises(TypeError, match=f"target must be a class, a list .* or None .* got {type(target).__name__}"):
+        as_target(target, 2)
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,14 @@ MASKS = MAPS > 0.5
 FOUND = cams(MODEL, IMAGES, ["1"], LABELS)
 
 MISTAKES = [
-    (iter_cams, (MODEL, IMAGES, [MODEL[1]], LABELS), TypeError, "layers must be a list of dotted module names"),
-    (iter_cams, (MODEL, IMAGES, MODEL[1], LABELS), TypeError, "layers must be a list of dotted module names"),
+    (iter_cams, (MODEL, IMAGES, [nn.ReLU()], LABELS), ValueError, "layer ReLU is not a module of this model"),
+    (iter_cams, (MODEL, IMAGES, [1], LABELS), TypeError, "layers must be dotted names, such as 'layer4', or modules"),
+    (iter_cams, (MODEL, IMAGES, MODEL[1], LABELS), TypeError, r"layers must be a list .* got one ReLU; write \[layer"),
     (iter_cams, (MODEL, [IMAGES[0]], ["1"], LABELS), TypeError, "got list; torch.stack makes one"),
     (iter_cams, (MODEL, IMAGES, ["2x"], LABELS), ValueError, "layer '2x' is not in the model"),
     (capture, (MODEL, IMAGES.double(), ["1"], LABELS), ValueError, r"torch.float64 and the model is .*images.to\("),
     (auto_layers, (MODEL, IMAGES[0]), ValueError, r"images must be a float tensor .*image\[None\]"),
-    (capture, (MODEL, IMAGES, ["1"], 1), TypeError, "target must be a tensor of classes, .* got int"),
+    (capture, (MODEL, IMAGES, ["1"], "cat"), TypeError, "target must be a class, a list or tensor .* got str"),
     (iter_cams, (len, IMAGES, ["1"], LABELS), TypeError, "model must be a torch.nn.Module, got builtin"),
     (
         layer_strips,

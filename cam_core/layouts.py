@@ -1,0 +1,205 @@
+"""How a layer's output holds channels and positions: read from its shape and from the operations around it, or refused.
+
+Nothing is guessed from the shape alone. The operations next to the output say which axis holds the channels: a
+convolution or a BatchNorm reads axis 1, a LayerNorm or a linear layer the last one. Without such operations the network
+is run at another size, where the axes of positions change.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise, product
+from math import ceil, floor, prod
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from cam_core.graph import Graph
+from cam_core.inputs import axes_of
+from cam_core.models import call_of
+from cam_core.outputs import Output
+from cam_core.tracing import Call, shapes_at, traced
+
+SKIPPED = 16
+"""The largest number of class and register tokens before the tokens of the positions."""
+
+Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a layer's output holds its channels and its positions.
+
+    `channels` is the axis of the channels, `grid` the number of positions along each axis of the image, and `skipped`
+    the number of tokens before the first position: class, distillation and register tokens.
+    """
+
+    channels: int
+    grid: Size
+    skipped: int = 0
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """The output as `(n, c, *grid)`; a view of it."""
+        found = output.movedim(self.channels, 1)
+        if found.ndim == 2 + len(self.grid) and not self.skipped:
+            return found
+        return found[..., self.skipped :].unflatten(2, self.grid)  # type: ignore[no-untyped-call]
+
+
+_READ: "WeakKeyDictionary[nn.Module, dict[tuple[Size, Size], Layout]]" = WeakKeyDictionary()
+"""What was found, by module and by the shapes of the images and of its output, without their number."""
+
+
+def known_layout(module: nn.Module, images: Tensor, shape: Size) -> Layout | None:
+    """The layout of a module's output that an earlier call has found."""
+    return _READ.get(module, {}).get((tuple(images.shape[1:]), tuple(shape[1:])))
+
+
+def remember(module: nn.Module, images: Tensor, shape: Size, layout: Layout) -> None:
+    """Keeps a layout for later calls."""
+    _READ.setdefault(module, {})[tuple(images.shape[1:]), tuple(shape[1:])] = layout
+
+
+def read_layouts(
+    model: nn.Module, images: Tensor, modules: Mapping[str, nn.Module], output: Output | None
+) -> dict[str, Layout]:
+    """The layouts of the outputs of these modules, from a forward pass of two images.
+
+    Raises ValueError for an output whose layout nothing shows.
+    """
+    graph, calls = traced(model, images, modules, output)
+    sides = tuple(images.shape[2:])
+    found = {}
+    for name in modules:
+        own = [call for call in calls if call.name == name]
+        call = own[call_of(name, len(own))]
+        if not (call.edge and graph.depends_on_images(call.edge)):
+            raise ValueError(f"layer {name!r} does not depend on the images; choose another layer")
+        layout = layout_of(graph, call, sides)
+        if layout is None:
+            layout = _by_another_size(model, images, call)
+        if layout is None:
+            raise ValueError(unreadable(call.name, (len(images), *call.shape[1:]), len(sides)))
+        found[call.name] = layout
+        remember(modules[call.name], images, call.shape, layout)
+    return found
+
+
+def unreadable(name: str, shape: Size, rank: int) -> str:
+    """The message for an output that is no map, or whose axes nothing explains."""
+    if len(shape) == 3 or len(shape) == rank + 2:
+        return (
+            f"layer {name!r} gives a tensor {tuple(shape)}, and nothing shows which axis holds its channels and how "
+            f"its positions lie; choose another layer, or give reshape, a function that makes it "
+            f"(n, c, {axes_of(rank)})"
+        )
+    return (
+        f"layer {name!r} gives a tensor {tuple(shape)}, not a map (n, c, {axes_of(rank)}); "
+        "choose another layer, or give reshape"
+    )
+
+
+def layout_of(graph: Graph, call: Call, sides: Size) -> Layout | None:
+    """The layout of an output by the operations around it; None if they do not say it."""
+    if call.edge is None:
+        return None
+    axes = graph.channel_axes(call.edge, len(call.shape))
+    grids = list(graph.grids(call.edge, len(sides))) if _is_tokens(call.shape, sides) else []
+    return by_axes(call.shape, sides, axes, grids)
+
+
+def by_axes(shape: Size, sides: Size, axes: Iterable[int], grids: Iterable[Size] = ()) -> Layout | None:
+    """The layout of an output whose channels are on one of these axes; the grids are those of earlier convolutions."""
+    found = {axis: _reading(shape, sides, axis, list(grids)) for axis in sorted(set(axes))}
+    readings = [layout for layout in found.values() if layout is not None]
+    if len(readings) > 1:
+        readings = [layout for layout in readings if alike(layout.grid, sides)]
+    return readings[0] if len(readings) == 1 else None
+
+
+def alike(grid: Size, sides: Size) -> bool:
+    """Whether the grid covers an image with these sides, so that its strides are the same up to rounding.
+
+    Up to three positions may be missing along a side, as behind convolutions without padding.
+    """
+    strides = [side / count for side, count in zip(sides, grid, strict=True)]
+    rounding = max(stride / count for stride, count in zip(strides, grid, strict=True))
+    return min(strides) >= 1 and max(strides) - min(strides) <= 3 * rounding
+
+
+def _is_tokens(shape: Size, sides: Size) -> bool:
+    return len(shape) == 3
+
+
+def _reading(shape: Size, sides: Size, axis: int, grids: list[Size]) -> Layout | None:
+    """The layout if the channels are on this axis."""
+    if len(shape) == 3:
+        count = shape[3 - axis]
+        return next((Layout(axis, grid, skipped) for skipped, grid in _grid_of(count, sides, grids)), None)
+    if len(shape) != len(sides) + 2 or axis not in (1, len(shape) - 1):
+        return None
+    return Layout(axis, shape[2:] if axis == 1 else shape[1:-1])
+
+
+def _grid_of(count: int, sides: Size, grids: list[Size]) -> list[tuple[int, Size]]:
+    """The number of leading tokens and the grid of so many tokens; one pair, or none if it is unknown."""
+    of_convolutions = [(count - prod(grid), grid) for grid in grids if 0 <= count - prod(grid) <= SKIPPED]
+    if of_convolutions:
+        fewest = min(skipped for skipped, _ in of_convolutions)
+        return [pair for pair in of_convolutions if pair[0] == fewest][:1]
+    if len(sides) == 1:
+        return [(0, (count,))] if not grids else []
+    fitting = [(skipped, grid) for skipped in range(SKIPPED + 1) for grid in _covering(count - skipped, sides)]
+    return fitting if len(fitting) == 1 else []
+
+
+def _covering(count: int, sides: Size) -> list[Size]:
+    """The grids of so many positions that cover an image with these sides."""
+    if count < 1:
+        return []
+    stride = (prod(sides) / count) ** (1 / len(sides))
+    choices = [
+        {max(1, floor(side / stride)), max(1, ceil(side / stride)), max(1, round(side / stride))} for side in sides
+    ]
+    return [grid for grid in product(*choices) if prod(grid) == count and alike(grid, sides)]
+
+
+def _by_another_size(model: nn.Module, images: Tensor, call: Call) -> Layout | None:
+    """The layout by the axes that change when the images are one and a half times as high."""
+    other = stretched(images)
+    shape = shapes_at(model, other, [call.name]).get(call.name)
+    if shape is None or len(shape) != len(call.shape):
+        return None
+    fixed = {axis for axis in (1, len(shape) - 1) if shape[axis] == call.shape[axis]}
+    layout = by_axes(call.shape, tuple(images.shape[2:]), fixed)
+    return layout if layout is not None and follows(layout, shape, call.shape) else None
+
+
+def follows(layout: Layout, shape: Size, before: Size) -> bool:
+    """Whether an output has more positions along the one axis along which the other images are longer."""
+    if len(shape) != len(before) or shape[layout.channels] != before[layout.channels]:
+        return False
+    if len(before) == 3:
+        return shape[3 - layout.channels] > before[3 - layout.channels]
+    grid = tuple(side for axis, side in enumerate(shape) if axis not in (0, layout.channels))
+    return grid[0] > layout.grid[0] and grid[1:] == layout.grid[1:]
+
+
+def stretched(images: Tensor) -> Tensor:
+    """Images of another size and another ratio of sides: the first side is half as long again, or more."""
+    side = images.shape[2]
+    step = next((step for step in (32, 16, 8, 4, 2, 1) if side % step == 0), 1)
+    longer = ceil(1.5 * side / step) * step
+    shape = (*images.shape[:2], longer, *images.shape[3:])
+    return torch.nn.functional.interpolate(images.float(), shape[2:], mode="nearest").to(images.dtype)
+
+
+def merged(sizes: Iterable[Size]) -> list[list[Size]]:
+    """Sizes of maps from fine to coarse, in stages: a convolution without padding makes no new stage."""
+    ordered = sorted(set(sizes), key=max, reverse=True)
+    stages = [ordered[:1]] if ordered else []
+    for finer, coarser in pairwise(ordered):
+        if max(coarser) < 0.7 * max(finer):
+            stages.append([])
+        stages[-1].append(coarser)
+    return stages
