@@ -4,6 +4,9 @@
 `cam_core.quality`, `agreement`, `faithfulness` and `randomisation` measure how good they are.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cam_core.agreement import centre_shift, cosine, flip_consistency, rank_correlation, top_iou
 from cam_core.capture import Evidence, capture
 from cam_core.engine import Cams, cams, cams_of_methods, iter_cams
@@ -37,8 +40,8 @@ from cam_core.overlay import (
     heat,
     heat_bar,
     overlay,
+    photo,
 )
-from cam_core.page import Tile, grid
 from cam_core.perturbation import effective_channels
 from cam_core.quality import (
     border_share,
@@ -62,8 +65,55 @@ from cam_core.quality import (
     with_references,
 )
 from cam_core.randomisation import Cascade, cascade
-from cam_core.sheets import layer_strips, method_strips, side_by_side
 from cam_core.targets import Contrast, predicted
+
+if TYPE_CHECKING:
+    from cam_core.page import Tile, grid
+    from cam_core.sheets import layer_strips, method_strips, side_by_side
+
+# Pages need opencv, Pillow and fonts, whose import takes longer than that of all the rest.
+_OF_PAGES = {
+    "Tile": "cam_core.page",
+    "grid": "cam_core.page",
+    "layer_strips": "cam_core.sheets",
+    "method_strips": "cam_core.sheets",
+    "side_by_side": "cam_core.sheets",
+}
+_ELSEWHERE = {
+    "targetlayers": "layers",
+    "classifieroutputtarget": "a class number as target, or a list of them",
+    "classactivationmapping": "cams",
+    "showcamonimage": "overlay",
+    "overlaymask": "overlay",
+    "extractor": "cams",
+    "layergradcam": "cams",
+    "layerattribution": "resize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what draws pages when it is first used; says how names of other libraries are spelled here."""
+    if name in _OF_PAGES:
+        globals()[name] = getattr(import_module(_OF_PAGES[name]), name)
+        return globals()[name]
+    raise AttributeError(f"module 'cam_core' has no attribute {name!r}{_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """What to write instead of a name of another library."""
+    plain = name.lower().replace("_", "")
+    if plain in _ELSEWHERE:
+        return f"; use {_ELSEWHERE[plain]}"
+    try:
+        method = spec_of(name).name
+    except ValueError as error:
+        return f"; {error}" if "is not offered" in str(error) else ""
+    return f"; write cams(model, images, layers, target, method={method!r})"
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_PAGES})
+
 
 __all__ = [
     "ALL_METHODS",
@@ -122,6 +172,7 @@ __all__ = [
     "object_precision",
     "object_recall",
     "overlay",
+    "photo",
     "pixel_auc",
     "pointing_game",
     "predicted",

@@ -4,8 +4,10 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
+from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -29,6 +31,7 @@ _OF_AXIS_1 = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNorm
 _OF_LAST_AXIS = {"NativeLayerNorm", "FusedRmsNorm", "LayerNorm"}
 _PRODUCTS = {"Addmm", "Mm", "MkldnnLinear", "Linear"}
 _NORMS = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "BatchNorm", "NativeGroupNorm"} | _OF_LAST_AXIS
+_OF_PARTS = {"Split", "SplitWithSizes", "Cat"}
 _FAR = 200
 """The operations that a search for the channels looks at, at most."""
 
@@ -113,6 +116,33 @@ class Graph:
                     seen.add(before)
                     waiting.append(before)
 
+    def positions(self, edge: Edge, grid: tuple[int, ...]) -> Tensor | None:
+        """For each value of a tensor, which position it belongs to of an earlier map with this grid; -1 for none.
+
+        Only operations that work position by position are followed, such as those along residual connections. None if
+        they do not lead to such a map.
+        """
+        waiting: deque[tuple[Edge, tuple[tuple[Node, int], ...]]] = deque([(edge, ())])
+        seen = {edge}
+        while waiting:
+            current, steps = waiting.popleft()
+            shape = _shape_of(current)
+            if name_of(current[0]) in _OF_AXIS_1 and shape is not None and shape[2:] == grid:
+                return _moved(torch.arange(prod(grid)).view(1, 1, *grid).expand(shape), steps)
+            for following, step in (*_steps_back(current), *self._steps_on(current, shape)):
+                if following not in seen and self._up.get(following[0], 0) > 0:
+                    seen.add(following)
+                    waiting.append((following, (*step, *steps)))
+        return None
+
+    def _steps_on(
+        self, edge: Edge, shape: tuple[int, ...] | None
+    ) -> Iterator[tuple[Edge, tuple[tuple[Node, int], ...]]]:
+        """The tensors of the same shape that pointwise operations make of this one."""
+        for node in self._consumers.get(edge, []):
+            if name_of(node) in _POINTWISE | _NORMS and _outputs(node)[0] == shape:
+                yield (node, 0), ()
+
 
 def edge_of(tensor: Tensor) -> Edge | None:
     """The place of a tensor in the graph; None if it needs no gradient."""
@@ -160,11 +190,57 @@ def _sorted_back(ends: set[Node]) -> Iterator[Node]:
                 ready.append(before)
 
 
+def _steps_back(edge: Edge) -> Iterator[tuple[Edge, tuple[tuple[Node, int], ...]]]:
+    """The tensors that a position-wise operation read, each with the operation if it moved positions."""
+    node, _ = edge
+    name = name_of(node)
+    for place, before in enumerate(node.next_functions):
+        given = None if before[0] is None else _shape_of((before[0], before[1]))
+        if before[0] is None or given is None:
+            continue
+        if name in _REARRANGING | _PRODUCTS | {"Cat", "Slice"}:
+            yield (before[0], before[1]), ((node, place),)
+        elif name in _POINTWISE | _NORMS and given == _outputs(node)[0]:
+            yield (before[0], before[1]), ()
+
+
+def _moved(values: Tensor, steps: Iterable[tuple[Node, int]]) -> Tensor | None:
+    """The values after these operations, the first one first; each is given with the place of its input."""
+    for node, place in steps:
+        name, made = name_of(node), _outputs(node)[0]
+        if name in ("Permute", "Transpose", "T"):
+            values = values.permute(_order_of(node, name, values.ndim))
+        elif name in _PRODUCTS:
+            values = values[..., :1].expand(made)
+        elif name == "Cat":
+            values = _joined(values, node, place, made)
+        elif name == "Slice":
+            (axis,) = _signed([node._saved_dim], values.ndim)  # type: ignore[attr-defined]
+            values = values.narrow(axis, int(node._saved_start), made[axis])  # type: ignore[attr-defined]
+        elif values.numel() == prod(made):
+            values = values.reshape(made)
+        else:
+            return None
+    return values
+
+
+def _joined(values: Tensor, node: Node, place: int, made: tuple[int, ...]) -> Tensor:
+    """The values at their place in what a concatenation made, and -1 elsewhere."""
+    (axis,) = _signed([node._saved_dim], values.ndim)  # type: ignore[attr-defined]
+    found = torch.full(made, -1)
+    if found.shape[axis] == values.shape[axis]:
+        return values
+    # Class and register tokens come in front, or behind if the first input is that of the positions.
+    start = 0 if place == 0 else made[axis] - values.shape[axis]
+    found.narrow(axis, start, values.shape[axis]).copy_(values)
+    return found
+
+
 def _works_pointwise(node: Node) -> bool:
     name = name_of(node)
     if name == "Convolution":
         return all(side == 1 for side in node._saved_weight.shape[2:]) and _same_grid(node)  # type: ignore[attr-defined]
-    return name in _REARRANGING | _POINTWISE | _NORMS | _PRODUCTS
+    return name in _REARRANGING | _POINTWISE | _NORMS | _PRODUCTS | _OF_PARTS
 
 
 def _same_grid(node: Node) -> bool:

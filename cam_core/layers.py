@@ -47,9 +47,9 @@ def auto_layers(
     never one. It must keep the batch, hold a map whose grid covers the images and follows their size, and the part of
     it that is the map must reach the logits (behind the last attention of a ViT with a class token it does not). Of
     several at one resolution the last counts, under its shortest name. A step inside a module that goes on to the next
-    resolution does not count, if it works position by position (the norm before a strided convolution) or is a single
-    layer (the convolution before a pooling). Neither do poolings, rearrangements, maps of one position, the images with
-    other colours, and modules that run more than once.
+    resolution does not count, if it works position by position (the norm before a strided convolution), if it holds a
+    single convolution (the one before a pooling), or if the module ends with the step. Neither do poolings,
+    rearrangements, maps of one position, the images with other colours, and modules that run more than once.
 
     Takes one forward pass of two images, one of another size if the model allows it, and one for each layer with class
     tokens. Raises ValueError if no layer of the trunk is a map.
@@ -122,7 +122,7 @@ def _prepares(
 ) -> bool:
     """Whether the layer is only a step, inside a module around it, from one resolution to the next."""
     stage = stage_of[one.layout.grid]
-    single = not any(modules[one.call.name].children())
+    single = _weights(modules[one.call.name]) < 2
     parts = one.call.name.split(".")
     for around in (calls.get(".".join(parts[:depth])) for depth in range(1, len(parts))):
         if around is None or around.taken is None or around.edge is None or one.call.edge is None:
@@ -133,9 +133,23 @@ def _prepares(
         reached = None if after is None else stage_of[after.layout.grid]
         if reached != stage and graph.is_pointwise(one.call.edge, around.taken):
             return True
-        if reached == stage + 1 and single:
+        if reached == stage + 1 and (single or _steps_down(graph, around, found, stage_of, stage + 1)):
             return True
     return False
+
+
+def _steps_down(
+    graph: Graph, around: Call, found: Mapping[Edge, _Found], stage_of: Mapping[Size, int], stage: int
+) -> bool:
+    """Whether the module does nothing at its new resolution that mixes positions: it is no stage, only the step."""
+    inside = (one for one in found.values() if one.call.name.startswith(f"{around.name}."))
+    first = next((one for one in inside if stage_of[one.layout.grid] == stage), None)
+    return first is None or around.edge is None or graph.is_pointwise(around.edge, first.call.edge)
+
+
+def _weights(module: nn.Module) -> int:
+    """The number of convolutions and linear layers in a module."""
+    return sum(parameter.ndim > 1 for parameter in module.parameters())
 
 
 def _reaches(model: nn.Module, images: Tensor, one: _Found, output: Output | None) -> bool:

@@ -104,8 +104,10 @@ def layout_of(graph: Graph, call: Call, sides: Size) -> Layout | None:
     if call.edge is None:
         return None
     axes = graph.channel_axes(call.edge, len(call.shape))
-    grids = list(graph.grids(call.edge, len(sides))) if _is_tokens(call.shape, sides) else []
-    return by_axes(call.shape, sides, axes, grids)
+    if len(call.shape) != 3:
+        return by_axes(call.shape, sides, axes)
+    layout = by_axes(call.shape, sides, axes, graph.grids(call.edge, len(sides)))
+    return layout if layout is not None and _in_order(graph, call, layout) else None
 
 
 def by_axes(shape: Size, sides: Size, axes: Iterable[int], grids: Iterable[Size] = ()) -> Layout | None:
@@ -122,13 +124,19 @@ def alike(grid: Size, sides: Size) -> bool:
 
     Up to three positions may be missing along a side, as behind convolutions without padding.
     """
-    strides = [side / count for side, count in zip(sides, grid, strict=True)]
-    rounding = max(stride / count for stride, count in zip(strides, grid, strict=True))
-    return min(strides) >= 1 and max(strides) - min(strides) <= 3 * rounding
+    finest = max(side / (count + 3) for side, count in zip(sides, grid, strict=True))
+    coarsest = min(side / max(count - 1, 1e-9) for side, count in zip(sides, grid, strict=True))
+    return finest < coarsest and all(count <= side for side, count in zip(sides, grid, strict=True))
 
 
-def _is_tokens(shape: Size, sides: Size) -> bool:
-    return len(shape) == 3
+def _in_order(graph: Graph, call: Call, layout: Layout) -> bool:
+    """Whether the tokens are the positions of an earlier map row by row, and not window by window."""
+    assert call.edge is not None
+    positions = graph.positions(call.edge, layout.grid)
+    if positions is None or positions.shape != call.shape:
+        return False
+    expected = torch.arange(prod(layout.grid)).view(layout.grid)
+    return bool((layout(positions)[0, 0] == expected).all())
 
 
 def _reading(shape: Size, sides: Size, axis: int, grids: list[Size]) -> Layout | None:
@@ -138,7 +146,9 @@ def _reading(shape: Size, sides: Size, axis: int, grids: list[Size]) -> Layout |
         return next((Layout(axis, grid, skipped) for skipped, grid in _grid_of(count, sides, grids)), None)
     if len(shape) != len(sides) + 2 or axis not in (1, len(shape) - 1):
         return None
-    return Layout(axis, shape[2:] if axis == 1 else shape[1:-1])
+    grid = shape[2:] if axis == 1 else shape[1:-1]
+    # Channels last also in windows, whose axes are no rows and columns.
+    return Layout(axis, grid) if axis == 1 or alike(grid, sides) else None
 
 
 def _grid_of(count: int, sides: Size, grids: list[Size]) -> list[tuple[int, Size]]:

@@ -13,9 +13,26 @@ ALL_METHODS = (*METHODS, *PERTURBATION_METHODS)
 _ALSO_CALLED = {
     "gradcamplusplus": "gradcam++",
     "gradcampp": "gradcam++",
+    "layergradcam": "gradcam",
+    "layergradxactivation": "hirescam",
+    "layergradientxactivation": "hirescam",
+    "abalationcam": "ablationcam",
     "gradcamelementwise": "elementwise",
     "elementwisegradcam": "elementwise",
 }
+
+
+_INSTEAD = {
+    "smoothgradcam++": "'gradcam++:aug_smooth', which averages over views of the image instead of noise",
+    "smoothgradcampp": "'gradcam++:aug_smooth', which averages over views of the image instead of noise",
+    "finercam": "method 'gradcam' with target=Contrast(classes, others), the difference of two logits",
+    "cam": "'gradcam', which is the original CAM before global average pooling and a linear head",
+    "classactivationmapping": "'gradcam', which is the original CAM before global average pooling and a linear head",
+    "fullgrad": "'hirescam' at several layers",
+    "sscam": "'scorecam:aug_smooth'",
+    "iscam": "'scorecam:aug_smooth'",
+}
+"""What to use in place of the methods of other libraries."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ def spec_of(name: str) -> Spec:
     if first in smoothing_of:
         first, rest = "gradcam", [first, *rest]
     base = _ALSO_CALLED.get(first, first)
+    if base in _INSTEAD:
+        raise ValueError(f"method {name!r} is not offered; use {_INSTEAD[base]}")
     if base not in ALL_METHODS:
         raise ValueError(
             f"method {name!r} is unknown{near_miss(base, ALL_METHODS)}; use one of {', '.join(ALL_METHODS)}"

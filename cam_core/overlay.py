@@ -8,11 +8,9 @@ import math
 from collections.abc import Mapping
 from functools import cache
 
-import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
-
-from cam_core.text import INK, line_height, written
+from torch import Tensor
 
 SCALE_MAX = 4.0
 """The map value, in multiples of the map's mean, at and above which the top colour is used."""
@@ -23,13 +21,7 @@ DIFFERENCE_MAX = 2.0
 OPACITY = 0.7
 """The opacity of the colour at the top of the scale; below, it is in proportion to the value."""
 
-COLOUR_MAPS: dict[str, int] = {
-    "inferno": cv2.COLORMAP_INFERNO,
-    "magma": cv2.COLORMAP_MAGMA,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-    "jet": cv2.COLORMAP_JET,
-}
+COLOUR_MAPS = ("inferno", "magma", "viridis", "cividis", "jet")
 """The colour scales by name. All except jet are perceptually uniform: equal steps of the map look equally large."""
 
 # Both have the same lightness, so neither sign looks stronger, and colour-blind readers can tell them apart.
@@ -39,29 +31,32 @@ BAR, TICKS_AT, CAPTION = 128, 25, 13
 
 
 def overlay(
-    image: UInt8[np.ndarray, "h w 3"],
-    map_: Float32[np.ndarray, "h w"],
+    image: np.ndarray | Tensor,
+    map_: np.ndarray | Tensor,
     *,
     scale_max: float = SCALE_MAX,
     colours: str = "inferno",
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB image with the map's colours over it, with an opacity in proportion to the map's value.
 
+    `image` is what `photo` takes: uint8 or floats in [0, 1], `(h, w, 3)`, `(3, h, w)` or grey; `map_` is `(h, w)`.
+
     `map_` is relative to its mean, as `relative_to_mean` makes it; a map in [0, 1] would hardly be visible. Where the
     map is 0, the image is unchanged. Towards 1 the image's own colours fade to grey, so above 1 every hue comes from
     the map. At `scale_max` and above the top colour is used, at `OPACITY`. A pixel depends on its own value only.
-    `colours` is a key of `COLOUR_MAPS`.
+    `colours` is one of `COLOUR_MAPS`.
 
     Raises ValueError if image and map differ in size, the map is not finite, the scale is not positive or the colours
     are unknown.
     """
+    image, map_ = photo(image), _values(map_)
     _check_size(image, map_)
     share = _share(map_, 0.0, scale_max)
     return _blended(image, map_, share, _coloured(share, colours))
 
 
 def difference_overlay(
-    image: UInt8[np.ndarray, "h w 3"], difference: Float32[np.ndarray, "h w"], *, scale_max: float = DIFFERENCE_MAX
+    image: np.ndarray | Tensor, difference: np.ndarray | Tensor, *, scale_max: float = DIFFERENCE_MAX
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The RGB image with the difference of two maps over it: orange where it is positive, blue where it is negative.
 
@@ -71,6 +66,7 @@ def difference_overlay(
     Give a grey image if its own orange and blue could be mistaken for small differences. Raises ValueError as `overlay`
     does.
     """
+    image, difference = photo(image), _values(difference)
     _check_size(image, difference)
     share = _share(difference, -scale_max, scale_max)
     return _blended(image, np.abs(difference), np.abs(share), np.where(share[..., None] < 0, LESS, MORE))
@@ -125,8 +121,42 @@ def _share(values: Float32[np.ndarray, "h w"], low: float, high: float) -> Float
     return np.clip(values, np.float32(low), np.float32(high)) / np.float32(high)
 
 
+def photo(image: np.ndarray | Tensor) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture as people have it as RGB pixels: uint8, or floats in [0, 1]; height and width first or channels first.
+
+    Grey pictures `(h, w)`, `(h, w, 1)` and `(1, h, w)` become RGB, and the fourth channel of RGBA is left out. Raises
+    TypeError for something else than an array or a tensor, ValueError for other shapes, and for floats outside [0, 1].
+    """
+    if not isinstance(image, np.ndarray | Tensor):
+        raise TypeError(f"image must be a numpy array or a tensor, got {type(image).__name__}")
+    pixels: np.ndarray = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"image must be RGB or grey pixels (h, w, 3), (3, h, w) or (h, w), got {tuple(image.shape)}")
+    pixels = np.ascontiguousarray(np.broadcast_to(pixels[..., :3], (*pixels.shape[:2], 3)))
+    return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
+
+
+def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"image must be uint8 or floats in [0, 1], got {pixels.dtype}")
+    if not (pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 1):
+        raise ValueError(
+            f"image must have floats in [0, 1], got {pixels.min():.3g} to {pixels.max():.3g}; give the picture from "
+            "before the normalisation, or divide by 255"
+        )
+    return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+
+
+def _values(map_: np.ndarray | Tensor) -> Float32[np.ndarray, "h w"]:
+    values = map_.detach().cpu().numpy() if isinstance(map_, Tensor) else np.asarray(map_)
+    return values.astype(np.float32, copy=False)
+
+
 def _check_size(image: np.ndarray, map_: np.ndarray) -> None:
-    check_photo("image", image, 3)
     if image.shape[:2] != map_.shape:
         raise ValueError(f"image is {image.shape[:2]} and map_ {map_.shape}; resize the map to the image first")
 
@@ -152,6 +182,8 @@ def _blended(
     colours: np.ndarray,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The image, faded to grey where `strength` is close to 1, under the colours with opacity `share`, in [0, 1]."""
+    import cv2
+
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     faded = image + np.clip(strength, 0, 1)[..., None] * (grey.astype(np.float32) - image)
     opacity = OPACITY * share[..., None]
@@ -164,7 +196,10 @@ def _table(name: str) -> UInt8[np.ndarray, "256 3"]:
     """The colour table with this name, from the value 0 to the top of the scale."""
     if name not in COLOUR_MAPS:
         raise ValueError(f"colours {name!r} are unknown; use one of {', '.join(COLOUR_MAPS)}")
-    table: np.ndarray = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], COLOUR_MAPS[name])[:, 0, ::-1]
+    import cv2  # here, because it takes longer to import than the rest of cam_core
+
+    scale = getattr(cv2, f"COLORMAP_{name.upper()}")
+    table: np.ndarray = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], scale)[:, 0, ::-1]
     return table.copy()
 
 
@@ -184,6 +219,8 @@ def _ticks(scale_max: float) -> dict[float, str]:
 def _ramp(height: int, low: float, high: float) -> tuple[UInt8[np.ndarray, "n 1 3"], Float32[np.ndarray, "n 1"]]:
     """The coloured part of a bar of that height: its grey background and the values from top to bottom."""
     _check_scale(high)
+    from cam_core.text import line_height
+
     line = line_height(CAPTION)
     needed = math.ceil(line * (max(1, high - low) + 2))
     if height < needed:
@@ -194,6 +231,8 @@ def _ramp(height: int, low: float, high: float) -> tuple[UInt8[np.ndarray, "n 1 
 
 def _bar(heading: str, ramp: UInt8[np.ndarray, "n 1 3"], ticks: Mapping[float, str]) -> UInt8[np.ndarray, "h w 3"]:
     """The ramp under a heading, with ticks at these values, the highest at the top of the ramp."""
+    from cam_core.text import INK, line_height, written  # here, because only pages need fonts
+
     line, high, low = line_height(CAPTION), max(ticks), min(ticks)
     page = np.full((len(ramp) + 2 * line, BAR, 3), 255, np.uint8)
     page[:line] = written(heading, BAR, CAPTION, align=0.0)

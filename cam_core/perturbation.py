@@ -177,16 +177,14 @@ def _score_drops(
     shape, places, call = _channels(network, name, module, images[:1], reshape)
     copied_late = _goes_on_with_copies(network, module, call, images[:1], shape)
     intact, without = [], []
-    for image in torch.split(images, 1):
-        parts = []
-        for channels in torch.split(torch.arange(len(places), device=images.device), chunk):
-            gone = _gone(places[channels], shape)
-            rows = image if copied_late else _copies(image, len(gone))
-            parts.append(_logits_without(gone, network, module, call, rows).float())
+    for channels in torch.split(torch.arange(len(places), device=images.device), chunk):
+        gone = _gone(places[channels], shape)
+        rows = (image if copied_late else _copies(image, len(gone)) for image in torch.split(images, 1))
+        logits = torch.stack([_logits_without(gone, network, module, call, some).float() for some in rows])
         # From the intact copy in the same pass, because a pass with another batch size rounds differently.
-        intact.append(torch.cat([part[:1].expand(len(part) - 1, -1) for part in parts]))
-        without.append(torch.cat([part[1:] for part in parts]))
-    return _scores_of_table(target, torch.stack(intact)) - _scores_of_table(target, torch.stack(without))
+        intact.append(logits[:, :1].expand(-1, len(channels), -1))
+        without.append(logits[:, 1:])
+    return _scores_of_table(target, torch.cat(intact, 1)) - _scores_of_table(target, torch.cat(without, 1))
 
 
 def _channels(

@@ -166,10 +166,12 @@ def test_a_constant_channel_shows_nothing_of_the_image_and_costs_no_pass() -> No
     torch.testing.assert_close(weights[0], torch.tensor([5 / 3, 5 / 6, 0]).softmax(0))
 
 
-def test_a_constant_stays_one_when_its_resize_rounds() -> None:
+def test_a_constant_stays_one_though_the_weights_of_its_resize_round() -> None:
     small = torch.full((1, 1, 3, 3), 0.1)
     images = torch.rand(1, 1, 7, 7)
-    assert perturbation.resize(small[0], (7, 7)).unique().numel() > 1  # or this test shows nothing
+    rounded = F.interpolate(small, (7, 7), mode="bilinear", align_corners=False)
+    assert rounded.unique().numel() > 1  # or this test shows nothing
+    assert perturbation.resize(small[0], (7, 7)).unique().tolist() == small.unique().tolist()
     evidence = Evidence({"layer": small.repeat(1, 2, 1, 1)}, {"layer": small}, torch.zeros(1, 2))
     with rows_through(model := Paper()) as rows:
         weights = score_weights(model, images, evidence, torch.tensor([0]))["layer"]
@@ -372,7 +374,7 @@ def test_a_channel_of_tokens_is_put_to_0_in_the_map_alone(layer: str, effect: bo
     model, images, classes = seeded(vit), torch.randn(2, 3, 16, 16), torch.tensor([1, 3])
     evidence = capture(model, images, [layer], classes, reshape=maps_of_tokens)
     with rows_through(model) as rows:
-        found = ablation_weights(model, images, evidence, classes, reshape=maps_of_tokens)[layer]
+        found = ablation_weights(model, images, evidence, classes)[layer]
     assert rows == [1, 3, 1, 1, 1]
 
     def ablate(output: Tensor, channel: int) -> None:
@@ -388,11 +390,11 @@ def test_tokens_are_maps_to_score_cam_too() -> None:
     model, images, classes = seeded(vit), torch.randn(2, 3, 16, 16), torch.tensor([1, 3])
     layer = "encoder.layers.encoder_layer_0"
     evidence = capture(model, images, [layer], classes, reshape=maps_of_tokens)
-    found = score_weights(model, images, evidence, classes, reshape=maps_of_tokens)[layer]
+    found = score_weights(model, images, evidence, classes)[layer]
     large = F.interpolate(evidence.activations[layer], (16, 16), mode="bilinear", align_corners=False)[0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     expected = model(images[:1] * ((large - low) / (high - low))[:, None])[:, 1].softmax(0)
-    torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
 
 
 # The model does not notice.
@@ -509,8 +511,8 @@ def test_bad_arguments_are_named(weigh: Weigh) -> None:
     model, (images, classes) = seeded(Net), batch()
     with pytest.raises(ValueError, match="chunk must be at least 1 row, got 0"):
         weights_of(weigh, model, images, LAYERS, classes, chunk=0)
-    with pytest.raises(ValueError, match=r"target must turn logits \(\d+, 4\) into .* got shape \(3,\)"):
-        weights_of(weigh, model, images, LAYERS, lambda logits: logits[range(3), classes])
+    with pytest.raises(ValueError, match=r"target must turn logits \(3, 4\) into .* got shape \(2,\)"):
+        weights_of(weigh, model, images, LAYERS, lambda logits: logits[range(2), classes[:2]])
 
 
 @pytest.mark.parametrize("reshape", [lambda x: x + 1, lambda x: F.avg_pool2d(x, 2), lambda x: x.flip(1) * 1e6])
@@ -518,7 +520,7 @@ def test_a_reshape_that_computes_is_refused(reshape: Reshape) -> None:
     model, (images, classes) = seeded(Net), batch()
     evidence = capture(model, images, ["bn"], classes, reshape=reshape)
     with pytest.raises(ValueError, match="reshape must only rearrange and select values"):
-        ablation_weights(model, images, evidence, classes, reshape=reshape)
+        ablation_weights(model, images, evidence, classes)
 
 
 # Against others.

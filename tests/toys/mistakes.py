@@ -58,9 +58,9 @@ MISTAKES = [
         "maps contain NaN, infinity or negative",
     ),
     (faithfulness.deletion, (MODEL, IMAGES * torch.nan, MAPS, LABELS), ValueError, "images contain NaN"),
-    (overlay, (np.zeros((4, 4, 3)), np.ones((4, 4), np.float32)), ValueError, r"uint8 \(h, w, 3\), got float64"),
-    (overlay, (np.zeros((4, 4), np.uint8), np.ones((4, 4), np.float32)), ValueError, r"got uint8 \(4, 4\)"),
-    (overlay, (torch.zeros(4, 4, 3), np.ones((4, 4), np.float32)), TypeError, "image must be a numpy array"),
+    (overlay, (np.full((4, 4, 3), 2.0), np.ones((4, 4), np.float32)), ValueError, r"floats in \[0, 1\], got 2 to 2"),
+    (overlay, (np.zeros((4, 4, 7), np.uint8), np.ones((4, 4), np.float32)), ValueError, r"got \(4, 4, 7\)"),
+    (overlay, ([[0]], np.ones((1, 1), np.float32)), TypeError, "image must be a numpy array or a tensor, got list"),
 ]
 
 for number, (function, args, error, message) in enumerate(MISTAKES):
