@@ -100,7 +100,7 @@ def first_component(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
     """The first principal component over positions, centred per channel; its largest magnitude is positive.
 
     grad-cam finds this projection with one singular value decomposition per image (Muhammad and Yeasin, EigenCAM, IJCNN
-    2020). Here it comes from the first eigenvectors of the smaller of the two Gram matrices. It scales with its argument.
+    2020). Here it is the first eigenvector of the smaller of the two Gram matrices. It scales with its argument.
     """
     table = contributions.flatten(2)
     top = torch.maximum(table.amax((1, 2), keepdim=True), -table.amin((1, 2), keepdim=True))
@@ -125,7 +125,7 @@ def _leading(matrices: Float[Tensor, "n d d"]) -> tuple[Float[Tensor, "n d"], Fl
     Some steps of Lanczos for all matrices at once, much faster than all eigenvectors. Where the residual says that the
     direction may be further off than `DIRECTION`, which happens if two eigenvalues are close, all are computed.
     """
-    if matrices.shape[1] <= 2 * STEPS:
+    if matrices.shape[1] <= 4 * STEPS:
         return _of_all(matrices)
     basis, small, beyond = _krylov(matrices)
     values, vectors = torch.linalg.eigh(small)

@@ -40,6 +40,7 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             # Not model.eval(), because in some models it does more than set the flag.
             for module in modules:
                 module.training = False
+                _without_inference_tensors(module)
                 for name in _CHECKPOINTING & vars(module).keys():
                     setattr(module, name, False)
             yield
@@ -47,6 +48,16 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fast)
             for attributes in before:
                 attributes.restore()
+
+
+def _without_inference_tensors(module: nn.Module) -> None:
+    """Replaces weights that were made in inference mode, which cannot take part in a backward pass, by copies."""
+    for name, parameter in module._parameters.items():
+        if parameter is not None and parameter.is_inference():
+            module._parameters[name] = nn.Parameter(parameter.clone(), requires_grad=False)
+    for name, buffer in module._buffers.items():
+        if buffer is not None and buffer.is_inference():
+            module._buffers[name] = buffer.clone()
 
 
 class _Attributes:
