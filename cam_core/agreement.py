@@ -25,7 +25,8 @@ def rank_correlation(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"]) -> Fl
     """
     check_maps(a, b)
     size = a.shape[1] * a.shape[2]
-    return _cosine(ranks(a) / size, ranks(b) / size)
+    found = _cosine(ranks(a) / size, ranks(b) / size)
+    return torch.where(live(a) & live(b), found, torch.nan)
 
 
 def top_iou(a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"], share: float = 0.2) -> Float32[Tensor, " n"]:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from cam_core.maps import normalise
 from cam_core.models import device_of
+from cam_core.outputs import logits_in
 from cam_core.quality import live, random_maps
 from cam_core.state import undisturbed
 from cam_core.targets import scores
@@ -312,7 +313,7 @@ def _without(images: Tensor, removed: Tensor, remove: Remove) -> Tensor:
 def _confidence(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """The probability of the class of each image."""
     # A copy, because some models change their input in place.
-    logits: object = model(images.clone())
+    logits = logits_in(model(images.clone()), None)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise ValueError(f"the model must return logits ({len(images)}, classes), got {got}")
