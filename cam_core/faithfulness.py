@@ -183,7 +183,7 @@ def deletion_margin(
     images: Float[Tensor, "n c h w"],
     maps: Float[Tensor, "n h w"],
     classes: Int[Tensor, " n"],
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     *,
     steps: int = 10,
     remove: Remove = inpaint,

@@ -198,7 +198,7 @@ def _steps_back(edge: Edge) -> Iterator[tuple[Edge, tuple[tuple[Node, int], ...]
         given = None if before[0] is None else _shape_of((before[0], before[1]))
         if before[0] is None or given is None:
             continue
-        if name in _REARRANGING | _PRODUCTS | {"Cat", "Slice"}:
+        if name in _REARRANGING | {"Cat", "Slice"}:
             yield (before[0], before[1]), ((node, place),)
         elif name in _POINTWISE | _NORMS and given == _outputs(node)[0]:
             yield (before[0], before[1]), ()
@@ -210,8 +210,6 @@ def _moved(values: Tensor, steps: Iterable[tuple[Node, int]]) -> Tensor | None:
         name, made = name_of(node), _outputs(node)[0]
         if name in ("Permute", "Transpose", "T"):
             values = values.permute(_order_of(node, name, values.ndim))
-        elif name in _PRODUCTS:
-            values = values[..., :1].expand(made)
         elif name == "Cat":
             values = _joined(values, node, place, made)
         elif name == "Slice":

@@ -7,8 +7,8 @@ is run at another size, where the axes of positions change.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise, product
-from math import ceil, floor, prod
+from itertools import pairwise
+from math import ceil, prod
 from weakref import WeakKeyDictionary
 
 import torch
@@ -142,8 +142,8 @@ def _in_order(graph: Graph, call: Call, layout: Layout) -> bool:
 def _reading(shape: Size, sides: Size, axis: int, grids: list[Size]) -> Layout | None:
     """The layout if the channels are on this axis."""
     if len(shape) == 3:
-        count = shape[3 - axis]
-        return next((Layout(axis, grid, skipped) for skipped, grid in _grid_of(count, sides, grids)), None)
+        found = _grid_of(shape[3 - axis], grids)
+        return None if found is None else Layout(axis, found[1], found[0])
     if len(shape) != len(sides) + 2 or axis not in (1, len(shape) - 1):
         return None
     grid = shape[2:] if axis == 1 else shape[1:-1]
@@ -151,27 +151,10 @@ def _reading(shape: Size, sides: Size, axis: int, grids: list[Size]) -> Layout |
     return Layout(axis, grid) if axis == 1 or alike(grid, sides) else None
 
 
-def _grid_of(count: int, sides: Size, grids: list[Size]) -> list[tuple[int, Size]]:
-    """The number of leading tokens and the grid of so many tokens; one pair, or none if it is unknown."""
-    of_convolutions = [(count - prod(grid), grid) for grid in grids if 0 <= count - prod(grid) <= SKIPPED]
-    if of_convolutions:
-        fewest = min(skipped for skipped, _ in of_convolutions)
-        return [pair for pair in of_convolutions if pair[0] == fewest][:1]
-    if len(sides) == 1:
-        return [(0, (count,))] if not grids else []
-    fitting = [(skipped, grid) for skipped in range(SKIPPED + 1) for grid in _covering(count - skipped, sides)]
-    return fitting if len(fitting) == 1 else []
-
-
-def _covering(count: int, sides: Size) -> list[Size]:
-    """The grids of so many positions that cover an image with these sides."""
-    if count < 1:
-        return []
-    stride = (prod(sides) / count) ** (1 / len(sides))
-    choices = [
-        {max(1, floor(side / stride)), max(1, ceil(side / stride)), max(1, round(side / stride))} for side in sides
-    ]
-    return [grid for grid in product(*choices) if prod(grid) == count and alike(grid, sides)]
+def _grid_of(count: int, grids: list[Size]) -> tuple[int, Size] | None:
+    """The number of leading tokens and the grid of so many tokens, which is that of an earlier convolution."""
+    fitting = [(count - prod(grid), grid) for grid in grids if 0 <= count - prod(grid) <= SKIPPED]
+    return min(fitting, key=lambda pair: pair[0], default=None)
 
 
 def _by_another_size(model: nn.Module, images: Tensor, call: Call) -> Layout | None:

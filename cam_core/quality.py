@@ -49,7 +49,7 @@ def lift(maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"]) -> Float32[
 
 
 def focus_index(
-    maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], grid: tuple[int, int]
+    maps: Float[Tensor, "n h w"], masks: Bool[Tensor, "n h w"], grid: tuple[int, ...]
 ) -> Float32[Tensor, " n"]:
     """The energy inside on a scale that is fair to coarse layers, F = (E - a) / (E* - a), higher is better.
 
@@ -60,7 +60,9 @@ def focus_index(
     image.
     """
     check_masks(maps, masks)
-    seen = resize(F.adaptive_avg_pool2d(masks[:, None].float(), grid)[:, 0], (masks.shape[1], masks.shape[2]))
+    seen = resize(
+        F.adaptive_avg_pool2d(masks[:, None].float(), (grid[0], grid[1]))[:, 0], (masks.shape[1], masks.shape[2])
+    )
     gain = energy_inside(seen, masks) - _area(masks)
     return _where(gain > RESOLVABLE, (energy_inside(maps, masks) - _area(masks)) / gain)
 
@@ -209,7 +211,7 @@ def uniform_map(h: int, w: int) -> Float32[Tensor, "{h} {w}"]:
 
 
 def random_maps(
-    n: int, grid: tuple[int, int], size: tuple[int, int], generator: torch.Generator
+    n: int, grid: tuple[int, ...], size: tuple[int, int], generator: torch.Generator
 ) -> Float32[Tensor, "{n} {size[0]} {size[1]}"]:
     """Random maps of a layer with that `grid`: uniform noise in [0, 1), resized to `size`.
 
@@ -226,7 +228,7 @@ def centre_blob(h: int, w: int) -> Float32[Tensor, "{h} {w}"]:
 
 
 def with_references(
-    measure: Callable[[Tensor], Tensor], maps: Float[Tensor, "n h w"], grid: tuple[int, int], generator: torch.Generator
+    measure: Callable[[Tensor], Tensor], maps: Float[Tensor, "n h w"], grid: tuple[int, ...], generator: torch.Generator
 ) -> dict[str, Float32[Tensor, " n"]]:
     """The `measure` of the maps ("map"), of one random map of that `grid` per image ("random") and of `centre_blob`.
 

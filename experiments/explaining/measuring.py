@@ -93,7 +93,7 @@ def measure(
     return Looks(table, indices, torch.cat(last).numpy())
 
 
-def at_grid(maps: Float[Tensor, "n h w"], grid: tuple[int, int]) -> Float[Tensor, "n rows columns"]:
+def at_grid(maps: Float[Tensor, "n h w"], grid: tuple[int, ...]) -> Float[Tensor, "n rows columns"]:
     """The maps at their layer's own resolution, `grid` = (rows, columns): those that, resized, give them.
 
     Exact up to rounding, because making maps larger is linear and loses nothing.
@@ -118,7 +118,7 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, int]) -> pd.DataFrame:
+def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, ...]) -> pd.DataFrame:
     """The scores of blind maps, which do not depend on the image, with these masks; mean over images.
 
     Rows: `uniform`, `random` (a map of noise of that `grid`, rows and columns, for each image; always the same ones)
@@ -130,7 +130,7 @@ def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, int]) -> pd.Da
     return pd.concat(parts).groupby("map", sort=False).mean().astype(float)
 
 
-def _of_blind_maps(masks: Bool[Tensor, "n h w"], grid: tuple[int, int], generator: torch.Generator) -> pd.DataFrame:
+def _of_blind_maps(masks: Bool[Tensor, "n h w"], grid: tuple[int, ...], generator: torch.Generator) -> pd.DataFrame:
     n, h, w = masks.shape
     blind = {
         "uniform": quality.uniform_map(h, w).expand(n, -1, -1),
@@ -171,7 +171,7 @@ def _batch(split: Split, chosen: Int64[np.ndarray, "n"], device: str) -> tuple[T
     return images, torch.from_numpy(split.labels[chosen]).to(device)
 
 
-def _on_object(maps: Tensor, masks: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+def _on_object(maps: Tensor, masks: Tensor, grid: tuple[int, ...]) -> dict[str, Tensor]:
     focus = quality.focus_index(maps, masks, grid)
     return {"focus": focus} | {name: measured(maps, masks) for name, measured in _ON_OBJECT.items()}
 

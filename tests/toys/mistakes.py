@@ -59,7 +59,7 @@ MISTAKES = [
     ),
     (faithfulness.deletion, (MODEL, IMAGES * torch.nan, MAPS, LABELS), ValueError, "images contain NaN"),
     (overlay, (np.full((4, 4, 3), 2.0), np.ones((4, 4), np.float32)), ValueError, r"floats in \[0, 1\], got 2 to 2"),
-    (overlay, (np.zeros((4, 4, 7), np.uint8), np.ones((4, 4), np.float32)), ValueError, r"got \(4, 4, 7\)"),
+    (overlay, (np.zeros((6, 6, 7), np.uint8), np.ones((6, 6), np.float32)), ValueError, r"got \(6, 6, 7\)"),
     (overlay, ([[0]], np.ones((1, 1), np.float32)), TypeError, "image must be a numpy array or a tensor, got list"),
 ]
 
