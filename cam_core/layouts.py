@@ -112,7 +112,8 @@ def layout_of(graph: Graph, call: Call, sides: Size) -> Layout | None:
 
 def by_axes(shape: Size, sides: Size, axes: Iterable[int], grids: Iterable[Size] = ()) -> Layout | None:
     """The layout of an output whose channels are on one of these axes; the grids are those of earlier convolutions."""
-    found = {axis: _reading(shape, sides, axis, list(grids)) for axis in sorted(set(axes))}
+    earlier = list(grids)
+    found = {axis: _reading(shape, sides, axis, earlier) for axis in sorted(set(axes))}
     readings = [layout for layout in found.values() if layout is not None]
     if len(readings) > 1:
         readings = [layout for layout in readings if alike(layout.grid, sides)]
