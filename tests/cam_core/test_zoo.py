@@ -151,7 +151,8 @@ TIMM: dict[str, tuple[int, tuple[str, ...]]] = {
     # Two streams of tokens: what both come from.
     "tnt_s_legacy_patch16_224": (224, ("pixel_embed.proj",)),
 }
-# Without padding, maps of Inception are smaller than their stride says. `feature_info` of TResNet also names the pixels, put into channels.
+# Without padding, maps of Inception are smaller than their stride says. The list of TResNet also names the pixels, put
+# into channels.
 FEWER = {"hrnet_w18_small", "hiera_tiny_224", "tnt_s_legacy_patch16_224", "tresnet_m", "inception_v4"}
 FEWER |= {"inception_resnet_v2"}
 SAMPLE = {
