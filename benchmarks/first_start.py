@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
+from rich.console import Console
+from rich.progress import track
 
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.store import prepare_store
@@ -58,7 +60,7 @@ def kill_first_starts(kills: int) -> list[Outcome]:
         began = time.monotonic()
         _end_of(_child(prepare_store, Path(folder)))
         length = time.monotonic() - began
-    return [_kill(length * (number + 0.5) / kills) for number in range(kills)]
+    return [_kill(length * (number + 0.5) / kills) for number in track(range(kills), console=Console(stderr=True))]
 
 
 def _kill(at_s: float) -> Outcome:

@@ -114,7 +114,7 @@ class Parsed(Exception):
     """Raised in the place of the work that a command line asks for."""
 
 
-SERVED = ("prepare_store", "relocate", "serve_ui")
+SERVED = ("prepare_store", "relocate", "serve_ui", "tidy")
 """The work of `python -m experiments.tracking`."""
 
 

@@ -64,8 +64,9 @@ def _say_away(address: str, error: Exception) -> None:
         _away.add(address)
         remember(address)
         reason = hidden((str(error).strip().splitlines() or [type(error).__name__])[0])
-        again = f"trying again for {patience():.0f} seconds"
-        print(f"storage={without_password(address)}: does not answer ({reason}); {again}", file=sys.stderr, flush=True)
+        shown, seconds = without_password(address), f"{patience():.0f}"
+        line = f"storage={shown}: does not answer ({reason}); trying again for {seconds} seconds"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _say_back(address: str) -> None:

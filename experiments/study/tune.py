@@ -21,6 +21,7 @@ from ..tracking.writing import Run
 from .contents import command, conclude
 from .ledger import Ledger
 from .local_workers import work_off
+from .mending import mend
 from .notes import Notes
 from .race import SEARCH_SHARE, next_stage
 from .results import Results, results, written
@@ -60,6 +61,8 @@ def tune(settings: TuneSettings) -> Results:
         work_off(ledger, settings, dataset)
         adopt(ledger, run.id)  # with what other machines trained meanwhile
         found = results(ledger, settings)
+        if found.final:
+            mend(found.final, ledger, settings, dataset, reporter)
         link = conclude(run, ledger, found, dataset)
     announce(found, link, run)
     return found

@@ -128,11 +128,6 @@ class Worker:
         """The next attempt; it calls `release` when it no longer needs the lock of the ledger."""
         return Attempt(self, study, release)
 
-    def settings_of(self, options: Options, seed: int) -> TrainSettings:
-        """The settings of one training."""
-        own = {"seed": seed, "threads": self.settings.threads}
-        return TrainSettings.of(**{**common_options(self.settings), **as_words(options), **own})
-
 
 class Attempt:
     """The objective that Optuna calls with a trial: trains the ticket and returns the values of the objectives.
@@ -213,7 +208,9 @@ class Attempt:
         """
         worker, goals = self._worker, self._worker.settings.goals
         notes = Notes.of(trial)
-        prepared = prepare(worker.settings_of(options, seed), name=_run_name(notes, seed), dataset=worker.dataset)
+        prepared = prepare(
+            settings_of(worker.settings, options, seed), name=_run_name(notes, seed), dataset=worker.dataset
+        )
         found = completed_run(prepared.fingerprint, experiment_of(worker.ledger.notes.parent_run))
         if found and all(metric_of(goal) in found.metrics for goal in goals) and self._is_whole(found, notes):
             worker.reporter.advance(work(prepared))
@@ -295,6 +292,12 @@ class Attempt:
         looks = measuring.measure(model, layers, val, predictions, prepared.explaining.method, device)
         found = {f"val/{name}": value for name, value in measuring.summary(looks.table).items()}
         yield Metrics(found, prepared.settings.epochs)
+
+
+def settings_of(settings: TuneSettings, options: Options, seed: int) -> TrainSettings:
+    """The settings of one training of the study."""
+    own = {"seed": seed, "threads": settings.threads}
+    return TrainSettings.of(**{**common_options(settings), **as_words(options), **own})
 
 
 def _note(trial: optuna.Trial, **changes: object) -> Notes:
