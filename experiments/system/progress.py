@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..errors import visible
+
 LINE_EVERY_S = 10.0  # without a terminal, at most one line in this time
 NARROW = 70  # columns; a terminal with fewer shows only what is done and the time left
 
@@ -35,14 +37,14 @@ class Reporter:
         """Names the current work."""
 
     def say(self, text: str) -> None:
-        """Prints a line that stays on the screen."""
+        """Prints a line that stays on the screen; it may contain any name of a file."""
 
 
 class Printer(Reporter):
     """Prints each line; used before there is a bar."""
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        print(visible(text), flush=True)
 
 
 class _Bar(Reporter):
@@ -57,7 +59,7 @@ class _Bar(Reporter):
         self._progress.update(self._task, description=text)
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, soft_wrap=True)
+        self._progress.console.print(visible(text), soft_wrap=True)
 
 
 class _Lines(Printer):
