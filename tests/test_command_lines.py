@@ -124,7 +124,12 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str], dict[str, str]]:
         words.append(draw(texts))
     places = st.sampled_from([place for place in PLACES if "\0" not in place])
     variables = st.fixed_dictionaries(
-        {}, optional={"CIFAR10_ROOT": places, "HOME": places, "COLUMNS": st.sampled_from(NUMBERS[:14])}
+        {},
+        optional={
+            "CIFAR10_ROOT": places,
+            "HOME": places,
+            **dict.fromkeys(("COLUMNS", "LINES"), st.sampled_from(NUMBERS)),
+        },
     )
     return name, words, draw(variables)
 

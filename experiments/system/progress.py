@@ -1,5 +1,7 @@
 """A progress bar with the time left, or plain lines if there is no terminal."""
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -19,12 +21,16 @@ from rich.progress import (
 from ..errors import visible
 
 LINE_EVERY_S = 10.0  # without a terminal, at most one line in this time
+MOST_CELLS = 1000  # of a terminal in each direction
 NARROW = 70  # columns; a terminal with fewer shows only what is done and the time left
 
 
 def console() -> Console:
     """Prints text as it is: names may look like colours or emoji codes. Long lines are broken by the terminal."""
-    return Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    size = shutil.get_terminal_size()  # unlike rich, it takes any value of these variables
+    width = min(size.columns, MOST_CELLS) if "COLUMNS" in os.environ else None
+    height = min(size.lines, MOST_CELLS) if "LINES" in os.environ else None
+    return Console(width=width, height=height, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class Reporter:

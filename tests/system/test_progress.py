@@ -70,3 +70,10 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "baseline" in shown
     assert "4/4" in shown
     assert "left:" in shown
+
+
+@pytest.mark.parametrize(("given", "width"), [("40", 40), ("9" * 5000, 80), ("²", 80), ("-1", 80), ("99999", 1000)])
+def test_any_width_of_a_terminal_is_taken(given: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", given)
+    monkeypatch.setenv("LINES", given)
+    assert progress.console().width == width
