@@ -124,7 +124,12 @@ def command_lines(draw: st.DrawFn) -> tuple[str, list[str], dict[str, str]]:
         words.append(draw(texts))
     places = st.sampled_from([place for place in PLACES if "\0" not in place])
     variables = st.fixed_dictionaries(
-        {}, optional={"CIFAR10_ROOT": places, "HOME": places, "COLUMNS": st.sampled_from(NUMBERS[:14])}
+        {},
+        optional={
+            "CIFAR10_ROOT": places,
+            "HOME": places,
+            **dict.fromkeys(("COLUMNS", "LINES"), st.sampled_from(NUMBERS)),
+        },
     )
     return name, words, draw(variables)
 
@@ -138,7 +143,8 @@ def check(name: str, words: Sequence[str], code: object, said: str) -> None:
     assert all(line.startswith(command) for line in lines), said
     if code == 2:
         assert len(lines) >= 2
-        known = [*PROGRAMS[name][1].model_fields, *(repr(word.strip("-"))[1:-1] for word in words)]
+        typed = [part for word in words for part in (word.strip("-"), word.strip("-").partition("=")[0])]
+        known = [*PROGRAMS[name][1].model_fields, *(repr(part)[1:-1] for part in typed)]
         assert all(any(option in line for option in known) for line in lines[:-1]), said
 
 

@@ -20,6 +20,7 @@ from experiments.settings.command_line import words_of
 from experiments.study.addresses import StorageLost
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.locations import TrackingError
+from experiments.tracking.signals import Terminated
 from tests.conftest import PATIENCE_S, free_port
 from tests.toys.scenes import TINY, put_scenes
 
@@ -100,6 +101,25 @@ def test_an_error_of_mlflow_on_the_way_is_one_line(store: Path) -> None:
         entry.at_work("x"),
     ):
         MlflowClient().get_run("0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "x: stopped; finished runs and the last checkpoint"),
+        (Terminated(128 + signal.SIGTERM), 143, "x: ended by SIGTERM; finished runs and the last checkpoint"),
+        (Terminated(128 + signal.SIGHUP), 129, "x: ended by SIGHUP; finished runs and the last checkpoint"),
+    ],
+)
+def test_a_request_to_end_is_answered_in_one_line(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(entry, "prepare_store", lambda: "")
+    monkeypatch.setattr(entry, "sweep_stale", list)
+    with pytest.raises(SystemExit) as end, entry.at_work("x"):
+        raise error
+    assert end.value.code == code
+    assert capfd.readouterr().err.startswith(line)
 
 
 @pytest.mark.slow

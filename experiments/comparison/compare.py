@@ -1,6 +1,7 @@
 """Trains the runs of a comparison that are missing, and logs and prints what the comparison finds."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -129,7 +130,8 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
     for path, picture in pictures.items():
         yield Picture(path, picture)
     address, hint = ui_address(link), ui_hint()
-    sentences = [f"**{answer.question}** {answer.sentence}" for answer in answers(findings)[:NOTED]]
+    noted = answers(findings)[:NOTED]
+    sentences = [f"**{as_markdown(answer.question)}** {as_markdown(answer.sentence)}" for answer in noted]
     yield Tag(NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
     yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
     report = page.html(
@@ -143,6 +145,11 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
         chosen=" ".join(f"{option}={given[option]}" for option in CHOOSING if option in given),
     )
     yield Text("report.html", report)
+
+
+def as_markdown(text: str) -> str:
+    """The text for MLflow's notes, in which the characters of a name mean nothing."""
+    return re.sub(r"([\\`*_{}\[\]#~|])", r"\\\1", text).replace("<", "&lt;")
 
 
 def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:

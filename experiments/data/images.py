@@ -109,18 +109,24 @@ def _format(head: bytes, ending: str) -> str:
         raise ValueError("it is a raw photo, which is not read here (rawpy reads it); save it as PNG or JPEG")
     for name, beginning in FORMATS.items():
         if re.match(beginning, head, re.DOTALL):
-            return name if name != "HEIF" else _with_plugin()
+            _check_support(name)
+            return name
     for name, (beginning, hint) in _OTHERS.items():
         if re.match(beginning, head, re.DOTALL | re.IGNORECASE):
             raise ValueError(f"it is {name}, which is not read here ({hint}); save it as PNG or JPEG")
     raise ValueError("it does not begin like any image format that is read: JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF")
 
 
-def _with_plugin() -> str:
-    if not find_spec("pillow_heif"):
-        raise ValueError("it is HEIC, which needs a plug-in: pip install pillow-heif; or save it as JPEG")
-    import_module("pillow_heif").register_heif_opener()
-    return "HEIF"
+def _check_support(name: str) -> None:
+    """Makes Pillow ready for the format. Raises ValueError if something must be installed first."""
+    from PIL import features
+
+    if name == "HEIF":
+        if not find_spec("pillow_heif"):
+            raise ValueError("it is HEIC, which needs a plug-in: pip install pillow-heif; or save it as JPEG")
+        import_module("pillow_heif").register_heif_opener()
+    elif name in ("AVIF", "WEBP") and not features.check(name.lower()):
+        raise ValueError(f"it is {name}, which this Pillow was built without: pip install --upgrade pillow")
 
 
 @contextmanager

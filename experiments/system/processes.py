@@ -37,7 +37,7 @@ def started(pid: int) -> str:
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat, starting with the third, which is the state."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return [""] * 20
 

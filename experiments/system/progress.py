@@ -1,5 +1,7 @@
 """A progress bar with the time left, or plain lines if there is no terminal."""
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,13 +18,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..errors import visible
+
 LINE_EVERY_S = 10.0  # without a terminal, at most one line in this time
+MOST_CELLS = 1000  # of a terminal in each direction
 NARROW = 70  # columns; a terminal with fewer shows only what is done and the time left
 
 
 def console() -> Console:
     """Prints text as it is: names may look like colours or emoji codes. Long lines are broken by the terminal."""
-    return Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    size = shutil.get_terminal_size()  # unlike rich, it takes any value of these variables
+    width = min(size.columns, MOST_CELLS) if "COLUMNS" in os.environ else None
+    height = min(size.lines, MOST_CELLS) if "LINES" in os.environ else None
+    return Console(width=width, height=height, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 class Reporter:
@@ -35,14 +43,14 @@ class Reporter:
         """Names the current work."""
 
     def say(self, text: str) -> None:
-        """Prints a line that stays on the screen."""
+        """Prints a line that stays on the screen; it may contain any name of a file."""
 
 
 class Printer(Reporter):
     """Prints each line; used before there is a bar."""
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        print(visible(text), flush=True)
 
 
 class _Bar(Reporter):
@@ -57,7 +65,7 @@ class _Bar(Reporter):
         self._progress.update(self._task, description=text)
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, soft_wrap=True)
+        self._progress.console.print(visible(text), soft_wrap=True)
 
 
 class _Lines(Printer):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from cam_core import overlay, relative_to_mean
 from experiments.comparison.answers import answers
+from experiments.comparison.compare import as_markdown
 from experiments.comparison.findings import Findings
 from experiments.comparison.measures import LAST
 from experiments.comparison.members import Member
@@ -463,3 +464,7 @@ def test_what_is_not_known_is_a_dash() -> None:
     assert interval(None, None, share=True) == interval(math.nan, math.nan, share=True) == DASH
     assert interval(-0.01, 0.02, share=True) == "-1.00 to +2.00"
     assert [p_cell(p) for p in (None, math.nan, 0.0004, 0.0238)] == [DASH, DASH, "< 0.001", "0.024"]
+
+
+def test_a_note_in_mlflow_shows_names_as_they_are() -> None:
+    assert as_markdown(r"a_b *x* <b> [1] `c`\d 90 ± 1 %") == r"a\_b \*x\* &lt;b> \[1\] \`c\`\\d 90 ± 1 %"

@@ -4,11 +4,13 @@ import io
 import os
 import random
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,6 +112,23 @@ def test_heic_names_the_package_that_reads_it(major: bytes, tmp_path: Path) -> N
     assert "it is HEIC, which needs a plug-in: pip install pillow-heif" in problem(
         saved(tmp_path, heic(major), "a.heic")
     )
+
+
+def test_heic_is_read_where_its_plug_in_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in made up for this test, because the real one is no part of the project."""
+
+    def register() -> None:
+        monkeypatch.setitem(Image.OPEN, "HEIF", (lambda file, name: Image.fromarray(PIXELS), lambda head: True))
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    monkeypatch.setattr(images, "find_spec", lambda name: True)
+    assert np.array_equal(decoded(saved(tmp_path, heic(), "a.heic")), PIXELS)
+
+
+def test_a_pillow_that_was_built_without_a_format_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "check", lambda name: False)
+    said = problem(saved(tmp_path, encoded("WEBP")))
+    assert "it is WEBP, which this Pillow was built without: pip install --upgrade pillow" in said
 
 
 def test_avif_is_told_from_heic_by_its_brands() -> None:
