@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .comparison.compare import compare, compare_finished
 
     entry.refuse_torchrun(CompareSettings.command)
-    with entry.at_work(CompareSettings.command):
+    with entry.at_work(CompareSettings.command, settings.given):
         if settings.finished_by:
             compare_finished(settings)
         else:

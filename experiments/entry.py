@@ -3,9 +3,9 @@
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from .errors import CannotStart, Failed
 from .settings.command_line import fail
@@ -13,34 +13,45 @@ from .system.allocator import keep_freed_memory
 from .system.secrets import hidden
 from .system.terminal import INTERRUPTED, interruptible, say_stopped
 from .tracking.client import begun
-from .tracking.lifetime import sweep_stale
+from .tracking.lifetime import prepare_tracking
 from .tracking.locations import TrackingError
+from .tracking.outbox import choose, wait_s
+from .tracking.sender import finish
 from .tracking.signals import Terminated
-from .tracking.store import prepare_store, told
+from .tracking.store import told
 from .training import distributed
 
+LAST_WORD_S = 5.0  # how long a command that failed waits for an MLflow that is away
 KEPT = "finished runs and the last checkpoint of a long training are kept; run the same command again to continue"
 NOTHING = "no training had begun; run the same command again to start"
 
 
 @contextmanager
-def at_work(command: str, *, last_words: bool = True) -> Iterator[None]:
+def at_work(
+    command: str, given: Mapping[str, str] = MappingProxyType({}), *, last_words: bool = True
+) -> Iterator[None]:
     """Exits with code 2 if the work cannot start, 1 if it fails on the way, and 130 after Ctrl-C.
 
     The last line says what exists now, and how to go on. When several processes train together, only rank 0 writes and
     prints. Errors that keep one machine from starting, such as missing data, are printed by the first process on that
     machine. Without `last_words` nothing is printed about a request to end (SIGTERM), because the process that asked
     for it says so itself.
+
+    Of the options `given` it takes those of the tracking store. What earlier commands left in the outbox is sent first,
+    and at the end MLflow is waited for.
     """
     sys.excepthook = print_without_passwords
     keep_freed_memory()
     before = begun()
+    patience = 0.0
     with interruptible():
         try:
             if distributed.rank() == 0:
-                _prepare(command)
+                _prepare(command, given)
+                patience = min(LAST_WORD_S, wait_s())
             with told():
                 yield
+            patience = wait_s()
         except CannotStart as error:
             if distributed.local_rank():
                 raise SystemExit(2) from None
@@ -60,14 +71,17 @@ def at_work(command: str, *, last_words: bool = True) -> Iterator[None]:
         except Exception as error:
             error.add_note(f"{command}: this is a fault of the program; {_rest(before)}")
             raise
+        finally:
+            if distributed.rank() == 0 and (words := finish(patience)):
+                print(f"{command}: {words}", file=sys.stderr)
 
 
-def _prepare(command: str) -> None:
+def _prepare(command: str, given: Mapping[str, str]) -> None:
     """Prepares the store, and cleans up what killed processes left in it."""
     try:
         with told():
-            prepare_store()
-            sweep_stale()
+            choose(given)
+            prepare_tracking()
     except TrackingError as error:
         fail(command, error.problems)
 

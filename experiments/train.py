@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .system import progress
     from .training import distributed
 
-    with distributed.started(), entry.at_work(TrainSettings.command):
+    with distributed.started(), entry.at_work(TrainSettings.command, settings.given):
         if distributed.rank():
             assist(prepare(settings.model_copy(update={"checkpoint": NONE, "resume": NONE})))
             return

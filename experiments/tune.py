@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from .study.tune import tune
 
     entry.refuse_torchrun(TuneSettings.command)
-    with entry.at_work(TuneSettings.command):
+    with entry.at_work(TuneSettings.command, settings.given):
         tune(settings)
 
 

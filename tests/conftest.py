@@ -77,6 +77,10 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.chdir(tmp_path)
     yield
+    if "experiments.tracking.sender" in sys.modules:
+        from experiments.tracking.sender import close_sender
+
+        close_sender()
     if "mlflow" in sys.modules:
         import mlflow
 

@@ -1,6 +1,7 @@
 """What goes wrong is told in one line and leaves the run in the right state."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,11 @@ from experiments import compare, entry, train, tune
 from experiments.data.dataset import DataError
 from experiments.settings.command_line import words_of
 from experiments.study.addresses import StorageLost
+from experiments.tracking import __main__
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.locations import TrackingError
+from experiments.tracking.outbox import OFFLINE, OUTBOX
+from experiments.tracking.reading import finished_run
 from experiments.tracking.signals import Terminated
 from tests.conftest import PATIENCE_S, free_port
 from tests.toys.scenes import TINY, put_scenes
@@ -193,3 +197,30 @@ def test_what_trains_several_networks_is_refused_under_torchrun(
     assert end.value.code == 2
     assert "torchrun: cannot start this command" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_comparison_without_a_network_comes_to_mlflow_later(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_scenes(store)
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    options = TINY | {"cutout_size": "8", "offline": "true", "outbox": "elsewhere", "quiet": "true"}
+    with monkeypatch.context() as patch:
+        for variable in (OFFLINE, OUTBOX):
+            patch.setenv(variable, "")  # the command sets them; the context takes them back
+        compare.main(words_of(options))
+        assert client.search_runs(["0"]) == []
+        assert "3 runs wait in" in capsys.readouterr().err
+    monkeypatch.setenv(OUTBOX, "elsewhere")
+    assert __main__.main(["send"]) == 0
+    sent = {run.info.run_id: run for run in client.search_runs(["0"])}
+    (parent,) = (run for run in sent.values() if "mlflow.parentRunId" not in run.data.tags)
+    children = [run for run in sent.values() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert [run.info.status for run in sent.values()] == ["FINISHED"] * 3
+    assert len(children) == 2
+    found = finished_run(parent.info.run_id).read_json("comparison.json")
+    assert set(re.findall(r"\b[0-9a-f]{32}\b", str(found))) <= sent.keys()
+    capsys.readouterr()
+    compare.main(words_of(options | {"offline": "false"}))  # nothing is trained again
+    assert len(client.search_runs(["0"])) == 4

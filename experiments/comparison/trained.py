@@ -22,6 +22,7 @@ NO_VARIANT = {
     *SHARED,
     *("recipe", "gallery_size", "cam_layers", "track_test"),
     *("device", "channels_last", "compile", "threads", "checkpoint", "resume"),
+    *("offline", "outbox", "wait_for_tracking"),
 }
 
 

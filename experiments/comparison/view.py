@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from ..pictures.style import COLOURS
 from ..tracking import views
-from ..tracking.lifetime import append_records
 from ..tracking.reading import FinishedRun
 from ..tracking.ui import save_view
+from ..tracking.writing import append_records
 from .findings import Findings
 from .pictures import followed, iter_keyed
 

@@ -21,6 +21,7 @@ _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` c
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout"),
     *("device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"),
+    *("offline", "outbox", "wait_for_tracking"),
 }
 
 

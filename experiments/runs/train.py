@@ -167,4 +167,5 @@ def headline(run: FinishedRun) -> str:
     if "test/best_accuracy" in metrics:
         best = f"{metrics['test/best_accuracy']:.2%} in epoch {metrics['test/best_epoch']:.0f}"
         words.append(f"after the last epoch; best of its epochs {best}, chosen on the test images")
-    return f"{', '.join(words)} (one seed)\nin MLflow{ui_hint()}:\n  {link}"
+    where = f"in the outbox:\n  {run.waits_in}" if run.waits_in else f"in MLflow{ui_hint()}:\n  {link}"
+    return f"{', '.join(words)} (one seed)\n{where}"

@@ -225,6 +225,25 @@ class TrainSettings(Settings):
         "there is one; none: start from the beginning",
     )
 
+    # Tracking
+    offline: bool = Field(
+        False,
+        description="write runs into the outbox only, for a machine without a network; "
+        "`python -m experiments.tracking send` brings them to MLflow later; CAMPARISON_OFFLINE=1 does the same",
+    )
+    outbox: str = Field(
+        "auto",
+        min_length=1,
+        description="folder where runs lie until MLflow has them; auto: CAMPARISON_OUTBOX, else mlruns/outbox",
+    )
+    wait_for_tracking: float = Field(
+        120.0,
+        ge=0,
+        le=86_400,
+        description="seconds that the end of a run waits for an MLflow that is away; after that the run stays in the "
+        "outbox",
+    )
+
     @property
     def side(self) -> int:
         """Height and width of the images, in pixels."""

@@ -26,7 +26,11 @@ CONNECT_S = 5.0  # to wait for the answer of a cluster
 LOOK_S = 1.0  # between two looks at what the workers have done
 STOP_S = 30.0  # for workers to close their runs
 ASK_AGAIN_S = 10.0  # between two requests to stop
-PASSED_ON = ("MLFLOW_", "PG")  # beginnings of the environment variables that workers need for MLflow and PostgreSQL
+PASSED_ON = (
+    "MLFLOW_",
+    "CAMPARISON_",
+    "PG",
+)  # beginnings of the environment variables that workers need for MLflow and PostgreSQL
 
 
 @dataclass(frozen=True)
@@ -147,15 +151,16 @@ def work(study: str, storage: str, machine: Mapping[str, str], folder: str, envi
         ) from None
     os.environ.update(environment)
     from ..system.allocator import keep_freed_memory
-    from ..tracking.lifetime import sweep_stale
-    from ..tracking.store import prepare_store
+    from ..tracking.lifetime import prepare_tracking
+    from ..tracking.outbox import wait_s
+    from ..tracking.sender import finish
     from .tune_worker import work_alone
 
     try:
         keep_freed_memory()
-        prepare_store()
-        sweep_stale()
+        prepare_tracking()
         work_alone(study, storage, machine, quiet=True)
+        finish(wait_s())
     except (CannotStart, Failed) as error:
         kind = Failed if isinstance(error, Failed) else CannotStart
         raise kind(f"worker on {socket.gethostname()}: {'; '.join(str(error).splitlines())}") from None

@@ -22,7 +22,7 @@ from ..runs.train import finish, tags_of, train_into, work
 from ..settings.train import TrainSettings
 from ..system.progress import Reporter
 from ..tracking.client import CANDIDATE, PART, STAGE, STUDY, TRAIN
-from ..tracking.lifetime import GoesOnElsewhere, StoppedEarly, experiment_of, mark_confirmed, open_run
+from ..tracking.lifetime import GoesOnElsewhere, RunDeleted, StoppedEarly, experiment_of, mark_confirmed, open_run
 from ..tracking.locations import TrackingError
 from ..tracking.reading import FinishedRun, completed_run, finished_run
 from ..tracking.records import Metrics, Record
@@ -157,6 +157,9 @@ class Attempt:
         except (KeyboardInterrupt, Terminated) as error:
             _note(trial, interrupted=True)
             raise KeyboardInterrupt from error
+        except RunDeleted as error:
+            _note(trial, error=str(error))  # somebody did not want it; the study goes on without it
+            raise
         except (TrackingError, StudyError, StudyStopped) as error:
             # The training is not at fault: its ticket waits, and the worker stops.
             _note(trial, interrupted=True)

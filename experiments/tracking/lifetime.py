@@ -3,7 +3,8 @@
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,9 +14,11 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.git_utils import get_git_commit
 
 from ..system.processes import here, is_alive, started
+from . import outbox
 from .client import (
     COMMIT,
     ERROR,
+    FINGERPRINT,
     HOST,
     KIND,
     MACHINE,
@@ -28,11 +31,15 @@ from .client import (
     one_line,
     set_tags,
 )
+from .journal import Entry, Journal
 from .locations import TrackingError
-from .records import Record
+from .patience import is_away
+from .sender import pick_up, sender
+from .sending import KILLED, Sending, has_ended, is_answer
 from .signals import Terminated, deaf_to_signals, terminated_by_signal
-from .store import current_experiment
-from .writing import Run
+from .store import prepare_store
+from .waiting import contents
+from .writing import Run, log_notes, now, store_of_new
 
 
 class StoppedEarly(Exception):
@@ -41,6 +48,10 @@ class StoppedEarly(Exception):
 
 class GoesOnElsewhere(Exception):
     """Another process writes this run now, so it is left unchanged."""
+
+
+class RunDeleted(TrackingError):
+    """Somebody deleted the run in MLflow while it was written."""
 
 
 @contextlib.contextmanager
@@ -61,30 +72,36 @@ def open_run(
     raises, the block ends and nothing is written. Runs can be nested: a parent stays open while its children are opened
     one after another. Call `prepare_store` first.
 
+    What is logged goes into the outbox first, and from there to MLflow. The end of the run waits until MLflow has
+    everything. If MLflow is away, nothing waits: the run stays in the outbox, where it can be read.
+
     Raises:
         TrackingError: the run, its parent or the experiment does not exist.
+        RunDeleted: somebody deleted the run meanwhile.
     """
-    run = _start(kind, name, tags, parent_run_id, again)
+    run, sending = _start(kind, name, tags, parent_run_id, again)
     note_begun(run.id)
     run.before_writing = before_writing
     with terminated_by_signal():
         try:
             yield run
         except GoesOnElsewhere:
+            _close(run, [{"what": "left"}])
             raise
         except StoppedEarly:
-            set_tags(run.id, {STATUS: "stopped early"})
-            MlflowClient().set_terminated(run.id, "FINISHED")
+            _close(run, _ended("FINISHED", {STATUS: "stopped early"}))
             raise
         except BaseException as error:
             with deaf_to_signals():
-                _close_failed(run.id, error)
+                _close_failed(run, error)
             raise
-        set_tags(run.id, {STATUS: "completed"})
-        MlflowClient().set_terminated(run.id, "FINISHED")
+        _close(run, _ended("FINISHED", {STATUS: "completed"}))
+        _check_taken(run, sending)
 
 
-def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None, again: str | None) -> Run:
+def _start(
+    kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None, again: str | None
+) -> tuple[Run, Sending | None]:
     own = {
         **tags,
         KIND: kind,
@@ -95,78 +112,174 @@ def _start(kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | N
         PID: str(os.getpid()),
         PROCESS_START: started(os.getpid()),
     }
-    client = MlflowClient()
     opened = None if parent_run_id else os.environ.pop("MLFLOW_RUN_ID", None)
+    if parent_run_id:
+        own[PARENT] = parent_run_id
+    if before := _interrupted(own, again):
+        return _go_on(before, own), None
+    opened = opened or (again if again and is_there(again) else None)
+    context = own if opened else resolve_tags(own)
+    entry = {
+        "what": "begin",
+        "run": opened,
+        "parent": parent_run_id,
+        "name": name,
+        "start": now(),
+        "tags": context if COMMIT in context else context | _commit(),
+        "store": store_of_new(),
+    }
+    return _begin(entry | _experiment(parent_run_id))
+
+
+def _begin(entry: Entry) -> tuple[Run, Sending | None]:
+    journal = Journal(outbox.folder() / uuid.uuid4().hex)
+    journal.open()
+    if not outbox.is_offline():
+        journal.sending.acquire(timeout=0)  # before another process can see the entry
+    journal.append([entry])
+    if outbox.is_offline():
+        return Run(journal, entry["run"] or journal.key, entry["experiment_id"]), None
+    sending = Sending(journal, sender().say, is_new=True)
+    sender().begin(sending)
+    if sending.refusal:
+        journal.close()
+        sender().wake()
+        raise TrackingError(f"the run {entry['name']!r} cannot be opened: {sending.refusal}")
+    if made := sending.made:
+        info = made.info
+        return Run(journal, info.run_id, info.experiment_id, info.artifact_uri, made.data.params), sending
+    return Run(journal, entry["run"] or journal.key, entry["experiment_id"]), sending
+
+
+def _experiment(parent_run_id: str | None) -> dict[str, str | None]:
+    """The experiment that the environment names, and its number; a stand-in, if MLflow alone knows the number."""
+    if parent_run_id and (parent := outbox.of_run(parent_run_id)) and (begin := outbox.beginning(parent)):
+        return {"experiment": begin["experiment"], "experiment_id": begin["experiment_id"]}
+    number, name = os.environ.get("MLFLOW_EXPERIMENT_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and not number:
+        return {"experiment": name, "experiment_id": outbox.stand_in(name)}
+    return {"experiment": None, "experiment_id": number or "0"}
+
+
+def _interrupted(own: Mapping[str, str], again: str | None) -> Journal | None:
+    """A journal in the outbox, open for writing, of the same training, which an earlier process did not complete."""
+    if not outbox.is_offline():
+        return None
+    for journal in outbox.journals():
+        found = contents(journal)
+        same = found.tags.get(FINGERPRINT) == own.get(FINGERPRINT, "none") and found.tags.get(KIND) == own[KIND]
+        if (same or found.run_id == again) and found.tags.get(STATUS) == "started" and journal.open():
+            return journal
+    return None
+
+
+def _go_on(journal: Journal, own: Mapping[str, str]) -> Run:
+    """The run of a process that died or was stopped, which is written further: several processes make one run."""
+    journal.append([{"what": "reopen", "tags": dict(own)}])
+    found = contents(journal)
+    return Run(journal, found.run_id, found.experiment_id, params=found.params, metrics=found.metrics)
+
+
+def _ended(status: str, tags: Mapping[str, str]) -> list[Entry]:
+    return [{"what": "tags", "values": dict(tags)}, {"what": "end", "status": status, "time": now()}]
+
+
+def _close(run: Run, entries: Sequence[Entry]) -> None:
+    """Writes the end of the run, and waits until MLflow has it, unless it is away."""
     try:
-        if parent_run_id:
-            own[PARENT] = parent_run_id
-        if opened := opened or (again if again and is_there(again) else None):
-            before = client.get_run(opened).data.tags
-            set_tags(opened, own | _commit(before))
-            if ERROR in before:  # left by the attempt that died
-                client.delete_tag(opened, ERROR)
-            client.update_run(opened, status="RUNNING")
-            return Run(client.get_run(opened))
-        experiment_id = client.get_run(parent_run_id).info.experiment_id if parent_run_id else current_experiment()
-        context = resolve_tags(own)
-        return Run(client.create_run(experiment_id, tags=context | _commit(context), run_name=name))
-    except MlflowException as error:
-        raise TrackingError(f"the run {name!r} cannot be opened: {one_line(error)}") from error
+        run.append(entries)
+    finally:
+        run.journal.close()
+    if not outbox.is_offline():
+        sender().wake()
+        sender().flush()
+
+
+def _close_failed(run: Run, error: BaseException) -> None:
+    status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+    try:
+        _close(run, _ended(status, {ERROR: one_line(error)}))
+    except Exception as second:
+        error.add_note(f"the end of run {run.id} could not be written, so it is RUNNING: {one_line(second)}")
+
+
+def _check_taken(run: Run, sending: Sending | None) -> None:
+    if sending and sending.gone:
+        raise RunDeleted(f"run {run.id} was deleted in MLflow while it was written, so its results are not there")
+    if sending and sending.refusal:
+        raise TrackingError(f"MLflow refuses a record of run {run.id}: {sending.refusal}")
 
 
 def is_there(run_id: str) -> bool:
-    """Whether there is a run with this id that is not deleted."""
+    """Whether there is a run with this id that is not deleted; if MLflow is away, it is taken to be there."""
+    if outbox.is_offline() or outbox.of_run(run_id):
+        return True
     try:
-        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "active")
-    except MlflowException:
-        return False
+        return bool(MlflowClient().get_run(outbox.id_now(run_id)).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        return not is_answer(error)
 
 
-def _commit(tags: Mapping[str, str]) -> dict[str, str]:
-    commit = None if COMMIT in tags else get_git_commit(str(Path.cwd()))
+def _commit() -> dict[str, str]:
+    commit = get_git_commit(str(Path.cwd()))
     return {COMMIT: commit} if commit else {}
 
 
-def _close_failed(run_id: str, error: BaseException) -> None:
-    killed = isinstance(error, KeyboardInterrupt | Terminated)
-    try:
-        set_tags(run_id, {ERROR: one_line(error)})
-        MlflowClient().set_terminated(run_id, "KILLED" if killed else "FAILED")
-    except Exception as second:
-        error.add_note(
-            f"run {run_id} is still RUNNING in the store, because its end could not be written: {one_line(second)}"
-        )
+def prepare_tracking() -> None:
+    """What every command does first: prepares the store, sends what lies in the outbox, marks runs of dead processes.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    if not outbox.is_offline():
+        prepare_store()
+        pick_up()
+    sweep_stale()
 
 
 def sweep_stale() -> list[str]:
     """Marks runs as KILLED that a dead process of this machine left RUNNING, and returns their ids.
 
     Of a process in another container or from before a restart of the machine nobody here can know whether it is dead.
+    Runs whose end lies in the outbox are left out. Does nothing while MLflow is away.
     """
+    if outbox.is_offline() or sender().away:
+        return []
     client = MlflowClient()
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = f"attributes.status = 'RUNNING' AND tags.`{MACHINE}` = '{here()}'"
-    stale = [
-        run.info.run_id
-        for run in client.search_runs(experiments, running)
-        if not is_alive(int(run.data.tags[PID]), run.data.tags.get(PROCESS_START, ""))
-    ]
-    for run_id in stale:
-        set_tags(run_id, {ERROR: "the process ended without an error message (it was killed, or the machine stopped)"})
-        client.set_terminated(run_id, "KILLED")
+    try:
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, running)
+        stale = [run.info.run_id for run in found if _is_stale(run.data.tags) and not _has_ended(run.info.run_id)]
+        for run_id in stale:
+            set_tags(run_id, {ERROR: KILLED})
+            client.set_terminated(run_id, "KILLED")
+    except MlflowException as error:
+        if not is_away(error):
+            raise
+        return []
     return stale
+
+
+def _has_ended(run_id: str) -> bool:
+    journal = outbox.of_run(run_id)
+    return journal is not None and has_ended(journal)
+
+
+def _is_stale(tags: Mapping[str, str]) -> bool:
+    return not is_alive(int(tags[PID]), tags.get(PROCESS_START, ""))
 
 
 def set_parent(run_ids: Iterable[str], parent_run_id: str) -> None:
     """Puts finished or interrupted runs below another run; skips runs that were deleted in the meantime."""
-    for run_id in run_ids:
-        if is_there(run_id):
-            set_tags(run_id, {PARENT: parent_run_id})
+    tags = {PARENT: parent_run_id}
+    if entries := [{"what": "tags", "of": run_id, "values": tags} for run_id in run_ids]:
+        log_notes(entries)
 
 
 def mark_confirmed(run_id: str, study: str, stage: int, candidate: str) -> None:
     """Records that the run confirms a candidate of the study; one run can confirm candidates of several studies."""
-    set_tags(run_id, {confirms(study): f"{stage} {candidate}"})
+    log_notes([{"what": "tags", "of": run_id, "values": {confirms(study): f"{stage} {candidate}"}}])
 
 
 def confirms(study: str) -> str:
@@ -175,10 +288,12 @@ def confirms(study: str) -> str:
 
 
 def experiment_of(run_id: str | None) -> str | None:
-    """The experiment of a run; None if there is no run with this id."""
-    return MlflowClient().get_run(run_id).info.experiment_id if run_id and is_there(run_id) else None
-
-
-def append_records(run_id: str, records: Iterable[Record]) -> None:
-    """Writes more records into a run, which may have ended; does not change its status."""
-    Run(MlflowClient().get_run(run_id)).log(records)
+    """The experiment of a run; None if there is no run with this id, or MLflow is away."""
+    if not run_id:
+        return None
+    if journal := outbox.of_run(run_id):
+        return contents(journal).experiment_id
+    try:
+        return None if outbox.is_offline() else str(MlflowClient().get_run(outbox.id_now(run_id)).info.experiment_id)
+    except MlflowException:
+        return None

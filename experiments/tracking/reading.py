@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import mlflow.pytorch
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.search_utils import SearchUtils
 from PIL import Image
 from torch import nn
 
-from . import server
-from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, import_path_kept, one_line
+from . import outbox, server
+from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, one_line
+from .journal import damaged
 from .locations import TrackingError
+from .models import load_model
+from .patience import is_away, patiently
 from .store import current_experiment
+from .waiting import Contents, waiting_run, waiting_runs
 
 _KEY_IN_FILE = re.compile(r"images/(?P<key>.+?)\+step\+(?P<step>\d+)\+timestamp\+.*\.png$")
 
@@ -48,6 +52,11 @@ class FinishedRun:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+
+    @property
+    def waits_in(self) -> str:
+        """The folder of the outbox where the run lies; empty if MLflow has it."""
+        return ""
 
     @cached_property
     def memo(self) -> dict[str, Any]:
@@ -85,7 +94,7 @@ class FinishedRun:
 
     def metric_history(self, key: str) -> list[tuple[int, float]]:
         """Step and value of a metric, in the order of the steps; empty if the run has no metric of that name."""
-        history = MlflowClient().get_metric_history(self.id, key)
+        history = patiently(lambda: MlflowClient().get_metric_history(self.id, key))
         return sorted((metric.step, metric.value) for metric in history)
 
     def list_keys(self) -> tuple[str, ...]:
@@ -97,25 +106,24 @@ class FinishedRun:
         return {int(match["step"]) for match in self._grid_pictures()}
 
     def _grid_pictures(self) -> list[re.Match[str]]:
-        files = MlflowClient().list_artifacts(self.id, "images")
+        files = patiently(lambda: MlflowClient().list_artifacts(self.id, "images"))
         return [match for file in files if (match := _KEY_IN_FILE.match(file.path))]
 
     def load_model(self) -> nn.Module:
         """The network on the CPU, in evaluation mode."""
-        with import_path_kept(), tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder:
             try:
-                loaded: nn.Module = mlflow.pytorch.load_model(f"runs:/{self.id}/{MODEL}", folder, map_location="cpu")
+                return patiently(lambda: load_model(f"runs:/{self.id}/{MODEL}", folder))
             except (OSError, MlflowException) as error:
                 raise TrackingError(
                     f"run {self.id} ({self.name}) has no model that can be loaded: {one_line(error)}"
                 ) from error
-        return loaded
 
     @contextlib.contextmanager
     def _fetched(self, path: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                file = Path(MlflowClient().download_artifacts(self.id, path, folder))
+                file = Path(patiently(lambda: MlflowClient().download_artifacts(self.id, path, folder)))
             except (OSError, MlflowException) as error:
                 uri = mlflow.get_tracking_uri()
                 if server.is_server(uri) and (away := server.trouble(uri)):
@@ -129,6 +137,51 @@ class FinishedRun:
                 raise DamagedFile(f"run {self.id} ({self.name}) has a damaged {path}: {one_line(error)}") from error
 
 
+@dataclass(frozen=True)
+class _WaitingRun(FinishedRun):
+    """A completed run in the outbox, which MLflow does not have yet."""
+
+    here: Contents
+
+    @property
+    def waits_in(self) -> str:
+        return "" if self.here.is_sent else str(self.here.folder)
+
+    @property
+    def _there(self) -> FinishedRun:
+        return finished_run(self.id)
+
+    def metric_history(self, key: str) -> list[tuple[int, float]]:
+        return sorted((step, value) for name, step, value in self.here.metrics if name == key)
+
+    def _grid_pictures(self) -> list[re.Match[str]]:
+        if self.here.is_sent:
+            return self._there._grid_pictures()
+        return [match for path in self.here.files if (match := _KEY_IN_FILE.match(path))]
+
+    def load_model(self) -> nn.Module:
+        if self.here.is_sent:
+            return self._there.load_model()
+        folder, digests = self.here.model or (None, {})
+        if folder is None or damaged(folder, digests):
+            raise TrackingError(f"run {self.id} ({self.name}) has no model that can be loaded")
+        with tempfile.TemporaryDirectory() as copies:
+            return load_model(str(folder), copies)
+
+    @contextlib.contextmanager
+    def _fetched(self, path: str) -> Iterator[Path]:
+        file = self.here.file(path)
+        if file is None and self.here.is_sent:
+            with self._there._fetched(path) as fetched:
+                yield fetched
+                return
+        if file is None and path in self.here.files:
+            raise DamagedFile(f"run {self.id} ({self.name}) has a damaged {path}: it is not as it was written")
+        if file is None:
+            raise TrackingError(f"run {self.id} ({self.name}) has no file {path!r}")
+        yield file
+
+
 def completed_run(fingerprint: str, experiment_id: str | None = None) -> FinishedRun | None:
     """The newest completed run with this fingerprint, or None, in the given experiment, else in that of `open_run`.
 
@@ -137,12 +190,21 @@ def completed_run(fingerprint: str, experiment_id: str | None = None) -> Finishe
     """
     if not re.fullmatch(r"[\w-]+", fingerprint):
         raise ValueError(f"{fingerprint!r} is not a fingerprint: letters, digits, - and _ are allowed")
-    found = MlflowClient().search_runs(
-        [experiment_id or current_experiment()],
-        f"tags.`{FINGERPRINT}` = '{fingerprint}' AND tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
+    here = [run for run in waiting_runs() if run.tags.get(FINGERPRINT) == fingerprint and _is_completed(run.entity())]
+    if here or outbox.is_offline():
+        return _finished(here[-1].entity(), here[-1]) if here else None
+    completed = f"tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'"
+    try:
+        found = MlflowClient().search_runs(
+            [experiment_id or current_experiment()],
+            f"tags.`{FINGERPRINT}` = '{fingerprint}' AND {completed}",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+    except (MlflowException, TrackingError) as error:
+        if not is_away(error) and not is_away(error.__cause__ or error):
+            raise
+        return None  # the training does not wait; should MLflow have one, `_begin` in `sending` does not send a second
     return _finished(found[0]) if found else None
 
 
@@ -152,10 +214,12 @@ def finished_run(run_id: str) -> FinishedRun:
     Raises:
         TrackingError: there is no such run, or it did not complete.
     """
+    if here := waiting_run(run_id):
+        return _completed(here.entity(), here)
     try:
-        run = MlflowClient().get_run(run_id)
+        run = patiently(lambda: MlflowClient().get_run(outbox.id_now(run_id)))
     except MlflowException as error:
-        raise TrackingError(f"{mlflow.get_tracking_uri()} has no run {run_id!r}: {one_line(error)}") from error
+        raise TrackingError(f"{outbox.store()} has no run {run_id!r}: {one_line(error)}") from error
     return _completed(run)
 
 
@@ -168,8 +232,10 @@ def finished_training(prefix: str) -> FinishedRun:
     """
     if not re.fullmatch("[0-9a-f]+", prefix):
         raise ValueError(f"{prefix!r} is not the beginning of a run id: the digits 0-9 and a-f are allowed")
-    experiments = [experiment.experiment_id for experiment in MlflowClient().search_experiments()]
-    found = _search(experiments, f"attributes.run_id LIKE '{prefix}%'")
+    here = {run.run_id: run for run in waiting_runs() if run.run_id.startswith(prefix)}
+    experiments = _experiments()
+    there = {run.info.run_id: run for run in _search(experiments, f"attributes.run_id LIKE '{_sent(prefix)}%'")}
+    found = [run.entity() for run in here.values()] + [run for run_id, run in there.items() if run_id not in here]
     if not found:
         raise TrackingError(f"no run id begins with {prefix!r}{_near_run(prefix, experiments)}")
     if len(found) > 1:
@@ -179,7 +245,7 @@ def finished_training(prefix: str) -> FinishedRun:
     if kind != TRAIN:
         what = f"of kind {kind!r}" if kind else "of another program"
         raise TrackingError(f"run {prefix} ({found[0].info.run_name}) is {what}: give the ids of trainings")
-    return _completed(found[0])
+    return _completed(found[0], here.get(found[0].info.run_id))
 
 
 def finished_trainings(matching: str) -> list[FinishedRun]:
@@ -190,11 +256,15 @@ def finished_trainings(matching: str) -> list[FinishedRun]:
     Raises:
         TrackingError: MLflow cannot read the filter, or no completed training matches.
     """
+    here = {run.run_id: run for run in waiting_runs()}
     try:
-        found = _search([current_experiment()], matching)
+        found = SearchUtils.filter([run.entity() for run in here.values()], matching)  # type: ignore[no-untyped-call]
+        there = [] if outbox.is_offline() else _search([current_experiment()], matching)
     except MlflowException as error:
         raise TrackingError(f"MLflow does not accept {matching!r} ({one_line(error)})") from error
-    finished = [_finished(run) for run in found if _is_completed(run) and run.data.tags.get(KIND) == TRAIN]
+    found = [run for run in there if run.info.run_id not in here] + found
+    trainings = [run for run in found if _is_completed(run) and run.data.tags.get(KIND) == TRAIN]
+    finished = [_finished(run, here.get(run.info.run_id)) for run in trainings]
     if not finished:
         others = "".join(
             f", only such as {run.info.run_id} ({run.info.run_name}, {run.info.status})" for run in found[:1]
@@ -203,9 +273,20 @@ def finished_trainings(matching: str) -> list[FinishedRun]:
     return finished
 
 
+def _experiments() -> list[str]:
+    return [] if outbox.is_offline() else [found.experiment_id for found in MlflowClient().search_experiments()]
+
+
+def _sent(prefix: str) -> str:
+    """The id in MLflow of the run that had an id with this beginning in the outbox; else the beginning itself."""
+    return next((there for here, there in outbox.new_ids().items() if here.startswith(prefix)), prefix)
+
+
 def _search(experiment_ids: list[str], matching: str) -> list[mlflow.entities.Run]:
     runs: list[mlflow.entities.Run] = []
     token = None
+    if not experiment_ids:
+        return runs
     while True:
         order = ["attributes.start_time ASC"]
         page = MlflowClient().search_runs(experiment_ids, matching, order_by=order, page_token=token)
@@ -229,14 +310,15 @@ def _is_completed(run: mlflow.entities.Run) -> bool:
     return run.data.tags.get(STATUS) == "completed"
 
 
-def _completed(run: mlflow.entities.Run) -> FinishedRun:
+def _completed(run: mlflow.entities.Run, here: Contents | None = None) -> FinishedRun:
     if not _is_completed(run):
         why = run.data.tags.get(ERROR, "no error recorded")
         cure = "wait until it ends" if run.info.status == "RUNNING" else "train it again"
         raise TrackingError(f"run {run.info.run_id} did not complete (status {run.info.status}, {why}): {cure}")
-    return _finished(run)
+    return _finished(run, here)
 
 
-def _finished(run: mlflow.entities.Run) -> FinishedRun:
+def _finished(run: mlflow.entities.Run, here: Contents | None = None) -> FinishedRun:
     info, data = run.info, run.data
-    return FinishedRun(info.run_id, info.run_name, info.experiment_id, data.params, data.tags, data.metrics)
+    values = (info.run_id, info.run_name, info.experiment_id, data.params, data.tags, data.metrics)
+    return _WaitingRun(*values, here) if here else FinishedRun(*values)

@@ -1,7 +1,6 @@
 """MLflow's UI: saved views, links to open, and the server."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,15 +14,13 @@ from urllib.parse import unquote, urlparse
 import mlflow
 from mlflow import MlflowClient
 
-from . import views
-from .client import NOTE, set_tags
+from . import outbox, views
 from .locations import TrackingError
 from .signals import terminated_by_signal
 from .store import prepare_store
-from .writing import Run
+from .writing import Run, log_notes
 
 UI_PORT = 5000
-VIEWS_IN_NOTE = 50
 
 
 def save_view(experiment_id: str, view: views.View) -> str:
@@ -35,30 +32,19 @@ def save_view(experiment_id: str, view: views.View) -> str:
     Raises:
         ValueError: the view is too long for MLflow.
     """
-    client = MlflowClient()
-    for index, run_id in enumerate(view.run_ids):
-        colour = {views.COLOUR: view.colours[index]} if index < len(view.colours) else {}
-        set_tags(run_id, {view.column_tag: views.column(index)} | colour)
-    client.set_experiment_tag(experiment_id, view.tag, views.pack(view, int(time.time() * 1000)))
-    tags = client.get_experiment(experiment_id).tags
-    client.set_experiment_tag(experiment_id, NOTE, _note(experiment_id, tags, newest=view.tag))
+    now = int(time.time() * 1000)
+    views.pack(view, now)  # raises if it is too long
+    columns = [
+        {"what": "tags", "of": run_id, "values": {view.column_tag: views.column(index)} | _colour(view, index)}
+        for index, run_id in enumerate(view.run_ids)
+    ]
+    saved = {"what": "view", "experiment": experiment_id, "tag": view.tag, "name": view.name, "time": now}
+    log_notes([*columns, saved | {"state": view.state}])
     return views.fragment(experiment_id, view.key)
 
 
-def _note(experiment_id: str, tags: Mapping[str, str], newest: str) -> str:
-    links = [f"[{name}]({address})" for name, address in _view_links(experiment_id, tags, newest)]
-    mark = f"viewStateShareKey={views.KEY_PREFIX}"
-    others = [line for line in tags.get(NOTE, "").splitlines() if mark not in line]
-    # An empty line between links, because otherwise Markdown joins them.
-    return "\n\n".join([*links, "\n".join(others).strip()]).strip()
-
-
-def _view_links(experiment_id: str, tags: Mapping[str, str], newest: str = "") -> list[tuple[str, str]]:
-    ours = {
-        tag: json.loads(value) for tag, value in tags.items() if tag.startswith(views.TAG_PREFIX + views.KEY_PREFIX)
-    }
-    order = sorted(ours, key=lambda tag: (tag != newest, -ours[tag]["updatedAt"]))[:VIEWS_IN_NOTE]
-    return [(ours[tag]["name"], views.fragment(experiment_id, tag.removeprefix(views.TAG_PREFIX))) for tag in order]
+def _colour(view: views.View, index: int) -> dict[str, str]:
+    return {views.COLOUR: view.colours[index]} if index < len(view.colours) else {}
 
 
 def ui_address(fragment: str = "") -> str:
@@ -75,6 +61,10 @@ def ui_hint() -> str:
 
 def file_address(run: Run, path: str) -> str:
     """The path or link that opens a file of the run: its path on this machine, or its page in the server's UI."""
+    if waiting := run.waiting_file(path):
+        return str(waiting)
+    if not run.artifact_uri:  # MLflow was away when the run began
+        return ui_address(f"#/experiments/{run.experiment_id}/runs/{outbox.id_now(run.id)}/artifacts/{path}")
     place = urlparse(run.artifact_uri)
     if place.scheme in ("", "file"):
         return str(Path(unquote(place.path)) / path)
@@ -101,7 +91,7 @@ def serve_ui(port: int, root: Path | None = None) -> int:
     os.environ["CAMPARISON_UI"] = f"http://127.0.0.1:{port}"
     print(f"MLflow UI: {ui_address()} (ready in a few seconds; Ctrl-C stops it)")
     for experiment in MlflowClient().search_experiments():
-        for name, address in _view_links(experiment.experiment_id, experiment.tags):
+        for name, address in views.links_of(experiment.experiment_id, experiment.tags):
             print(f"{name}: {ui_address(address)}")
     sys.stdout.flush()
     unset = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID")

@@ -8,13 +8,16 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from .client import NOTE
 
 TAG_PREFIX = "mlflow.sharedViewState."
 KEY_PREFIX = "camparison-"
 MAX_CHARACTERS = 20_000  # the longest experiment tag that MLflow's stores accept
+VIEWS_IN_NOTE = 50
 MAX_RUNS_IN_GRID = 10  # the UI draws at most this number of columns
 COLUMN = "camparison.column."  # first part of the name of a run's tag for its column in a view
 COLOUR = "mlflow.runColor"  # without this tag, the UI can give two runs the same colour
@@ -151,6 +154,22 @@ def fragment(experiment_id: str, key: str) -> str:
         f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
         "&compareRunsMode=CHART&workflowType=machine_learning"
     )
+
+
+def note(experiment_id: str, tags: Mapping[str, str], newest: str) -> str:
+    """The note of an experiment: links to all views of this suite, the newest first, then what persons wrote."""
+    links = [f"[{name}]({address})" for name, address in links_of(experiment_id, tags, newest)]
+    mark = f"viewStateShareKey={KEY_PREFIX}"
+    others = [line for line in tags.get(NOTE, "").splitlines() if mark not in line]
+    # An empty line between links, because otherwise Markdown joins them.
+    return "\n\n".join([*links, "\n".join(others).strip()]).strip()
+
+
+def links_of(experiment_id: str, tags: Mapping[str, str], newest: str = "") -> list[tuple[str, str]]:
+    """Name and end of the link of each view in the experiment's tags; first that in the tag `newest`."""
+    ours = {tag: json.loads(value) for tag, value in tags.items() if tag.startswith(TAG_PREFIX + KEY_PREFIX)}
+    order = sorted(ours, key=lambda tag: (tag != newest, -ours[tag]["updatedAt"]))[:VIEWS_IN_NOTE]
+    return [(ours[tag]["name"], fragment(experiment_id, tag.removeprefix(TAG_PREFIX))) for tag in order]
 
 
 def _shown(

@@ -1,57 +1,72 @@
-"""Turns records into calls of MLflow: one call for all records of a kind."""
+"""Turns records into entries of the journal of a run: one entry for all records of a kind."""
 
-import copy
+import contextlib
 import json
-import tempfile
+import re
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import singledispatch
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import mlflow
-import mlflow.pytorch
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
-from mlflow.entities import Param as RunParam
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model as ModelFormat
-from mlflow.models import infer_signature
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.tracking.multimedia import compress_image_size
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_LOGGED_IMAGES
+from mlflow.utils.validation import _validate_metric, _validate_param, _validate_tag
 from PIL import Image
 
 from cam_core import enlarge
 
-from .client import METRICS_PER_CALL, MODEL, SETTINGS_PER_CALL, chunks, import_path_kept, one_line, set_tags
+from . import outbox
+from .client import one_line
+from .journal import Entry, Journal, sync
 from .locations import TrackingError
+from .models import save_model
 from .records import Arrays, DatasetUse, File, KeyedPicture, Metrics, Model, Param, Picture, Record, Table, Tag, Text
+from .sender import sender
+from .sending import Sending
 
 GRID_PIXELS = 256  # MLflow's thumbnails have this length; it enlarges smaller pictures, which blurs them
+_FILES = (Picture, KeyedPicture, Text, File, Table, Arrays)
+_Known = tuple[str, int, float]
 
 
 class Run:
-    """A run that is being written: `id`, `experiment_id`, `artifact_uri`."""
+    """A run that is being written: `id`, `experiment_id`, `artifact_uri`.
 
-    def __init__(self, run: mlflow.entities.Run) -> None:
-        self.id: str = run.info.run_id
-        self.experiment_id: str = run.info.experiment_id
-        self.artifact_uri: str = run.info.artifact_uri
-        self._params = set(run.data.params)
+    `params`: those that the run already has. `metrics`: the values that its journal already has.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        run_id: str,
+        experiment_id: str,
+        artifact_uri: str = "",
+        params: Iterable[str] = (),
+        metrics: Iterable[_Known] = (),
+    ) -> None:
+        self.id, self.experiment_id, self.artifact_uri = run_id, experiment_id, artifact_uri
+        self.journal = journal
+        self._params, self._metrics = set(params), set(metrics)
+        self._tables: list[dict[str, str]] = []
         self.before_writing: Callable[[], None] = lambda: None
 
     def log(self, records: Iterable[Record]) -> None:
-        """Writes the records: one MLflow call for all of a kind, and one for all files. Returns when they are written.
+        """Writes the records into the journal of the run; returns when they are on the disk. MLflow gets them later.
 
         Parameters that the run already has keep their values, because `mlflow run` writes them, as text, before the
         program starts.
 
         Raises:
             TypeError: an item is not a record; then nothing is written.
-            TrackingError: MLflow refuses a value that is too long or malformed.
+            TrackingError: MLflow would refuse a value that is too long or malformed, or the disk is full.
         """
-        groups: dict[Callable[[Run, list[Any]], None], list[Record]] = {}
+        groups: dict[Callable[[Run, list[Any]], list[Entry]], list[Record]] = {}
         for record in records:
             if type(record) not in _WRITERS:
                 raise TypeError(
@@ -60,113 +75,158 @@ class Run:
             groups.setdefault(_WRITERS[type(record)], []).append(record)
         self.before_writing()
         try:
-            for write, group in groups.items():
-                write(self, group)
+            entries = [entry for write, group in groups.items() for entry in write(self, group)]
         except MlflowException as error:
             raise TrackingError(f"MLflow refuses a record of run {self.id}: {one_line(error)}") from error
+        self.append(entries)
 
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Writes entries into the journal, and wakes the sender.
 
-def _log_params(run: Run, records: list[Param]) -> None:
-    new = {record.key: str(record.value) for record in records if record.key not in run._params}
-    for part in chunks([RunParam(key, value) for key, value in new.items()], SETTINGS_PER_CALL):
-        MlflowClient().log_batch(run.id, params=part)
-    run._params.update(new)
-
-
-def _log_tags(run: Run, records: list[Tag]) -> None:
-    set_tags(run.id, {record.key: record.value for record in records})
-
-
-def _log_metrics(run: Run, records: list[Metrics]) -> None:
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(key, float(value), now, record.step) for record in records for key, value in record.values.items()
-    ]
-    for part in chunks(metrics, METRICS_PER_CALL):
-        MlflowClient().log_batch(run.id, metrics=part)
-
-
-def _log_files(run: Run, records: list[Picture | Text | File | Table | Arrays]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for record in records:
-            path = Path(folder, _inside(record.path))
-            if isinstance(record, Table) and path.suffix == ".json":
-                # As objects, because with the other text type MLflow's code causes a pandas warning.
-                frame = record.frame.copy()
-                for name in [name for name in frame if pd.api.types.is_string_dtype(frame[name])]:
-                    frame[name] = frame[name].astype(object)
-                MlflowClient().log_table(run.id, frame, record.path)
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _save(record, path)
-        MlflowClient().log_artifacts(run.id, folder)
-
-
-def _log_keyed_pictures(run: Run, records: list[KeyedPicture]) -> None:
-    for record in records:
-        # Enlarged here, so that pixels are squares and not blurred.
-        factor = -(-GRID_PIXELS // max(record.image.shape[:2]))
-        picture = Image.fromarray(enlarge(record.image, factor))
+        Raises:
+            TrackingError: the disk is full.
+        """
         try:
-            # Not asynchronous (MLflow's default): the run would count as finished although a picture failed.
-            MlflowClient().log_image(run.id, picture, key=record.key, step=record.step, synchronous=True)
-        except ValueError as error:
-            raise ValueError(f"{record.key!r} cannot be the key of a picture: {one_line(error)}") from error
+            self.journal.append(entries)
+        except OSError as error:
+            raise TrackingError(f"{self.journal.folder} cannot be written: {one_line(error)}") from error
+        if not outbox.is_offline():
+            sender().wake()
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        self.append([{"what": "tags", "values": dict(tags)}])
+
+    def waiting_file(self, path: str) -> Path | None:
+        """The file in the outbox, if MLflow does not have it yet."""
+        found = [e for e in self.journal.entries() if e["what"] == "files" and path in e["files"]]
+        return self.journal.folder / found[-1]["in"] / path if found else None
 
 
-def _log_datasets(run: Run, records: list[DatasetUse]) -> None:
-    inputs = [
-        DatasetInput(
-            Dataset(
-                name=record.name,
-                digest=record.digest[:36],  # MLflow stores no more characters; the full digest is in the source
-                source_type="local",
-                source=json.dumps({"uri": record.source, "digest": record.digest}),
-                profile=json.dumps({"rows": dict(record.rows)}),
-            ),
-            tags=[InputTag("mlflow.data.context", "training")],
-        )
+def log_notes(entries: Sequence[Entry]) -> None:
+    """Writes entries about other runs, each with their ids; waits until MLflow has them, unless it is away."""
+    with _notes() as journal:
+        journal.append(entries)
+
+
+def append_records(run_id: str, records: Iterable[Record]) -> None:
+    """Writes more records into a run, which may have ended; does not change its status."""
+    with _notes(run_id) as journal:
+        Run(journal, run_id, "").log(records)
+
+
+@contextlib.contextmanager
+def _notes(run_id: str | None = None) -> Iterator[Journal]:
+    journal = Journal(outbox.folder() / uuid.uuid4().hex)
+    journal.open()
+    if not outbox.is_offline():
+        journal.sending.acquire(timeout=0)  # before another process can see the entry
+    journal.append([{"what": "begin", "notes": True, "run": run_id, "start": now(), "store": store_of_new()}])
+    yield journal
+    journal.close()
+    if not outbox.is_offline():
+        sender().take(Sending(journal, sender().say, is_new=True))
+        sender().flush()
+
+
+def store_of_new() -> str | None:
+    """The store for which a journal is written now; None if it is for any."""
+    return None if outbox.is_offline() else outbox.store()
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+# --------------------------------------------------------------------------------------------------- records to entries
+
+
+def _param_entries(run: Run, records: list[Param]) -> list[Entry]:
+    new = {record.key: str(record.value) for record in records if record.key not in run._params}
+    for key, value in new.items():
+        _validate_param(key, value)  # type: ignore[no-untyped-call]
+    run._params.update(new)
+    return [{"what": "params", "values": new}] if new else []
+
+
+def _tag_entries(run: Run, records: list[Tag]) -> list[Entry]:
+    tags = {record.key: record.value for record in records}
+    for key, value in tags.items():
+        _validate_tag(key, value)  # type: ignore[no-untyped-call]
+    return [{"what": "tags", "values": tags}]
+
+
+def _metric_entries(run: Run, records: list[Metrics]) -> list[Entry]:
+    time_ms = now()
+    values = [(key, float(value), record.step) for record in records for key, value in record.values.items()]
+    new = [(key, value, step) for key, value, step in values if (key, step, value) not in run._metrics]
+    for key, value, step in new:
+        _validate_metric(key, value, time_ms, step)  # type: ignore[no-untyped-call]
+    return [{"what": "metrics", "time": time_ms, "values": new}] if new else []
+
+
+def _file_entries(run: Run, records: list[Picture | KeyedPicture | Text | File | Table | Arrays]) -> list[Entry]:
+    """All files of a call are one entry; their tags, by which MLflow's UI finds tables and pictures, are another."""
+    place = run.journal.place()
+    for record in records:
+        path = _keyed_path(record) if isinstance(record, KeyedPicture) else _inside(record.path)
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        _save(record, place / path)
+    where = place.relative_to(run.journal.folder).as_posix()
+    tags = _marks(run, records)
+    return [{"what": "files", "in": where, "files": sync(place)}, *([{"what": "tags", "values": tags}] if tags else [])]
+
+
+def _marks(run: Run, records: Sequence[Record]) -> dict[str, str]:
+    tables = [{"path": r.path, "type": "table"} for r in records if isinstance(r, Table) and r.path.endswith(".json")]
+    run._tables += [table for table in tables if table not in run._tables]
+    marks = {MLFLOW_LOGGED_ARTIFACTS: json.dumps(run._tables)} if tables else {}
+    return marks | ({MLFLOW_LOGGED_IMAGES: "True"} if any(isinstance(r, KeyedPicture) for r in records) else {})
+
+
+def _input_entries(run: Run, records: list[DatasetUse]) -> list[Entry]:
+    values = [
+        {
+            "name": record.name,
+            "digest": record.digest[:36],  # MLflow stores no more characters; the full digest is in the source
+            "source_type": "local",
+            "source": json.dumps({"uri": record.source, "digest": record.digest}),
+            "profile": json.dumps({"rows": dict(record.rows)}),
+        }
         for record in records
     ]
-    MlflowClient().log_inputs(run.id, inputs)
+    return [{"what": "inputs", "values": values}]
 
 
-def _log_models(run: Run, records: list[Model]) -> None:
-    """Logs models with pickle, because MLflow's newer pt2 format loads a traced graph without forward hooks for CAM.
-
-    The requirements are given, so that MLflow needs no child process to infer them. The package is stored with the
-    model, so that the model can be loaded where this project is not installed.
-    """
-    for record in records:
-        with import_path_kept():
-            ModelFormat.log(
-                artifact_path=None,
-                name=MODEL,
-                flavor=mlflow.pytorch,
-                run_id=run.id,
-                pytorch_model=copy.deepcopy(record.module).cpu().eval(),
-                serialization_format="pickle",
-                pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("torch", "numpy", "jaxtyping")],
-                signature=infer_signature(record.example_input, record.example_output),
-                input_example=record.example_input,
-                code_paths=[str(Path(__file__).parents[1])],
-                step=record.step,
-            )
+def _model_entries(run: Run, records: list[Model]) -> list[Entry]:
+    return [_model_entry(run, record) for record in records]
 
 
-_WRITERS: dict[type, Callable[[Run, list[Any]], None]] = {
-    Param: _log_params,
-    Tag: _log_tags,
-    Metrics: _log_metrics,
-    Picture: _log_files,
-    Text: _log_files,
-    File: _log_files,
-    Table: _log_files,
-    Arrays: _log_files,
-    KeyedPicture: _log_keyed_pictures,
-    DatasetUse: _log_datasets,
-    Model: _log_models,
+def _model_entry(run: Run, record: Model) -> Entry:
+    place = run.journal.place()
+    save_model(record, place)
+    where = place.relative_to(run.journal.folder).as_posix()
+    return {"what": "model", "in": where, "files": sync(place), "step": record.step, "tags": resolve_tags()}
+
+
+_WRITERS: dict[type, Callable[[Run, list[Any]], list[Entry]]] = {
+    Param: _param_entries,
+    Tag: _tag_entries,
+    Metrics: _metric_entries,
+    **dict.fromkeys(_FILES, _file_entries),
+    DatasetUse: _input_entries,
+    Model: _model_entries,
 }
+
+
+def _keyed_path(record: KeyedPicture) -> str:
+    """The path under which MLflow's grid finds a picture, as `MlflowClient.log_image` names it."""
+    if not re.fullmatch(r"[a-zA-Z0-9_\-./ ]+", record.key):
+        allowed = "letters, digits, _ - . / and spaces"
+        raise ValueError(f"{record.key!r} cannot be the key of a picture: MLflow allows {allowed}")
+    key = record.key.replace("/", "~")
+    return f"images/{key}+step+{record.step}+timestamp+{now()}+{uuid.uuid4()}.png"
 
 
 def _inside(path: str) -> str:
@@ -189,6 +249,14 @@ def _save_picture(record: Picture, path: Path) -> None:
 
 
 @_save.register
+def _save_keyed_picture(record: KeyedPicture, path: Path) -> None:
+    """With its thumbnail. Enlarged here, so that pixels are squares and not blurred."""
+    picture = Image.fromarray(enlarge(record.image, -(-GRID_PIXELS // max(record.image.shape[:2]))))
+    picture.save(path)
+    compress_image_size(picture).save(path.with_name(f"{path.name.removesuffix('.png')}+compressed.webp"))
+
+
+@_save.register
 def _save_text(record: Text, path: Path) -> None:
     path.write_text(record.text, encoding="utf-8")
 
@@ -204,8 +272,15 @@ def _save_table(record: Table, path: Path) -> None:
         record.frame.to_parquet(path)
     elif path.suffix == ".csv":
         record.frame.to_csv(path, index=False)
+    elif path.suffix == ".json":
+        # As objects, because with the other text type pandas warns; the form is that of `MlflowClient.log_table`.
+        record.frame.astype(_objects(record.frame)).to_json(path, orient="split", index=False, date_format="iso")
     else:
         raise ValueError(f"a table cannot be written to {record.path!r}: the name must end in .parquet, .csv or .json")
+
+
+def _objects(frame: pd.DataFrame) -> dict[Hashable, type[object]]:
+    return {name: object for name in frame if pd.api.types.is_string_dtype(frame[name])}
 
 
 @_save.register

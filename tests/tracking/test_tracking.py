@@ -47,6 +47,7 @@ from experiments.tracking.records import (
     Tag,
     Text,
 )
+from experiments.tracking.sender import sender
 from experiments.tracking.store import prepare_store, relocate
 from experiments.tracking.ui import save_view, ui_address
 from experiments.tracking.writing import Run
@@ -179,7 +180,9 @@ def test_each_kind_of_record_is_one_call(ready: Path, monkeypatch: pytest.Monkey
     with open_run() as run:
         calls.clear()
         run.log([record for record in every_record(fast_net()) if not isinstance(record, Model)])
-        assert sorted(calls) == ["log_artifacts", "log_batch", "log_batch", "log_batch", "log_image", "log_inputs"]
+        sender().flush()
+        # The tags that MLflow's grid of pictures needs are one more.
+        assert sorted(calls) == ["log_artifacts", "log_batch", "log_batch", "log_batch", "log_batch", "log_inputs"]
 
 
 def test_something_else_than_a_record_is_an_error_and_nothing_is_written(ready: Path) -> None:
@@ -763,7 +766,7 @@ def test_a_plain_server_that_came_first_serves_clients_and_direct_runs_alike(
     with mlflow_server(tmp_path, ["mlflow", "ui", "--workers", "1"], free_port()) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         assert prepare_store() == address
-        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
         location = MlflowClient().get_experiment("0").artifact_location
         assert location == "mlflow-artifacts:/0"  # the trap is there
         with open_run(tags={FINGERPRINT: "abc"}) as client_run:

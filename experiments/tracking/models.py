@@ -1,0 +1,91 @@
+"""The network of a run: saved in MLflow's form without a server, sent later, loaded again."""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow.pytorch
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.models import Model as ModelFormat
+from mlflow.models import infer_signature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from torch import nn
+
+from .client import MODEL, import_path_kept
+from .records import Model
+
+
+def save_model(record: Model, folder: Path) -> None:
+    """Saves a model with pickle, because MLflow's newer pt2 format loads a traced graph without forward hooks for CAM.
+
+    The requirements are given, so that MLflow needs no child process to infer them. The package is stored with the
+    model, so that the model can be loaded where this project is not installed.
+    """
+    with import_path_kept():
+        mlflow.pytorch.save_model(
+            pytorch_model=copy.deepcopy(record.module).cpu().eval(),
+            path=str(folder),
+            serialization_format="pickle",
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("torch", "numpy", "jaxtyping")],
+            signature=infer_signature(record.example_input, record.example_output),
+            input_example=record.example_input,
+            code_paths=[str(Path(__file__).parents[1])],
+        )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def send_model(
+    run_id: str, folder: Path, step: int, tags: Mapping[str, str], mark: tuple[str, str], *, look: bool
+) -> None:
+    """Logs the saved model into the run, as `mlflow.pytorch.log_model` does.
+
+    The parts of that call are made here one by one, because the whole makes a second model when it is repeated. The
+    model carries the tag `mark`; with `look`, an earlier attempt is searched by it and completed.
+    """
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    model = _earlier(run.info.experiment_id, mark) if look else None
+    if model is None:
+        model = client.create_logged_model(
+            run.info.experiment_id, MODEL, run_id, {**tags, mark[0]: mark[1]}, run.data.params
+        )
+    linked = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in [output.model_id for output in linked]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    metrics = [metric for key in run.data.metrics for metric in client.get_metric_history(run_id, key)]
+    of_model = [_of_model(metric, run_id, model) for metric in metrics if metric.step == step and not metric.model_id]
+    client.log_batch(run_id, metrics=of_model)
+    with tempfile.TemporaryDirectory() as copies:
+        copied = shutil.copytree(folder, Path(copies, "model"))
+        _name(copied / MLMODEL_FILE_NAME, run_id, model)
+        client.log_model_artifacts(model.model_id, str(copied))
+
+
+def _earlier(experiment_id: str, mark: tuple[str, str]) -> LoggedModel | None:
+    found = MlflowClient().search_logged_models([experiment_id], f"tags.`{mark[0]}` = '{mark[1]}'")
+    return found[0] if found else None
+
+
+def _of_model(metric: Metric, run_id: str, model: LoggedModel) -> Metric:
+    place = {"run_id": run_id, "model_id": model.model_id}
+    return Metric(metric.key, metric.value, metric.timestamp, metric.step, **place)
+
+
+def _name(file: Path, run_id: str, model: LoggedModel) -> None:
+    """Writes into the description of the model to which run it belongs."""
+    described = ModelFormat.load(str(file))
+    described.artifact_path, described.run_id = model.artifact_location, run_id
+    described.model_uuid = described.model_id = model.model_id
+    described.save(str(file))
+
+
+def load_model(uri: str, folder: str) -> nn.Module:
+    """The network at `uri` on the CPU, in evaluation mode; downloaded into `folder`."""
+    with import_path_kept():
+        loaded: nn.Module = mlflow.pytorch.load_model(uri, folder, map_location="cpu")
+    return loaded
