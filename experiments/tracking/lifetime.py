@@ -31,11 +31,11 @@ from .client import (
     one_line,
     set_tags,
 )
+from .failures import is_answer, is_away
 from .journal import Entry, Journal
 from .locations import TrackingError
-from .patience import is_away
 from .sender import pick_up, sender
-from .sending import KILLED, Sending, has_ended, is_answer
+from .sending import KILLED, Sending, has_ended
 from .signals import Terminated, deaf_to_signals, terminated_by_signal
 from .store import prepare_store
 from .waiting import contents

@@ -24,10 +24,11 @@ from torch import nn
 
 from . import outbox, server
 from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, one_line
+from .failures import is_away
 from .journal import damaged
 from .locations import TrackingError
 from .models import load_model
-from .patience import is_away, patiently
+from .patience import patiently
 from .store import current_experiment
 from .waiting import Contents, waiting_run, waiting_runs
 

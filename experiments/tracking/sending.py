@@ -6,7 +6,6 @@ time, so they carry a tag from the journal, and are searched by it when it is no
 """
 
 import contextlib
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException, RestException
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from . import outbox, views
@@ -31,23 +30,13 @@ from .client import (
     one_line,
     set_tags,
 )
+from .failures import is_answer, reason
 from .journal import Entry, Journal, Line, Sent, damaged
 from .models import send_model
 from .waiting import contents
 
 KILLED = "the process ended without an error message (it was killed, or the machine stopped)"
 TEXTS = {".json", ".html", ".txt", ".toml", ".csv"}  # files that may hold the id of a run
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
-LONGEST_REASON = 160  # characters
-_MEANINGS = {
-    "Read timed out": "no answer in time",
-    "timed out": "no connection in time",
-    "Connection refused": "nothing listens there",
-    "not in a valid JSON format": "something else than MLflow answers",
-    "RemoteDisconnected": "the connection was closed",
-    "Max retries exceeded": "no connection",
-    "database is locked": "database is locked",
-}
 Say = Callable[[str], None]
 
 
@@ -200,24 +189,6 @@ def is_deleted(run_id: str) -> bool:
         return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "deleted")
     except MlflowException as error:
         return error.error_code == "RESOURCE_DOES_NOT_EXIST"
-
-
-def reason(error: Exception) -> str:
-    """Why MLflow does not take something now, in a few words and without passwords."""
-    text = re.sub(r"//[^/@\s]+@", "//", one_line(error))
-    if status := re.search(r"(?:error code |^HTTPError: |too many )(\d{3})", text):
-        return f"status {status[1]}"
-    for said, meaning in _MEANINGS.items():
-        if said in text:
-            return meaning
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
-
-
-def is_answer(error: Exception) -> bool:
-    """Whether MLflow itself has refused, for good; when a proxy answers in its place, MLflow is away."""
-    if not isinstance(error, MlflowException) or error.error_code not in _REFUSALS:
-        return False
-    return isinstance(error, RestException) or "API request to" not in str(error)
 
 
 # --------------------------------------------------------------------------------------------- the ids of other runs
