@@ -29,6 +29,7 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Batches of 25 images, which two processes cannot share equally, and a last one of 16.
 FITS = """
 import sys
+from functools import partialmethod
 
 import torch
 
@@ -36,7 +37,7 @@ from experiments.models.resnet18 import ResNet18
 from experiments.training import distributed
 from tests.training.test_loop import ready
 
-ResNet18.__init__.__defaults__ = (0.0, 8)  # its width
+ResNet18.__init__ = partialmethod(ResNet18.__init__, width=8)
 COMMON = {"epochs": 2, "batch_size": 25, "lr": 0.02, "model": "fastnet", "optimizer": "sgd"}
 OPTIONS = {
     "sgd": {"dropout": 0.3, "label_smoothing": 0.1, "l1": 1e-4, "l2_norm": 1e-2, "cutout": True, "cutout_size": 6},
