@@ -118,8 +118,7 @@ def test_an_error_of_mlflow_on_the_way_is_one_line(store: Path) -> None:
 def test_a_request_to_end_is_answered_in_one_line(
     error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(entry, "prepare_store", lambda: "")
-    monkeypatch.setattr(entry, "sweep_stale", list)
+    monkeypatch.setattr(entry, "prepare_tracking", lambda: None)
     with pytest.raises(SystemExit) as end, entry.at_work("x"):
         raise error
     assert end.value.code == code
