@@ -34,8 +34,8 @@ def at_work(
 
     The last line says what exists now, and how to go on. When several processes train together, only rank 0 writes and
     prints. Errors that keep one machine from starting, such as missing data, are printed by the first process on that
-    machine. Without `last_words` nothing is printed about a request to end (SIGTERM), because the process that asked
-    for it says so itself.
+    machine. Without `last_words` nothing is printed about a request to end (SIGTERM, Ctrl-C), because the process that
+    asked for it says so itself.
 
     Of the options `given` it takes those of the tracking store. What earlier commands left in the outbox is sent first,
     and at the end MLflow is waited for.
@@ -61,7 +61,8 @@ def at_work(
         except Failed as error:
             raise SystemExit(1 if distributed.rank() else _lines(command, str(error), _rest(before))) from None
         except KeyboardInterrupt:
-            say_stopped(command, f"stopped; {_rest(before)}")
+            if last_words:
+                say_stopped(command, f"stopped; {_rest(before)}")
             raise SystemExit(INTERRUPTED) from None
         except Terminated as error:
             if last_words:

@@ -98,8 +98,8 @@ def quick() -> Iterator[None]:
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene_rendering, "generate", partial(scene_rendering.generate, sizes=sizes))
-        patch.setattr("experiments.entry.prepare_store", lambda: "")
-        patch.setattr("experiments.entry.sweep_stale", list)
+        patch.setattr("experiments.entry._prepare", lambda command, given: None)
+        patch.setattr("experiments.entry.finish", lambda patience: "")
         patch.setattr("experiments.runs.train.train", accepted)
         patch.setattr("experiments.comparison.compare.open_run", accepted)
         patch.setattr("experiments.comparison.compare.selection.members", accepted)

@@ -110,20 +110,22 @@ def test_an_error_of_mlflow_on_the_way_is_one_line(store: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "x: stopped; finished runs and the last checkpoint"),
-        (Terminated(128 + signal.SIGTERM), 143, "x: ended by SIGTERM; finished runs and the last checkpoint"),
-        (Terminated(128 + signal.SIGHUP), 129, "x: ended by SIGHUP; finished runs and the last checkpoint"),
+        (KeyboardInterrupt(), 130, "x: stopped; no training had begun"),
+        (Terminated(128 + signal.SIGTERM), 143, "x: ended by SIGTERM; no training had begun"),
+        (Terminated(128 + signal.SIGHUP), 129, "x: ended by SIGHUP; no training had begun"),
     ],
 )
 def test_a_request_to_end_is_answered_in_one_line(
     error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(entry, "prepare_store", lambda: "")
-    monkeypatch.setattr(entry, "sweep_stale", list)
+    monkeypatch.setattr(entry, "prepare_tracking", lambda: None)
     with pytest.raises(SystemExit) as end, entry.at_work("x"):
         raise error
     assert end.value.code == code
     assert capfd.readouterr().err.startswith(line)
+    with pytest.raises(SystemExit), entry.at_work("x", last_words=False):
+        raise error
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

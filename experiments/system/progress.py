@@ -79,7 +79,8 @@ class _Lines(Printer):
         if now - self._last >= LINE_EVERY_S and self._done < self._total:
             self._last = now
             left = (now - self._started) / self._done * max(self._total - self._done, 0)
-            self.say(f"{self._stage}: {self._done / self._total:.0%}, about {left:.0f} s left")
+            stage = f"{self._stage}: " if self._stage else ""
+            self.say(f"{stage}{self._done / self._total:.0%}, about {left:.0f} s left")
 
     def stage(self, text: str) -> None:
         self._stage = text

@@ -14,9 +14,16 @@ def test_lines_tell_share_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys:
         reporter.advance(30)  # too soon for a line
         now[0] = 110.0
         reporter.advance(20)
+        reporter.stage("")
+        now[0] = 120.0
+        reporter.advance(50)
         reporter.say("done")
     # 50 of 200 steps in 10 s: the other 150 take 30 s.
-    assert capsys.readouterr().out.splitlines() == ["cutout, seed 0: 25%, about 30 s left", "done"]
+    assert capsys.readouterr().out.splitlines() == [
+        "cutout, seed 0: 25%, about 30 s left",
+        "50%, about 20 s left",
+        "done",
+    ]
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
