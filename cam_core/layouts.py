@@ -39,8 +39,8 @@ class Layout:
     skipped: int = 0
 
     def __call__(self, output: Tensor) -> Tensor:
-        """The output as `(n, c, *grid)`; a view of it."""
-        found = output.movedim(self.channels, 1)
+        """The output as `(n, c, *grid)`; a view of it, or itself."""
+        found = output if self.channels == 1 else output.movedim(self.channels, 1)
         if found.ndim == 2 + len(self.grid) and not self.skipped:
             return found
         return found[..., self.skipped :].unflatten(2, self.grid)  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from ..system.secrets import hidden, without_password
+from ..system.terminal import interruptible, run_program
 from .locations import TrackingError
 from .outbox import folder
 from .sender import finish, send_all
@@ -52,5 +53,11 @@ def send() -> int:
     return 0 if taken else 1
 
 
+def program() -> None:
+    """The command line as a program: Ctrl-C ends it with one line, after the UI has stopped its server."""
+    with interruptible():
+        raise SystemExit(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(program, "python -m experiments.tracking")

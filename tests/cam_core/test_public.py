@@ -42,7 +42,7 @@ def test_importing_it_brings_in_nothing_of_the_suite_and_no_heavy_library() -> N
     ("name", "hint"),
     [
         ("GradCAMPlusPlus", r"method='gradcam\+\+'"),
-        ("SmoothGradCAMpp", r"use 'gradcam\+\+:aug_smooth'"),
+        ("SmoothGradCAMpp", r"gradcam\+\+:aug_smooth"),
         ("ScoreCAM", "method='scorecam'"),
         ("ClassifierOutputTarget", "a class number as target"),
         ("show_cam_on_image", "use overlay"),
