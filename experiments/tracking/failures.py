@@ -7,7 +7,8 @@ from requests import RequestException
 
 from .client import one_line
 
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST"}
+# Without BAD_REQUEST: MLflow says that, too, when its database has closed a connection.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
 _LONGEST_REASON = 160  # characters
 _MEANINGS = {
     "Read timed out": "no answer in time",
