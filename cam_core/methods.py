@@ -81,7 +81,7 @@ def summed(contributions: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     no positive evidence. Before a LayerNorm, for example, gradient times activation sums to 0 at every position.
     """
     total = contributions.sum(1)
-    bound = torch.linalg.vector_norm(contributions, 1, dim=1).amax((1, 2), keepdim=True)
+    bound = contributions.abs().sum(1).amax((1, 2), keepdim=True)
     nothing = total.amax((1, 2), keepdim=True) < ROUNDING * bound
     return torch.where(nothing, total.clamp(max=0), total)
 
