@@ -497,6 +497,17 @@ def test_no_failure_of_a_server_stops_a_run_or_costs_an_entry(
     assert [f"status {status}" in said for status in ("500", "503", "401")] == [True] * 3
 
 
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path, {"a": 1})
+    run = Run(journal, KEY, "0")
+    (journal.folder / "journal").rename(tmp_path / "kept")
+    (journal.folder / "journal").symlink_to("/dev/full")
+    with pytest.raises(TrackingError, match=f"{KEY} cannot be written: OSError: .*No space left on device"):
+        run.log([Metrics({"loss": 1.0}, 0)])
+    (tmp_path / "kept").replace(journal.folder / "journal")
+    assert list(journal.entries()) == [{"a": 1}]
+
+
 def finished_or_waiting(run_id: str) -> Contents:
     found = waiting_run(run_id)
     assert found is not None
