@@ -1,7 +1,8 @@
 """The networks of torchvision and timm: the layers that `auto_layers` takes, and maps of them that need no `reshape`.
 
-The expected names were chosen by reading the networks: the end of each stage, and at the last resolution what the head
-reads. timm's own list of stages (`feature_info`), which knows nothing of this project, says which resolutions exist.
+The names are what `auto_layers` took when the table was made. Each was then compared with the code of the network: the
+end of each stage, and at the last resolution what the head reads. So the table notices changes. Independent of it is
+timm's own list of stages (`feature_info`), which gives the resolutions that exist.
 """
 
 import pytest
