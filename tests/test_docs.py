@@ -4,7 +4,6 @@ import ast
 import importlib
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -214,23 +213,6 @@ def test_the_headings_of_troubleshooting_are_messages() -> None:
     )
     assert len(shown) > 8
     assert [text for text in shown if text not in of_others and text.strip(". ") not in known] == []
-
-
-@pytest.mark.slow
-def test_the_examples_of_cam_core_run(tmp_path: Path) -> None:
-    examples = blocks("python", TEXTS["docs/cam_core.md"])
-    assert examples
-    setting = (
-        "import numpy as np, torch\nfrom torch import nn\n"
-        "model = nn.Sequential()\n"
-        "model.layer3 = nn.Conv2d(3, 4, 3, 2)\nmodel.layer4 = nn.Conv2d(4, 4, 3, 2)\n"
-        "model.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
-        "photos = np.zeros((2, 32, 32, 3), np.uint8)\nimages = torch.randn(2, 3, 32, 32)\n"
-        "labels = torch.tensor([0, 3])\n"
-    )
-    code = "\n".join([f"import sys; sys.path.insert(0, {str(ROOT)!r})", setting, *examples])
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
-    assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
 
 
 # One command of each kind, from a fresh copy of the project

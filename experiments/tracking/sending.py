@@ -24,6 +24,8 @@ from .client import (
     FINGERPRINT,
     METRICS_PER_CALL,
     NOTE,
+    PID,
+    PROCESS_START,
     SETTINGS_PER_CALL,
     STATUS,
     chunks,
@@ -139,8 +141,9 @@ class Sending:
         if not has_ended(self.journal) and self.begun and not self.gone:
             if self._sent.closed:
                 return False
-            self._try({"what": "tags", "values": {ERROR: KILLED}})
-            self._try({"what": "end", "status": "KILLED", "time": None})
+            if self._is_left_alone():
+                self._try({"what": "tags", "values": {ERROR: KILLED}})
+                self._try({"what": "end", "status": "KILLED", "time": None})
             if (outbox.beginning(self.journal) or {"store": ""})["store"] is None:
                 self._sent = Sent(self._sent.run, self._sent.offset, closed=True)
                 self.journal.acknowledge(self._sent)
@@ -151,6 +154,15 @@ class Sending:
         else:
             self.journal.remove()
         return True
+
+    def _is_left_alone(self) -> bool:
+        """Whether no other process went on with the run of the process that died."""
+        try:
+            run = self.client.get_run(self.run_id)
+        except Exception as error:
+            raise Away(reason(error)) from error
+        signed = contents(self.journal).tags
+        return run.info.status == "RUNNING" and all(run.data.tags.get(k) == signed.get(k) for k in (PID, PROCESS_START))
 
     def remember(self, made: Run) -> None:
         """Keeps the run that MLflow made or has opened."""

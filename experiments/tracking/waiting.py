@@ -86,14 +86,17 @@ def contents(journal: Journal) -> Contents:
 
 
 def waiting_runs() -> Iterator[Contents]:
-    """The runs in the outbox, with what other journals there say about them; the first to begin comes first."""
+    """The runs in the outbox, with what other journals there say about them; the first to begin comes first.
+
+    A run that MLflow knows and that is still written is left out: another process may have gone on with it.
+    """
     found = {}
     notes: dict[str, dict[str, str]] = {}
     for journal in outbox.present():
         for entry in journal.entries():
             if "of" in entry and entry["what"] == "tags":
                 notes.setdefault(entry["of"], {}).update(entry["values"])
-        if outbox.ids_of(journal):
+        if outbox.ids_of(journal) and not (journal.sent.run and journal.is_written):
             found[journal.key] = contents(journal)
     for key, run in found.items():
         run.tags |= notes.get(key, {}) | notes.get(run.run_id, {})

@@ -18,11 +18,10 @@ from experiments.training.loop import check_shares
 from tests.conftest import PATIENCE_S
 from tests.toys.scenes import TINY, put_scenes
 
-TRAIN = (
-    *("-m", "experiments.train", "--device", "cpu", "--precision", "fp32", *words_of(TINY)),
-    *("--model", "fastnet", "--optimizer", "sgd", "--nesterov", "true", "--lr", "0.02", "--momentum", "0.9"),
-    *("--train_images", "190", "--batch_size", "51"),
-)
+OPTIONS = TINY | {
+    **{"device": "cpu", "precision": "fp32", "model": "fastnet", "optimizer": "sgd", "nesterov": "true", "lr": "0.02"},
+    **{"momentum": "0.9", "train_images": "190", "batch_size": "51"},
+}
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -60,6 +59,11 @@ with distributed.started():
     kept["resumed"] = [r.metrics for r in fit(resumed=None if distributed.rank() else state)], model.state_dict(), None
     torch.save(kept, f"{sys.argv[1]}.{distributed.rank()}")
 """
+
+
+def train(**given: str) -> list[str]:
+    """The command line of a training, after `python`."""
+    return ["-m", "experiments.train", *words_of(OPTIONS | given)]
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -106,12 +110,12 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_run_and_one_voice_and_the_weights_of_one_process(store: Path) -> None:
     put_scenes(store)
-    together = run(*TWO, *TRAIN, "--epochs", "2", "--checkpoint", "two.pt")
+    together = run(*TWO, *train(epochs="2", checkpoint="two.pt"))
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("data set scenes") == together.stdout.count("test accuracy") == 1
     (found,) = MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"])
     assert found.info.status == "FINISHED"
-    alone = run(*TRAIN, "--epochs", "2", "--checkpoint", "one.pt")
+    alone = run(*train(epochs="2", checkpoint="one.pt"))
     assert alone.returncode == 0, alone.stderr
     one, two = read(store / "one.pt"), read(store / "two.pt")
     assert one.fingerprint == two.fingerprint
@@ -122,7 +126,7 @@ def test_one_run_and_one_voice_and_the_weights_of_one_process(store: Path) -> No
 @pytest.mark.slow
 def test_a_lost_loss_ends_all_and_fails_the_run(store: Path) -> None:
     put_scenes(store)
-    ended = run(*TWO, *TRAIN, "--lr", "100", "--epochs", "30", "--weight_decay", "1")
+    ended = run(*TWO, *train(lr="100", epochs="30", weight_decay="1"))
     assert ended.returncode != 0
     assert ended.stderr.count("give a smaller lr") == 1, ended.stderr
     assert "Traceback" not in ended.stderr.split("torch/distributed/elastic")[0]
@@ -134,7 +138,7 @@ def test_a_lost_loss_ends_all_and_fails_the_run(store: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_and_its_run(store: Path) -> None:
     put_scenes(store)
-    command = [sys.executable, *TWO, "--log-dir", "logs", "--redirects", "3", *TRAIN, "--epochs", "5000"]
+    command = [sys.executable, *TWO, "--log-dir", "logs", "--redirects", "3", *train(epochs="5000")]
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as agent:
         try:
             client = MlflowClient(f"sqlite:///{store}/mlflow.db")
