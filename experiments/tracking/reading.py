@@ -215,7 +215,7 @@ def finished_run(run_id: str) -> FinishedRun:
     Raises:
         TrackingError: there is no such run, or it did not complete.
     """
-    if here := waiting_run(run_id):
+    if (here := waiting_run(run_id)) and not here.may_go_on:
         return _completed(here.entity(), here)
     try:
         run = patiently(lambda: MlflowClient().get_run(outbox.id_now(run_id)))
@@ -233,7 +233,7 @@ def finished_training(prefix: str) -> FinishedRun:
     """
     if not re.fullmatch("[0-9a-f]+", prefix):
         raise ValueError(f"{prefix!r} is not the beginning of a run id: the digits 0-9 and a-f are allowed")
-    here = {run.run_id: run for run in waiting_runs() if run.run_id.startswith(prefix)}
+    here = {run.run_id: run for run in waiting_runs() if run.run_id.startswith(prefix) and not run.may_go_on}
     experiments = _experiments()
     there = {run.info.run_id: run for run in _search(experiments, f"attributes.run_id LIKE '{_sent(prefix)}%'")}
     found = [run.entity() for run in here.values()] + [run for run_id, run in there.items() if run_id not in here]
@@ -257,7 +257,7 @@ def finished_trainings(matching: str) -> list[FinishedRun]:
     Raises:
         TrackingError: MLflow cannot read the filter, or no completed training matches.
     """
-    here = {run.run_id: run for run in waiting_runs()}
+    here = {run.run_id: run for run in waiting_runs() if not run.may_go_on}
     try:
         found = SearchUtils.filter([run.entity() for run in here.values()], matching)  # type: ignore[no-untyped-call]
         there = [] if outbox.is_offline() else _search([current_experiment()], matching)

@@ -26,6 +26,12 @@ class Contents:
     model: tuple[Path, dict[str, str]] | None = None
     status: str = "RUNNING"
     end: int | None = None
+    is_begun: bool = False  # MLflow has given the run its id
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another process may have gone on with the run, so that only MLflow knows its state."""
+        return self.is_begun and self.status == "RUNNING"
 
     @property
     def is_sent(self) -> bool:
@@ -58,7 +64,7 @@ class Contents:
 
 def contents(journal: Journal) -> Contents:
     """What the journal says about its run."""
-    found = Contents(journal.folder, journal.key, "0", 0)
+    found = Contents(journal.folder, journal.key, "0", 0, is_begun=journal.sent.run is not None)
     for entry in journal.entries():
         match entry["what"]:
             case "begin":
@@ -86,17 +92,14 @@ def contents(journal: Journal) -> Contents:
 
 
 def waiting_runs() -> Iterator[Contents]:
-    """The runs in the outbox, with what other journals there say about them; the first to begin comes first.
-
-    A run that MLflow knows and that is still written is left out: another process may have gone on with it.
-    """
+    """The runs in the outbox, with what other journals there say about them; the first to begin comes first."""
     found = {}
     notes: dict[str, dict[str, str]] = {}
     for journal in outbox.present():
         for entry in journal.entries():
             if "of" in entry and entry["what"] == "tags":
                 notes.setdefault(entry["of"], {}).update(entry["values"])
-        if outbox.ids_of(journal) and not (journal.sent.run and journal.is_written):
+        if outbox.ids_of(journal):
             found[journal.key] = contents(journal)
     for key, run in found.items():
         run.tags |= notes.get(key, {}) | notes.get(run.run_id, {})

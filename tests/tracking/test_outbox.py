@@ -34,7 +34,7 @@ from experiments.tracking.views import comparison_view, unpack
 from experiments.tracking.waiting import Contents, contents, waiting_run
 from experiments.tracking.writing import Run
 from tests.conftest import PATIENCE_S, free_port, mlflow_server
-from tests.toys.study import child
+from tests.toys.study import child, end_of
 from tests.toys.unreliable import FROZEN, GONE, LOGIN, proxy
 from tests.tracking.test_tracking import check_everything_is_there, every_record, fast_net
 
@@ -460,6 +460,28 @@ def test_a_run_that_is_killed_with_mlflow_there_is_closed_by_the_next_command(re
         pick_up()
         assert MlflowClient().get_run(run.id).info.status == "KILLED"
         assert left() == []
+
+
+def test_a_run_that_another_process_finished_is_as_that_one_left_it(ready: Path) -> None:
+    """The journal of the process that began it, which died or sleeps, describes an older state."""
+    pid = child(begun_and_killed)
+    assert end_of(pid) == -signal.SIGKILL
+    (begun,) = MlflowClient().search_runs(["0"])
+    with open_run(kind="train", name="baseline", again=begun.info.run_id) as run:
+        run.log([Metrics({"loss": 0.5}, 1)])
+    assert run.id == begun.info.run_id
+    assert left()  # the journal of the process that died
+    assert finished_run(run.id).metrics == {"loss": 0.5}
+    send()
+    assert not left()
+    after = MlflowClient().get_run(run.id)
+    assert (after.info.status, after.data.tags[STATUS]) == ("FINISHED", "completed")
+    assert ERROR not in after.data.tags
+
+
+def begun_and_killed() -> None:
+    with open_run(kind="train", name="baseline"):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 # -------------------------------------------------------------------------------------------------- a server that fails
