@@ -266,15 +266,22 @@ def _walk(edge: Edge, axes: Axes, step: Step) -> Iterator[int]:
                 waiting.append((following, turned))
 
 
+def _channel_axis(node: Node, name: str, ndim: int) -> int | None:
+    """The axis that the operation treats as channels; None if it treats none so."""
+    if name in _OF_AXIS_1 and ndim > 2:
+        return 1
+    if name in _PRODUCTS or (name in _OF_LAST_AXIS and len(node._saved_normalized_shape) == 1):  # type: ignore[attr-defined]
+        return -1
+    return None
+
+
 def _producers(edge: Edge, axes: Axes) -> Iterator[tuple[int | None, Edge | None, Axes]]:
     """What the operation that made the tensor says about its axes, or which tensors it made it of."""
     node, index = edge
     name, shapes = name_of(node), _outputs(node)
     shape = shapes[index] if index < len(shapes) else ()
-    if name in _OF_AXIS_1 and len(axes) > 2:
-        yield axes[1], None, axes
-    elif (name in _OF_LAST_AXIS and len(node._saved_normalized_shape) == 1) or name in _PRODUCTS:  # type: ignore[attr-defined]
-        yield axes[-1], None, axes
+    if (channel := _channel_axis(node, name, len(axes))) is not None:
+        yield axes[channel], None, axes
     else:
         for before in _inputs(node):
             given = _shape_of(before)
@@ -289,10 +296,8 @@ def _readers(
     given = _shape_of(edge)
     for node in consumers.get(edge, []):
         name = name_of(node)
-        if name in _OF_AXIS_1 and len(axes) > 2:
-            yield axes[1], None, axes
-        elif (name in _OF_LAST_AXIS and len(node._saved_normalized_shape) == 1) or name in _PRODUCTS:  # type: ignore[attr-defined]
-            yield axes[-1], None, axes
+        if (channel := _channel_axis(node, name, len(axes))) is not None:
+            yield axes[channel], None, axes
         elif name == "Mean" and (len(axes) > 3 or not node._saved_keepdim):  # type: ignore[attr-defined]
             left = [axes[axis] for axis in range(1, len(axes)) if axis not in _signed(node._saved_dim, len(axes))]  # type: ignore[attr-defined]
             yield (left[0] if len(left) == 1 else None), None, axes

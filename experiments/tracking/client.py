@@ -31,6 +31,13 @@ TRAIN = "train"
 SETTINGS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits
 
 
+def of_finished(fingerprint: str) -> str:
+    """The filter for MLflow's search that finds the finished runs of a training."""
+    return (
+        f"tags.`{FINGERPRINT}` = '{fingerprint}' AND tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'"
+    )
+
+
 _begun: list[str] = []
 
 

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
@@ -51,6 +52,15 @@ def ready(database: Path, root: Path) -> None:
         raise TrackingError(explained(database, error)) from error
 
 
+@contextlib.contextmanager
+def opening(root: Path) -> Iterator[None]:
+    """Inside, MLflow may open a store: it puts the files of new experiments into the current folder, then `root`."""
+    with contextlib.chdir(root), warnings.catch_warnings():
+        # MLflow 3.17 declares its tables in the style of SQLAlchemy 2.0.
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
+        yield
+
+
 def explained(database: Path, error: BaseException) -> str:
     """One line about an error of the file system, of SQLite, or of MLflow, with the way out."""
     return trouble(database, error, OTHER) or f"{database} cannot be used ({one_line(error)}): correct that, or {OTHER}"
@@ -90,10 +100,7 @@ def _build(database: Path, root: Path) -> None:
     new = database.with_name(f".{database.name}.new")
     for leftover in database.parent.glob(f"{new.name}*"):
         leftover.unlink()
-    # MLflow puts the files of new experiments into the current folder.
-    with contextlib.chdir(root), warnings.catch_warnings():
-        # MLflow 3.17 declares its tables in the style of SQLAlchemy 2.0.
-        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
+    with opening(root):
         SqlAlchemyStore(f"sqlite:///{new}", "./mlruns").engine.dispose()  # type: ignore[no-untyped-call]
     with new.open("rb") as file:
         os.fsync(file.fileno())

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -132,11 +131,7 @@ def _start(
 
 
 def _begin(entry: Entry) -> tuple[Run, Sending | None]:
-    journal = Journal(outbox.folder() / uuid.uuid4().hex)
-    journal.open()
-    if not outbox.is_offline():
-        journal.sending.acquire(timeout=0)  # before another process can see the entry
-    journal.append([entry])
+    journal = outbox.new_journal(entry)
     if outbox.is_offline():
         return Run(journal, entry["run"] or journal.key, entry["experiment_id"]), None
     sending = Sending(journal, sender().say, is_new=True)

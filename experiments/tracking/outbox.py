@@ -8,6 +8,7 @@ that the old id finds the run for ever.
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -49,6 +50,16 @@ def choose(given: Mapping[str, str]) -> None:
             os.environ[variable] = given[option]
     if not re.fullmatch(r"\d+(\.\d*)?|", waits := os.environ.get(WAIT, "").strip()):
         raise TrackingError(f"{WAIT}={waits}: must be a number of seconds, 0 or more; unset it for {WAIT_S:g}")
+
+
+def new_journal(entry: Entry) -> Journal:
+    """A new journal with this first entry, open for writing; this process alone sends it, unless it is offline."""
+    journal = Journal(folder() / uuid.uuid4().hex)
+    journal.open()
+    if not is_offline():
+        journal.sending.acquire(timeout=0)  # before another process can see the entry
+    journal.append([entry])
+    return journal
 
 
 def journals() -> list[Journal]:
@@ -128,11 +139,6 @@ def stand_in(experiment: str) -> str:
 
 
 def store() -> str:
-    """The address of the tracking store, without user and password."""
-    return without_password(mlflow.get_tracking_uri())
-
-
-def without_password(uri: str) -> str:
-    """The address without user, password, query and fragment."""
-    parts = urlsplit(uri)
+    """The address of the tracking store, without user, password, query and fragment."""
+    parts = urlsplit(mlflow.get_tracking_uri())
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from . import outbox, server
-from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, one_line
+from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, of_finished, one_line
 from .failures import is_away
 from .journal import damaged
 from .locations import TrackingError
@@ -194,11 +194,10 @@ def completed_run(fingerprint: str, experiment_id: str | None = None) -> Finishe
     here = [run for run in waiting_runs() if run.tags.get(FINGERPRINT) == fingerprint and _is_completed(run.entity())]
     if here or outbox.is_offline():
         return _finished(here[-1].entity(), here[-1]) if here else None
-    completed = f"tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'"
     try:
         found = MlflowClient().search_runs(
             [experiment_id or current_experiment()],
-            f"tags.`{FINGERPRINT}` = '{fingerprint}' AND {completed}",
+            of_finished(fingerprint),
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )

@@ -29,6 +29,7 @@ from .client import (
     SETTINGS_PER_CALL,
     STATUS,
     chunks,
+    of_finished,
     one_line,
     set_tags,
 )
@@ -299,8 +300,7 @@ def _finished_twin(journal: Journal, entry: Entry, experiment: str) -> str | Non
     fingerprint = entry["tags"].get(FINGERPRINT)
     if not fingerprint or not has_ended(journal) or contents(journal).tags.get(STATUS) != "completed":
         return None
-    completed = f"tags.`{STATUS}` = 'completed' AND attributes.status = 'FINISHED'"
-    found = MlflowClient().search_runs([experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}' AND {completed}")
+    found = MlflowClient().search_runs([experiment], of_finished(fingerprint))
     others = [run.info.run_id for run in found if run.data.tags.get(outbox.KEY) != journal.key]
     return others[0] if others and len(others) == len(found) else None
 

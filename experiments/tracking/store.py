@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,10 +70,8 @@ def _prepare_file(file: Path, root: Path) -> None:
 
 
 def _open_store(uri: str, root: Path) -> None:
-    """Opens the store. MLflow puts files of new experiments into the current folder."""
-    with contextlib.chdir(root), warnings.catch_warnings(), told():
-        # MLflow 3.17 declares its tables in the style of SQLAlchemy 2.0.
-        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
+    """Opens the store."""
+    with database.opening(root), told():
         MlflowClient(uri).search_experiments(max_results=1)
 
 

@@ -117,11 +117,9 @@ def append_records(run_id: str, records: Iterable[Record]) -> None:
 
 @contextlib.contextmanager
 def _notes(run_id: str | None = None) -> Iterator[Journal]:
-    journal = Journal(outbox.folder() / uuid.uuid4().hex)
-    journal.open()
-    if not outbox.is_offline():
-        journal.sending.acquire(timeout=0)  # before another process can see the entry
-    journal.append([{"what": "begin", "notes": True, "run": run_id, "start": now(), "store": store_of_new()}])
+    journal = outbox.new_journal(
+        {"what": "begin", "notes": True, "run": run_id, "start": now(), "store": store_of_new()}
+    )
     yield journal
     journal.close()
     if not outbox.is_offline():
