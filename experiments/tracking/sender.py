@@ -16,6 +16,7 @@ from . import outbox
 from .sending import Away, NotYet, Sending
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+CLOSE_S = 5.0  # how long the end waits for the entry that is being sent
 AT_THE_START_S = 5.0  # how long a command waits for what earlier ones left
 SEND = "python -m experiments.tracking send"
 
@@ -80,6 +81,8 @@ class Sender:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if self._thread is not None:  # an entry that is on its way must not be sent by the next sender too
+            self._thread.join(CLOSE_S)
         for key in list(self._sendings):
             self._drop(key)
 
