@@ -17,7 +17,6 @@ from .sending import Away, NotYet, Sending
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 CLOSE_S = 5.0  # how long the end waits for the entry that is being sent
-AT_THE_START_S = 5.0  # how long a command waits for what earlier ones left
 SEND = "python -m experiments.tracking send"
 
 
