@@ -28,7 +28,7 @@ from cam_core import METHODS, cams, cams_of_methods, capture, normalise, resize
 from cam_core.methods import EIGEN_SMOOTHED
 from experiments.models.resnet18 import ResNet18
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TOLERANCE = 1e-5
 LOUD = 1e9
@@ -174,7 +174,6 @@ def test_aug_smooth_is_the_mean_of_six_calls(case: Case, method: str) -> None:
     torch.testing.assert_close(ours.logits, plain.logits, atol=0, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_grad_cam_s_aug_smooth_differs_in_the_minimum_alone(case: Case) -> None:
     ours = six_views(case, "gradcam", each=without_minimum)
     for layer, maps in list(zip(case.layers, ours, strict=True))[-2:]:

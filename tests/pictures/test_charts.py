@@ -18,6 +18,8 @@ from experiments.pictures import charts, style
 from experiments.pictures.style import COLOURS
 from experiments.training.predictions import Predictions
 
+pytestmark = pytest.mark.slow
+
 LONG = "resnet18_onecycle_with_cutout_two_holes_of_16_and_more_regularisation"
 NAMES = ("baseline", "cutout", LONG, r"a$\b$_{c}^", "_hidden", *(f"variant_{i}" for i in range(5)))
 QUANTITIES = {
