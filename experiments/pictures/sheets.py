@@ -64,6 +64,13 @@ def augmented(images: Images) -> Pixels:
     return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title="Augmented training images", tile_size=TILE)
 
 
+def masked(images: Images, masks: Bool[np.ndarray, "n h w"]) -> Pixels:
+    """Images in which everything but the object is dark."""
+    tiles = [Tile(np.where(mask[..., None], image, image // 4)) for image, mask in zip(images, masks, strict=True)]
+    title = "What is taken as object: the rest is dark"
+    return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title=title, tile_size=TILE)
+
+
 def gallery(
     images: Images, chosen: Int64[np.ndarray, "m"], predictions: Predictions, classes: Sequence[str], title: str
 ) -> Pixels:

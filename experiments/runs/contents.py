@@ -29,6 +29,8 @@ from ..training.machine import Machine
 from ..training.predictions import Predictions, prediction_table, predictions_of
 
 AUGMENTED = "augmented.png"
+LEFT_OUT = "left_out.txt"
+MASKED = "masks.png"
 CONFUSION = "confusion.png"
 CURVES = "curves.png"
 LAYERS = "gradcam/probes.png"

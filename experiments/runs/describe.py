@@ -9,9 +9,9 @@ import torch
 from ..explaining.probes import in_turn
 from ..pictures import sheets
 from ..settings.base import Settings
-from ..tracking.records import DatasetUse, Param, Record
+from ..tracking.records import DatasetUse, Param, Record, Text
 from ..training import distributed
-from .contents import AUGMENTED, RunConfig, UsedData, config_records, options_record, picture
+from .contents import AUGMENTED, LEFT_OUT, MASKED, RunConfig, UsedData, config_records, options_record, picture
 from .prepare import Prepared
 
 
@@ -23,6 +23,10 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield from config_records(config)
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
+    if dataset.left_out:
+        yield Text(LEFT_OUT, "\n".join(dataset.left_out))
+    if (masks := train.masks) is not None:
+        yield picture(MASKED, lambda: sheets.masked(train.images[chosen], masks[chosen]))
     yield picture(AUGMENTED, lambda: sheets.augmented(prepared.augmentation.examples(train.images[chosen])))
 
 

@@ -19,7 +19,7 @@ _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` c
 
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
 _NOT_IDENTITY = {
-    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout"),
+    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
     *("device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"),
     *("offline", "outbox", "wait_for_tracking"),
 }

@@ -81,6 +81,7 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         background_bias=settings.background_bias,
         train_images=settings.train_images,
         holdout=settings.holdout,
+        skip_bad=settings.on_bad == "skip",
         progress=reporter.say,
     )
     sizes = ", ".join(

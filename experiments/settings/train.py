@@ -7,10 +7,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, Settings, read_by
 from .notation import hole_ranges, rising_epochs, side_shares
-from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, SCHEDULES, OneOf
+from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, OneOf
 from .recipes import RECIPES, Values, find
 
-_NAMED = tuple(name for name in DATA_SETS if name != "folder")
+_NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
 
 
 def _recipe_name(text: str) -> str:
@@ -21,10 +21,12 @@ def _recipe_name(text: str) -> str:
 
 def _dataset_name(text: str) -> str:
     """Checks that `text` names a data set, and returns it."""
-    known = ("auto", *_NAMED)
-    if text in known or (text.startswith("folder:") and len(text) > len("folder:")):
+    known, (kind, _, place) = ("auto", *_NAMED), text.partition(":")
+    if text in known or (place and kind in OWN_DATA_SETS):
         return text
-    raise ValueError(f"must be {', '.join(known)} or folder:PATH{did_you_mean(text, known)}")
+    own = f"csv:{text}" if text.lower().endswith(".csv") else f"folder:{text}"
+    hint = f"; did you mean {own}?" if {"/", "\\", "."} & set(text) else did_you_mean(text, known)
+    raise ValueError(f"must be {', '.join(known)}, {' or '.join(OWN_DATA_SETS.values())}{hint}")
 
 
 class TrainSettings(Settings):
@@ -42,14 +44,17 @@ class TrainSettings(Settings):
     # Data
     dataset: Annotated[str, AfterValidator(_dataset_name)] = Field(
         "auto",
-        description=f"images to use: {', '.join(_NAMED)} or folder:PATH; auto: cifar10 if it can be found or "
-        "downloaded, else scenes, which are built in",
+        description=f"images to use: {', '.join([*_NAMED, *OWN_DATA_SETS.values()])}; auto: cifar10 if it can be "
+        "found or downloaded, else scenes, which are built in",
     )
     data_dir: str = Field(
         "data", min_length=1, description="folder for data sets; if CIFAR10_ROOT is set, CIFAR-10 is read from there"
     )
     background_bias: float = Field(
         0.5, ge=0, le=1, description="scenes only: probability that the background is the texture of the object's class"
+    )
+    on_bad: Literal["refuse", "skip"] = Field(
+        "refuse", description="own images only: files that cannot be used are an error, or they are left out and listed"
     )
     image_size: Annotated[int, Field(ge=16, le=256)] | Literal["auto"] = Field(
         "auto", description="height and width of the images in pixels; auto: 32"
@@ -288,6 +293,8 @@ class TrainSettings(Settings):
             idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
         if self.dataset not in ("auto", "scenes"):
             idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
+        if self.dataset.partition(":")[0] not in OWN_DATA_SETS:
+            idle["on_bad"] = (f"dataset is {self.dataset}", "dataset=folder:PATH")
         return idle
 
     def without_effect(self) -> dict[str, str]:

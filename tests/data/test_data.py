@@ -612,7 +612,7 @@ def test_other_files_are_skipped_and_counted(tmp_path: Path) -> None:
     (root / ".git").mkdir()
     lines: list[str] = []
     load_folder(root, lines)
-    assert lines[0].endswith("3 other files skipped")
+    assert lines[0].endswith("2 other files skipped")
 
 
 def one_of(root: Path, image: Image.Image, name: str = "x.png", **options: Any) -> np.ndarray:
@@ -805,7 +805,7 @@ def test_an_empty_class_is_named(tmp_path: Path, part: str) -> None:
     with pytest.raises(DataError, match=rf"folder .*{part}/b is empty"):
         load_folder(tmp_path)
     (tmp_path / part / "b" / "notes.txt").touch()
-    with pytest.raises(DataError, match=rf"folder .*{part}/b has no image among its 1 entries"):
+    with pytest.raises(DataError, match=rf"folder .*{part}/b has no image among its 1 files"):
         load_folder(tmp_path)
 
 
@@ -850,6 +850,6 @@ def test_a_part_without_train_is_refused(tmp_path: Path) -> None:
 
 def test_a_misspelt_part_is_named_and_not_left_out(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"a": 9, "b": 9})
-    fill(tmp_path / "validation", {"a": 3, "b": 3})
-    with pytest.raises(DataError, match="has 'validation' next to train: only train, val, test and masks"):
+    fill(tmp_path / "vali", {"a": 3, "b": 3})
+    with pytest.raises(DataError, match="has 'vali' next to train: only train, val, test and masks"):
         load_folder(tmp_path)
