@@ -24,7 +24,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cam_core import METHODS, cams, cams_of_methods, capture, normalise, resize
+from cam_core import METHODS, Contrast, cams, cams_of_methods, capture, normalise, resize
 from cam_core.methods import EIGEN_SMOOTHED
 from experiments.models.resnet18 import ResNet18
 
@@ -210,3 +210,24 @@ def test_captum_gives_grad_cam(case: Case) -> None:
         theirs = attr.LayerAttribution.interpolate(raw, case.size, "bilinear")[:, 0]
         assert_same(maps, normalise(theirs))
         torch.testing.assert_close(strength, theirs.amax((1, 2)), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_torchcam_s_finercam_is_gradcam_of_a_contrast_with_the_nearest_classes(case: Case, strength: float) -> None:
+    methods = pytest.importorskip("torchcam.methods")
+    target = Contrast(case.classes, near=3, strength=strength)
+    ours = cams(case.model, case.images, case.layers, target)
+    with methods.FinerCAM(case.model, list(case.layers), gamma=strength, num_references=3) as engine:
+        theirs = engine(case.classes.tolist(), case.model(case.images), normalized=False)
+    for maps, raw in zip(ours.maps, theirs, strict=True):
+        assert_same(maps, normalise(resize(raw, case.size)))
+
+
+def test_torchcam_s_original_cam_is_gradcam_before_pooling_and_a_linear_head(case: Case) -> None:
+    methods = pytest.importorskip("torchcam.methods")
+    layer = case.layers[-1]
+    with methods.CAM(case.model, layer, "linear") as engine:
+        case.model(case.images)
+        (theirs,) = engine(case.classes.tolist(), normalized=False)
+    ours = cams(case.model, case.images, [layer], case.classes)
+    assert_same(ours.maps[0], normalise(resize(theirs.relu(), case.size)))  # theirs has no ReLU
