@@ -107,7 +107,8 @@ class RunConfig:
             "dataset": self.dataset.name,
             "image_size": str(self.dataset.image_size),
             "augmentation": self.augmentation,
-            "augment": self.settings.augment_path,
+            "augment_by": self.settings.augment_path,
+            **{f"{name}_px": text for name, text in self.settings.in_pixels.items()},
             "layers": " ".join(self.layers),
             "cam_method": self.method,
             "cam_methods": " ".join(self.methods),
@@ -228,7 +229,8 @@ def _config_of(logged: dict[str, Any]) -> RunConfig:
 
 def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
     """Every option is there, so the recipe is not needed: its file may be gone."""
-    known = {name: value for name, value in logged.items() if name in TrainSettings.model_fields}
+    named = {TrainSettings.former.get(name, name): value for name, value in logged.items()}
+    known = {name: value for name, value in named.items() if name in TrainSettings.model_fields}
     recipe = known.get("recipe", "fast")
     settings = TrainSettings.of(**{**PLAIN, **known, "recipe": recipe if recipe in RECIPES else "fast"})
     return settings.model_copy(update={"recipe": recipe})

@@ -93,5 +93,5 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 
 def default_name(settings: TrainSettings) -> str:
     """The run's name in MLflow, unless it is given."""
-    variant = f"cutout {settings.cutout_size} px" if settings.cutout else "baseline"
+    variant = f"cutout {settings.in_pixels['cutout_size']} px" if settings.cutout else "baseline"
     return f"{variant}, seed {settings.seed}"

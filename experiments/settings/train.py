@@ -1,12 +1,13 @@
 """The options of a training."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, Settings, read_by
-from .notation import hole_ranges, rising_epochs, side_shares
+from .notation import hole_ranges, padding_pixels, rising_epochs, side_shares
 from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, OneOf
 from .recipes import RECIPES, Values, find
 
@@ -33,6 +34,7 @@ class TrainSettings(Settings):
     """Train one variant, explain it with Grad-CAM and log everything to MLflow."""
 
     command: ClassVar[str] = "python -m experiments.train"
+    former: ClassVar[Mapping[str, str]] = {"augment": "augment_by"}
 
     recipe: Annotated[str, AfterValidator(_recipe_name)] = Field(
         "fast",
@@ -144,8 +146,8 @@ class TrainSettings(Settings):
     rotate: Annotated[float, BY_RECIPE] = Field(
         ge=0, le=180, description="largest rotation in either direction, in degrees"
     )
-    crop_padding: Annotated[int, BY_RECIPE] = Field(
-        ge=0, le=64, description="pad every side by this many pixels, then crop at random; 0: off"
+    crop_padding: Annotated[str, BeforeValidator(str), read_by(padding_pixels), BY_RECIPE] = Field(
+        description="pad every side by pixels (4), or by a share of the side (0.125), then crop at random; 0: off"
     )
     border: Annotated[Literal["black", "reflect"], BY_RECIPE] = Field(
         description="what crops, shifts and rotations show outside the image"
@@ -165,7 +167,8 @@ class TrainSettings(Settings):
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="number of holes per image")
     cutout_size: Annotated[str, BeforeValidator(str), read_by(hole_ranges), BY_RECIPE] = Field(
-        description="side of a hole in pixels, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
+        description="side of a hole in pixels (16), or with a decimal point as a share of the image side "
+        "(0.5; 1.0 is the side), a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
     )
     cutout_p: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image gets holes")
     cutout_fill: Annotated[Literal["mean", "black", "random", "noise"], BY_RECIPE] = Field(
@@ -212,7 +215,7 @@ class TrainSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="number of CPU threads; auto: one for each core"
     )
-    augment: Annotated[str, OneOf((AUTO, *AUGMENTERS))] = Field(
+    augment_by: Annotated[str, OneOf((AUTO, *AUGMENTERS))] = Field(
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",
@@ -258,6 +261,10 @@ class TrainSettings(Settings):
     def _fits_together(self) -> "TrainSettings":
         if self.cutout and max(largest for _, largest in self.cutout_sizes) > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
+        if self.padding > self.side:
+            raise ValueError(
+                f"crop_padding={self.crop_padding}: must be at most the images' side of {self.side} pixels"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("momentum=0: nesterov needs a momentum; add nesterov=false, or a momentum above 0")
         if self.schedule == "onecycle" and not self.momentum_swing <= self.momentum < 1 - self.momentum_swing:
@@ -289,7 +296,7 @@ class TrainSettings(Settings):
         for name in ("hue", "saturation", "value"):
             if not self.hsv_p:
                 idle[name] = ("hsv_p is 0", "hsv_p=0.5")
-        if not self.crop_padding and not self.affine_p:
+        if not self.padding and not self.affine_p:
             idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
         if self.dataset not in ("auto", "scenes"):
             idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
@@ -314,7 +321,7 @@ class TrainSettings(Settings):
     @property
     def augment_path(self) -> str:
         """How the augmentation is computed, `batch` or `albumentations`."""
-        return "batch" if self.augment == AUTO else self.augment
+        return "batch" if self.augment_by == AUTO else self.augment_by
 
     @property
     def side_shares(self) -> tuple[float, ...]:
@@ -324,8 +331,19 @@ class TrainSettings(Settings):
     @property
     def cutout_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Smallest and largest height, and smallest and largest width, of a hole in pixels."""
-        ranges = hole_ranges(self.cutout_size)
+        ranges = hole_ranges(self.cutout_size, self.side)
         return ranges[0], ranges[-1]
+
+    @property
+    def padding(self) -> int:
+        """`crop_padding` in pixels."""
+        return padding_pixels(self.crop_padding, self.side)
+
+    @property
+    def in_pixels(self) -> dict[str, str]:
+        """The options that may be a share of the side, in pixels, spelled as on the command line."""
+        holes = [str(low) if low == high else f"{low}-{high}" for low, high in hole_ranges(self.cutout_size, self.side)]
+        return {"cutout_size": "x".join(holes), "crop_padding": str(self.padding)}
 
     @property
     def cutout_square(self) -> bool:

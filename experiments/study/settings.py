@@ -25,7 +25,7 @@ HOLE_OPTIONS = ("cutout", HOLES, SIZE, PROBABILITY, FILL, PLACEMENT)
 """The options of a training that a study varies. All other options are the same in all trials."""
 
 
-NO_CUTOUT, PUBLISHED = "no cutout", "published 16 px"
+NO_CUTOUT, PUBLISHED = "no cutout", "published hole"
 """Names of the baselines of every study, apart from `OWN`."""
 
 
@@ -175,7 +175,7 @@ class TuneSettings(TrainSettings):
     @property
     def own_holes(self) -> Options:
         """The holes of the training that you would do without a study. All gains are measured against it."""
-        return {name: getattr(self, name) for name in HOLE_OPTIONS} if self.cutout else {"cutout": False}
+        return _holes(self)
 
     def baseline_options(self) -> dict[str, Options]:
         """The settings that are tried first, by name, each once; the first is `OWN`.
@@ -183,10 +183,8 @@ class TuneSettings(TrainSettings):
         Raises:
             SettingsError: `baselines` contains a mistake.
         """
-        published = {**PUBLISHED_CUTOUT, "cutout": True}
-        named: dict[str, Options] = {OWN: self.own_holes, NO_CUTOUT: {"cutout": False}}
-        if int(str(published[SIZE])) < self.side:
-            named[PUBLISHED] = published
+        published = _holes(TrainSettings.of(**{**PUBLISHED_CUTOUT, "cutout": True, "image_size": self.image_size}))
+        named: dict[str, Options] = {OWN: self.own_holes, NO_CUTOUT: {"cutout": False}, PUBLISHED: published}
         named |= {variant.name: self._holes_of(variant) for variant in self._by_hand()}
         found: dict[str, Options] = {}
         for name, options in named.items():
@@ -209,7 +207,7 @@ class TuneSettings(TrainSettings):
                 raise SettingsError(idle)
         except SettingsError as error:
             raise SettingsError([f"baselines: {variant.name}: {problem}" for problem in error.problems]) from None
-        return {name: getattr(settings, name) for name in HOLE_OPTIONS} if settings.cutout else {"cutout": False}
+        return _holes(settings)
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> "TuneSettings":
@@ -247,10 +245,16 @@ class TuneSettings(TrainSettings):
 
     def definition(self) -> dict[str, str]:
         """The options that make two studies of one name the same: those that decide the trials and their scores."""
-        machine = {"device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"}
+        machine = {"device", "precision", "channels_last", "compile", "threads", "augment_by", "checkpoint", "resume"}
         machine |= {"offline", "outbox", "wait_for_tracking"}
         own = {"study", "trials", "hours", "workers", "storage", "confirm", "trial_models", "heartbeat", "data_dir"}
         return {name: value for name, value in self.as_params().items() if name not in machine | own}
+
+
+def _holes(settings: TrainSettings) -> Options:
+    """The options of the holes, their sizes in pixels."""
+    holes = {name: getattr(settings, name) for name in HOLE_OPTIONS} | {SIZE: settings.in_pixels[SIZE]}
+    return holes if settings.cutout else {"cutout": False}
 
 
 def common_options(settings: TuneSettings) -> dict[str, str]:

@@ -416,7 +416,7 @@ def metrics_of(record: Record) -> Mapping[str, float]:
             {"model": "resnet18"},
             {"cam_method": "hirescam"},
         ),
-        *({"augment": "albumentations"}, {"optimizer": "sgd", "nesterov": False}, {"hflip": 0.25}),
+        *({"augment_by": "albumentations"}, {"optimizer": "sgd", "nesterov": False}, {"hflip": 0.25}),
         {"channels_last": "false"},  # the state of an optimizer has another layout
     ],
 )
@@ -428,7 +428,7 @@ def test_what_decides_the_result_changes_the_fingerprint(options: dict[str, obje
     "options",
     [
         *({"cutout_size": 8}, {"lr_gamma": 0.5}, {"threads": 2}, {"data_dir": "elsewhere"}, {"compile": True}),
-        *({"rotate": 10.0}, {"hue": 5}, {"augment": "batch"}, {"checkpoint": "none"}, {"resume": "none"}),
+        *({"rotate": 10.0}, {"hue": 5}, {"augment_by": "batch"}, {"checkpoint": "none"}, {"resume": "none"}),
     ],
 )
 def test_what_does_not_matter_leaves_the_fingerprint(options: dict[str, object]) -> None:

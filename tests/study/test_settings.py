@@ -258,9 +258,9 @@ def test_each_baseline_is_tried_once_and_the_own_setting_is_the_first() -> None:
     assert set(several[OWN]) == set(HOLE_OPTIONS)
 
 
-def test_images_too_small_for_the_published_holes_are_tried_without_them() -> None:
-    assert PUBLISHED in TuneSettings.of(image_size=17).baseline_options()
-    assert PUBLISHED not in TuneSettings.of(image_size=16).baseline_options()
+def test_the_published_hole_is_half_the_side() -> None:
+    assert TuneSettings.of(image_size=64).baseline_options()[PUBLISHED]["cutout_size"] == "32"
+    assert TuneSettings.of(image_size=17).baseline_options()[PUBLISHED]["cutout_size"] == "8"
 
 
 def test_the_trials_share_everything_but_holes_and_seed() -> None:
