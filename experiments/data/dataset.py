@@ -84,7 +84,9 @@ def channel_statistics(
 ) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
     """Mean and standard deviation of each channel over all pixels, on the scale of 0 to 1, summed in float64.
 
-    Raises DataError if a channel has the same value everywhere, because its deviation of 0 cannot be a divisor.
+    A channel that has the same value everywhere gets the deviation 1, because 0 cannot be a divisor.
+
+    Raises DataError if that is so in all channels.
     """
     total, squares = np.zeros(3), np.zeros(3)
     for first in range(0, len(images), 200):
@@ -94,11 +96,12 @@ def channel_statistics(
     count = images.size / 3
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    if not (std > 1e-3).all():
+    varies = std > 1e-3
+    if not varies.any():
         raise DataError(
             "the train images have only one colour: they cannot be normalised or learned from; use other images"
         )
-    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
+    return (mean / 255).astype(np.float32), np.where(varies, std / 255, 1).astype(np.float32)
 
 
 def content_ranks(images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:

@@ -94,6 +94,14 @@ def test_channel_statistics_of_black_and_white() -> None:
     np.testing.assert_array_equal(std, np.full(3, 0.5, np.float32))
 
 
+def test_a_channel_without_variation_has_the_deviation_one() -> None:
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    images[0, ..., 0], images[..., 2] = 255, 51
+    mean, std = channel_statistics(images)
+    np.testing.assert_array_equal(mean, np.array([0.5, 0, 0.2], np.float32))
+    np.testing.assert_array_equal(std, np.array([0.5, 1, 1], np.float32))
+
+
 def test_channel_statistics_refuse_a_single_colour() -> None:
     with pytest.raises(DataError, match="only one colour"):
         channel_statistics(np.full((3, 16, 16, 3), 77, np.uint8))

@@ -1,12 +1,20 @@
 """The networks have the published size, work on other image sizes and name their CAM layers."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from experiments.augmentation.declared import Augmentation
+from experiments.data.dataset import Dataset, Split
 from experiments.models.fastnet import FastNet, whitening
 from experiments.models.resnet18 import ResNet18
 from experiments.settings.parts import NETWORKS, load_part
+from experiments.settings.train import TrainSettings
+from experiments.training.loop import build_model, fit
+from experiments.training.machine import resolve_machine
 
 HALF, QUARTER = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 
@@ -92,7 +100,75 @@ def test_whitening_damps_what_hardly_varies_by_its_formula() -> None:
 
 def test_whitening_of_images_without_variation_is_finite() -> None:
     assert whitening(torch.zeros(3, 3, 8, 8)).isfinite().all()
-    assert whitening(torch.rand(3, 1, 8, 8).expand(3, 3, 8, 8)).isfinite().all()  # grey: rank 4 of 12
+
+
+def moments_of(images: torch.Tensor) -> torch.Tensor:
+    patches = F.unfold(images, 2)
+    return (patches @ patches.mT).sum(0) / (patches.shape[0] * patches.shape[2])
+
+
+def coloured(grey: torch.Tensor, colour: float) -> torch.Tensor:
+    """Images with equal channels and as much noise of its own in each, normalised."""
+    images = grey + colour * torch.randn(grey.shape[0], 3, *grey.shape[2:])
+    return (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True).clamp_min(1e-30)
+
+
+@given(seed=st.integers(0, 99), colour=st.floats(0.03, 3))
+def test_filters_of_images_with_variation_in_every_direction_are_those_of_the_formula(seed: int, colour: float) -> None:
+    torch.manual_seed(seed)
+    images = coloured(F.avg_pool2d(torch.randn(30, 1, 14, 14), 3, 1), colour)
+    values, vectors = torch.linalg.eigh(moments_of(images).double())
+    assert values[0] > 1e-4 * values[-1]
+    expected = (vectors / (values + 5e-4).sqrt()).T.reshape(12, 3, 2, 2).float()
+    assert torch.equal(whitening(images), torch.cat((expected, -expected)))
+
+
+@given(
+    seed=st.integers(0, 99),
+    colour=st.one_of(st.just(0.0), st.floats(-7, 0).map(lambda power: 10**power)),
+    kept=st.sampled_from([(1.0, 1.0, 1.0), (1.0, 0.0, 0.0), (1.0, 1e-3, 0.0), (1.0, -1.0, 0.5)]),
+    n=st.integers(1, 40),
+    smooth=st.booleans(),
+    precision=st.sampled_from([torch.bfloat16, torch.float16]),
+)
+def test_every_filter_shows_images_rather_than_rounding(
+    seed: int, colour: float, kept: tuple[float, ...], n: int, smooth: bool, precision: torch.dtype
+) -> None:
+    torch.manual_seed(seed)
+    small = torch.rand(n, 1, 3, 3) if smooth else torch.rand(n, 1, 16, 16)
+    images = coloured(F.interpolate(small, (16, 16), mode="bilinear"), colour) * torch.tensor(kept).view(1, 3, 1, 1)
+    filters = whitening(images)
+    exact = F.conv2d(images.double(), filters.double())
+    rounded = F.conv2d(images.to(precision), filters.to(precision)).double()
+    noise = (rounded - exact).square().mean((0, 2, 3)).sqrt()
+    assert (noise < 0.5 * exact.square().mean((0, 2, 3)).sqrt()).all()
+
+
+def test_grey_images_have_each_of_their_four_directions_three_times() -> None:
+    torch.manual_seed(0)
+    images = coloured(torch.rand(9, 1, 8, 8), 0.0)
+    filters = whitening(images, eps=0.0)
+    assert torch.equal(filters[:4], filters[4:8])
+    assert torch.equal(filters[:4], filters[8:12])
+    outputs = F.conv2d(images, filters[:4]).transpose(0, 1).flatten(1)
+    assert torch.allclose(outputs @ outputs.T / outputs.shape[1], torch.eye(4), atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "precision"), [("fastnet", "fp32"), ("fastnet", "bf16"), ("fastnet_wide", "bf16")])
+def test_grey_images_are_learnt_in_any_number_format(name: str, precision: str) -> None:
+    """Rounding once drove the biases of the stem to 5e8."""
+    random = np.random.default_rng(0)
+    labels = np.arange(40, dtype=np.int64) % 2
+    stripes = np.where(np.arange(16) // 2 % 2, 200, 40)
+    grey = np.where(labels[:, None, None] == 1, stripes, stripes[:, None]) + random.integers(0, 50, (40, 16, 16))
+    split = Split(np.repeat(grey[..., None], 3, 3).astype(np.uint8), labels, None)
+    dataset = Dataset("stripes", ("a", "b"), dict.fromkeys(("train", "val", "test"), split), "0" * 16, "drawn")
+    options = {"model": name, "batch_size": 20, "epochs": 6, "image_size": 16, "crop_padding": 0, "sides": "none"}
+    settings = TrainSettings.of(**options, precision=precision, device="cpu", threads=1)
+    model = build_model(settings, 2, *dataset.statistics)
+    augmented = Augmentation(settings, 16, dataset.statistics[0])
+    *_, last = fit(model, dataset, augmented, settings, resolve_machine(settings))
+    assert last.metrics["val/accuracy"] == 1
 
 
 def test_whiten_sees_normalised_images_and_keeps_the_filters_frozen() -> None:
