@@ -257,7 +257,9 @@ def _table(run: FinishedRun, path: str) -> pd.DataFrame:
         _check(table.attrs.pop(_DIGEST, None), _digest_of_table, table)
         return table
 
-    return _read(run, path, whole)
+    if path not in run.memo:
+        run.memo[path] = _read(run, path, whole)
+    return run.memo[path].copy()  # several parts of a comparison need it
 
 
 def maps(run: FinishedRun) -> RunMaps:
