@@ -29,6 +29,7 @@ from ..training.machine import Machine
 from ..training.predictions import Predictions, prediction_table, predictions_of
 
 AUGMENTED = "augmented.png"
+NEAR_CHANCE = "camparison.near_chance"  # a tag, with the sentence
 LEFT_OUT = "left_out.txt"
 MASKED = "masks.png"
 CONFUSION = "confusion.png"

@@ -13,7 +13,7 @@ from ..explaining import measuring
 from ..explaining.backgrounds import BACKGROUNDS, background_shift
 from ..explaining.probes import SPLIT, Probes, probes
 from ..pictures.curves import confusion, curves
-from ..tracking.records import Metrics, Model, Record
+from ..tracking.records import Metrics, Model, Record, Tag
 from ..training.predictions import (
     Predictions,
     confusion_matrix,
@@ -24,6 +24,7 @@ from ..training.predictions import (
 from .contents import (
     CONFUSION,
     CURVES,
+    NEAR_CHANCE,
     RunMaps,
     faithfulness_record,
     map_measures_record,
@@ -80,6 +81,8 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
     if prepared.settings.test_flip:
         yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
+    if doubt := predictions.near_chance:
+        yield Tag(NEAR_CHANCE, doubt)
     yield predictions_record(predictions, dataset.classes)
     counts = confusion_matrix(predictions, len(dataset.classes))
     yield picture(CONFUSION, lambda: confusion(counts, dataset.classes))

@@ -31,11 +31,12 @@ def iter_probe_records(
     own = maps[method]
     drawn = relative_to_mean(own.maps).cpu().numpy()
     yield from iter_keyed(chosen, drawn[-1], said, epoch)
-    title = f"{prepared.name}: {method_name(method)} of the images that every run explains"
+    network = _network(prepared, predictions)
+    title = f"{network}: {method_name(method)} of the images that every run explains"
     shown = partial(sheets.layer_sheet, chosen.images, labels=chosen.labels, said=said, classes=classes)
     yield contents.picture(contents.LAYERS, partial(shown, drawn, own.layers, title=title))
     last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in methods])
-    title = f"{prepared.name}: CAM methods at {own.layers[-1]}"
+    title = f"{network}: CAM methods at {own.layers[-1]}"
     names = [method_name(name) for name in methods]
     yield contents.picture(contents.METHODS, partial(shown, last, names, title=title))
 
@@ -62,7 +63,7 @@ def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Prediction
         draw = partial(sheets.gallery, split.images, indices, predictions, classes, title)
         yield contents.picture(contents.gallery(name), draw)
         indices = indices[: explained[name]]
-        title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
+        title = f"{_network(prepared, predictions)}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
         labels = split.labels[indices]
         sheet = partial(_sheet, prepared, predictions, indices, _maps(prepared, model, indices, labels))
         yield contents.picture(contents.explained(name), partial(sheet, title))
@@ -72,6 +73,11 @@ def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Prediction
             found = _maps(prepared, model, indices, predictions.classes[indices])
             draw = partial(_sheet, prepared, predictions, indices, found, title, sheets.PREDICTED_EXPLAINED)
             yield contents.picture(contents.PREDICTED_EXPLAINED, draw)
+
+
+def _network(prepared: Prepared, predictions: Predictions) -> str:
+    """What titles of maps call the network."""
+    return f"{prepared.name} (near chance: its maps explain nothing)" if predictions.near_chance else prepared.name
 
 
 def _maps(

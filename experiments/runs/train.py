@@ -18,6 +18,7 @@ from ..tracking.writing import Run
 from ..training.checkpoints import Checkpoint, CheckpointError
 from ..training.loop import build_model, fit, steps_of
 from .carry_on import keeper_of
+from .contents import NEAR_CHANCE
 from .describe import iter_settings
 from .evaluate import iter_findings, model_record
 from .prepare import Prepared
@@ -131,6 +132,8 @@ def train_into(
     reporter.stage(f"{prepared.name}: explaining")
     for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
         log(records)
+        for doubt in (r.value for r in records if isinstance(r, Tag) and r.key == NEAR_CHANCE):
+            reporter.say(f"{prepared.name}: {doubt}")
     log(list(further(prepared, model)))
     if keep_model:
         log([model_record(prepared, model)])
