@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 TEST_SHARE = 0.2
 """Share of the images of each class that becomes test, if a data set has no test."""
 
-
 _ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
 
 
