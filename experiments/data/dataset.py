@@ -22,7 +22,6 @@ SMALLEST_SIDE = 16
 VAL_SHARE = 0.1
 """Share of the images of each class that becomes val, if a data set has no val."""
 
-
 Progress = Callable[[str], None]
 
 

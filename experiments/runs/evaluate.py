@@ -10,9 +10,8 @@ from cam_core import Cams, cams_of_methods
 
 from ..data.tensors import to_tensor
 from ..explaining import measuring
-from ..explaining.backgrounds import BACKGROUNDS, background_shift
 from ..explaining.probes import SPLIT, Probes, probes
-from ..pictures.curves import confusion, curves
+from ..pictures.sheets import confusion, curves
 from ..tracking.records import Metrics, Model, Record, Tag
 from ..training.predictions import (
     Predictions,
@@ -88,11 +87,11 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
     yield picture(CONFUSION, lambda: confusion(counts, dataset.classes))
     found = {
         name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
-        for name in BACKGROUNDS
+        for name in measuring.BACKGROUNDS
         if name in dataset.splits
     }
     if found:
-        yield Metrics(background_shift(found), epoch)
+        yield Metrics(measuring.background_shift(found), epoch)
 
 
 def _accuracies_with_mirrors(

@@ -18,7 +18,7 @@ from experiments.augmentation.batch_holes import draw_fills, draw_holes, erase, 
 from experiments.augmentation.batch_step import Step
 from experiments.augmentation.declared import Augmentation, colour, geometry, holes
 from experiments.augmentation.whole_batches import BatchAugmentation
-from experiments.data import scene_rendering
+from experiments.data import scenes
 from experiments.settings.train import TrainSettings
 
 MEAN = np.array([0.2, 0.4, 0.6], np.float32)
@@ -41,7 +41,7 @@ def chosen(**options: object) -> TrainSettings:
 
 
 def pictures(count: int = 256, side: int = 32) -> np.ndarray:
-    return scene_rendering.render("train", range(count), background_bias=0.5, image_size=side)["train"].images
+    return scenes.render("train", range(count), background_bias=0.5, image_size=side)["train"].images
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from experiments.evidence.calibration import Calibration, calibration
 from experiments.evidence.differences import Quantity, paired_difference
-from experiments.evidence.network_tests import by_class
+from experiments.evidence.network_tests import Calibration, by_class, calibration
 from experiments.pictures import charts, style
 from experiments.pictures.style import COLOURS
 from experiments.training.predictions import Predictions

@@ -15,9 +15,9 @@ from mlflow.pytorch import load_model
 
 from cam_core import cams, normalise, resize
 from experiments.data.tensors import to_tensor
-from experiments.explaining.backgrounds import background_shift
 from experiments.explaining.map_measures import MAP_MEASURES
-from experiments.pictures.failsafe import take_failures
+from experiments.explaining.measuring import background_shift
+from experiments.pictures.style import take_failures
 from experiments.runs.evaluate import curves_title, iter_evaluation
 from experiments.runs.fingerprint import deciding_sources
 from experiments.runs.prepare import Prepared, prepare
@@ -237,7 +237,7 @@ def weights(run: FinishedRun) -> dict[str, torch.Tensor]:
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
     store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
+    monkeypatch.setattr("experiments.runs.prepare.AUTO_EVERY_S", 0.0)
     narrow_resnet18(monkeypatch)
     prepare_store(store)
     same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2, "cam_methods": "gradcam"} | options
@@ -302,7 +302,7 @@ def test_a_damaged_automatic_checkpoint_is_told_and_left(capsys: pytest.CaptureF
 
 @pytest.mark.slow
 def test_nothing_is_written_where_no_checkpoint_is_wanted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
+    monkeypatch.setattr("experiments.runs.prepare.AUTO_EVERY_S", 0.0)
     prepare_store(store)
     with pytest.raises(KeyboardInterrupt):
         train(ready(checkpoint="none"), Interrupting(9))

@@ -17,8 +17,7 @@ from experiments.models.fastnet import FastNet
 from experiments.settings.base import SettingsError
 from experiments.study.addresses import STORAGE as STORAGE_VARIABLE
 from experiments.study.addresses import check_storage
-from experiments.study.objectives import MEASURES
-from experiments.study.settings import HOLE_OPTIONS, NO_CUTOUT, OWN, PUBLISHED, TuneSettings, common_options
+from experiments.study.settings import HOLE_OPTIONS, MEASURES, NO_CUTOUT, OWN, PUBLISHED, TuneSettings, common_options
 from experiments.study.tune import refuse_short_grid
 from experiments.system.secrets import without_password
 from experiments.training.predictions import Predictions

@@ -9,7 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from torch import nn
 
-from experiments.evidence.calibration import calibration
+from experiments.evidence.network_tests import calibration
 from experiments.training.predictions import Predictions, confusion_matrix, predict, prediction_table, predictions_of
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 5.0]], np.float32)
