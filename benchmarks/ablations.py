@@ -81,7 +81,7 @@ PARTS = {
 PATHS = {
     THE_RECIPE: PARTS[THE_RECIPE],
     "float32, albumentations image by image": Part(
-        {"precision": "fp32", "augment": "albumentations", "channels_last": "false"}, keep_memory=False
+        {"precision": "fp32", "augment_by": "albumentations", "channels_last": "false"}, keep_memory=False
     ),
 }
 TABLES = {"parts": PARTS, "path": PATHS}

@@ -18,8 +18,7 @@ import pandas as pd
 import torch
 
 from experiments.comparison.compare import conclude
-from experiments.comparison.findings import Findings
-from experiments.comparison.members import Member
+from experiments.comparison.findings import Findings, Member
 from experiments.data import load as loading
 from experiments.data.dataset import Dataset
 from experiments.explaining import measuring

@@ -8,6 +8,7 @@ import ast
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,8 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     }
 
 
-def imported(name: str, path: Path) -> set[str]:
+@cache
+def imported(name: str, path: Path) -> frozenset[str]:
     """The dotted names of all modules that the file imports; `from x import y` counts as x and as x.y.
 
     Relative imports start at the package that contains the module, as in Python.
@@ -36,7 +38,7 @@ def imported(name: str, path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, package)
             found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -48,7 +50,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 def arrows(found: dict[str, Path]) -> dict[str, set[str]]:
     """For each module, the other modules of the packages that it imports."""
-    return {name: (imported(name, path) & found.keys()) - {name} for name, path in found.items()}
+    return {name: {*imported(name, path)} & found.keys() - {name} for name, path in found.items()}
 
 
 def room(module: str) -> str:

@@ -177,8 +177,8 @@ def network(case: Case) -> nn.Module:
 def inputs(case: Case) -> dict[str, Run]:
     """Both of our implementations and two DataLoaders; each makes the batches of an epoch, which are not used."""
     return {
-        WHOLE_BATCH: partial(our_input, case.where(augment="batch")),
-        ONE_BY_ONE: partial(our_input, case.where(augment="albumentations")),
+        WHOLE_BATCH: partial(our_input, case.where(augment_by="batch")),
+        ONE_BY_ONE: partial(our_input, case.where(augment_by="albumentations")),
         WORKERS_ALBUMENTATIONS: partial(loader_input, case, albumentations_loader),
         WORKERS_TORCHVISION: partial(loader_input, case, torchvision_loader),
     }
@@ -263,9 +263,9 @@ def albumentations_transform(settings: TrainSettings, mean: np.ndarray, std: np.
             p=settings.affine_p,
         )
         steps += [affine]
-    if settings.crop_padding:
+    if settings.padding:
         steps += [
-            A.Pad(padding=settings.crop_padding, border_mode=border),
+            A.Pad(padding=settings.padding, border_mode=border),
             A.RandomCrop(height=settings.side, width=settings.side),
         ]
     if settings.hsv_p:
@@ -299,9 +299,9 @@ def torchvision_transform(settings: TrainSettings, mean: np.ndarray, std: np.nda
             interpolation=InterpolationMode.BILINEAR,
         )
         steps += [v2.RandomApply([affine], settings.affine_p)]
-    if settings.crop_padding:
+    if settings.padding:
         mode = {"black": "constant", "reflect": "reflect"}[settings.border]
-        steps += [v2.RandomCrop(settings.side, settings.crop_padding, padding_mode=mode)]
+        steps += [v2.RandomCrop(settings.side, settings.padding, padding_mode=mode)]
     if settings.hsv_p:
         colour = v2.ColorJitter(
             brightness=settings.value / 255, saturation=settings.saturation / 255, hue=settings.hue / 180

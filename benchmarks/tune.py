@@ -176,7 +176,7 @@ def trivial_study(sampler: str, data_dir: str) -> list[float]:
     given = SMALL | {"study": f"trivial-{sampler}", "sampler": sampler, "trials": str(TRIVIAL), "data_dir": data_dir}
     settings = TuneSettings.of(**given)
     dataset = load_dataset(settings, Reporter())
-    ledger = Ledger.create(settings.study, settings.storage, 60.0, settings.definition(), settings.directions)
+    ledger = Ledger.create(settings, settings.definition())
     ledger.keep_stages([Budget(TRIVIAL, 0, 0)])
     ends = [time.perf_counter()]
     TrivialWorker(ledger, settings, dataset, Reporter(), between=lambda: ends.append(time.perf_counter())).work()

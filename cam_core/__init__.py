@@ -25,6 +25,7 @@ from cam_core.faithfulness import (
     mean_fill,
     noisy_inpaint,
 )
+from cam_core.fusion import fused
 from cam_core.layers import auto_layers
 from cam_core.maps import normalise, relative_to_mean, resize
 from cam_core.methods import METHODS
@@ -42,7 +43,7 @@ from cam_core.overlay import (
     overlay,
     photo,
 )
-from cam_core.perturbation import effective_channels
+from cam_core.perturbation import effective_channels, occlusion
 from cam_core.quality import (
     border_share,
     centre_blob,
@@ -65,7 +66,7 @@ from cam_core.quality import (
     with_references,
 )
 from cam_core.randomisation import Cascade, cascade
-from cam_core.targets import Contrast, predicted
+from cam_core.targets import Contrast, class_numbers, predicted
 
 if TYPE_CHECKING:
     from cam_core.page import Tile, grid
@@ -88,6 +89,9 @@ _ELSEWHERE = {
     "extractor": "cams",
     "layergradcam": "cams",
     "layerattribution": "resize",
+    "occlusion": "occlusion",
+    "refinecam": "fused(cams(...)), the product of several layers",
+    "fusecams": "fused",
 }
 
 
@@ -139,6 +143,7 @@ __all__ = [
     "centre_blob",
     "centre_distance",
     "centre_shift",
+    "class_numbers",
     "colour_bar",
     "colour_fill",
     "cosine",
@@ -154,6 +159,7 @@ __all__ = [
     "entropy",
     "flip_consistency",
     "focus_index",
+    "fused",
     "grid",
     "heat",
     "heat_bar",
@@ -171,6 +177,7 @@ __all__ = [
     "object_iou",
     "object_precision",
     "object_recall",
+    "occlusion",
     "overlay",
     "photo",
     "pixel_auc",

@@ -163,7 +163,7 @@ def _forward(
         for name, module in modules.items():
             hooks.enter_context(module.register_forward_hook(partial(keep, name)))
         # A copy, because some models change their input in place, and it may be needed again.
-        logits = _checked_logits(logits_in(plain(model)(images.clone()), output), len(images))
+        logits = checked_logits(logits_in(plain(model)(images.clone()), output), len(images))
     calls = {name: call_of(name, len(found)) for name, found in kept.items()}
     return _Run(
         logits,
@@ -253,7 +253,7 @@ def _evidence(
     return evidence
 
 
-def _checked_logits(logits: object, count: int) -> Tensor:
+def checked_logits(logits: object, count: int) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ValueError(
             f"the model must return logits ({count}, classes), got a {type(logits).__name__}; "

@@ -103,7 +103,8 @@ def _named(model: nn.Module, layer: object, known: dict[str, nn.Module]) -> list
             raise ValueError(f"layer {type(layer).__name__} is not a module of this model; give model.NAME or its name")
         return names[:1]
     if not isinstance(layer, str):
-        raise TypeError(f"layers must be dotted names, such as 'layer4', or modules, got {type(layer).__name__}")
+        hint = "; for one map of several layers give them in one list, and use fused" if type(layer) is list else ""
+        raise TypeError(f"layers must be dotted names, such as 'layer4', or modules, got {type(layer).__name__}{hint}")
     name, mark, call = layer.partition("#")
     name = re.sub(r"^(module|_orig_mod)\.", "", name) if name not in known else name
     name = _indexed(name, known)

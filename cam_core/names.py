@@ -25,7 +25,9 @@ _ALSO_CALLED = {
 _INSTEAD = {
     "smoothgradcam++": "'gradcam++:aug_smooth', which averages over views of the image instead of noise",
     "smoothgradcampp": "'gradcam++:aug_smooth', which averages over views of the image instead of noise",
-    "finercam": "method 'gradcam' with target=Contrast(classes, others), the difference of two logits",
+    "finercam": "method 'gradcam' with target=Contrast(), the predicted class against the three nearest",
+    "refinecam": "fused(cams(...)), the product of the maps of several layers",
+    "occlusion": "the function occlusion, which needs no layer",
     "cam": "'gradcam', which is the original CAM before global average pooling and a linear head",
     "classactivationmapping": "'gradcam', which is the original CAM before global average pooling and a linear head",
     "fullgrad": "'hirescam' at several layers",

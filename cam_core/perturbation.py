@@ -1,8 +1,8 @@
-"""Methods with more forward passes: Score-CAM hides parts of the image, Ablation-CAM removes channels.
+"""Methods with more forward passes: Score-CAM and occlusion hide parts of the image, Ablation-CAM removes channels.
 
-Both weigh each channel of a layer by the change of the explained score, without gradients; the map is the sum over
-channels of weight times activation. They need one forward pass per image and channel, in batches of `chunk`, so use
-them for pictures, not for whole data sets. Differences to other packages:
+Score-CAM and Ablation-CAM weigh each channel of a layer by the change of the explained score, without gradients; the
+map is the sum over channels of weight times activation. They need one forward pass per image and channel, in batches of
+`chunk`, so use them for pictures, not for whole data sets. Differences to other packages:
 
 - ScoreCAM of grad-cam 1.5.7 resizes its masks with aligned corners; that of torchcam 0.5.0 scales them to [0, 1] before
   the resize. Here masks are resized like maps and scaled afterwards, so every mask reaches 0 and 1.
@@ -14,6 +14,7 @@ them for pictures, not for whole data sets. Differences to other packages:
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from types import MappingProxyType
 from typing import Protocol
 
@@ -21,11 +22,12 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 
-from cam_core.capture import Evidence
-from cam_core.inputs import Reshape
+from cam_core.capture import Evidence, checked_logits
+from cam_core.faithfulness import Remove, mean_fill
+from cam_core.inputs import Reshape, check_images
 from cam_core.maps import resize
 from cam_core.models import call_of, device_of, find_layers, plain
-from cam_core.outputs import logits_in, map_in, with_tensor
+from cam_core.outputs import Output, logits_in, map_in, with_tensor
 from cam_core.state import undisturbed
 from cam_core.targets import Contrast, PerImage, PlainTarget, Target, as_target, scores, settled, take
 
@@ -108,6 +110,72 @@ def ablation_weights(
             name: _score_drops(network, name, module, images, goal, chunk, evidence.reshapes[name])
             for name, module in find_layers(model, list(evidence.activations)).items()
         }
+
+
+def occlusion(
+    model: nn.Module,
+    images: Float[Tensor, "n channels h w"],
+    target: Target,
+    *,
+    window: int,
+    stride: int | None = None,
+    remove: Remove = mean_fill,
+    chunk: int = 64,
+    output: Output | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float32[Tensor, "n h w"]:
+    """How much the target's score falls when a square window hides the pixel: a reference without layer and gradient.
+
+    The mean over all windows that hide the pixel, in units of the target; negative where hiding raises the score
+    (Zeiler and Fergus, ECCV 2014). The windows have a side of `window` pixels and begin every `stride` pixels (by
+    default half of the side); at the right and lower edge they may be cut off. `remove` fills them, as in `deletion`:
+    by default with the mean colour of the image. `found.relu()` is a map for all measures and pictures.
+
+    Takes one forward pass per image and window, `chunk` rows at a time, and calls `progress(done, all)` with the number
+    of windows. The result is on the device of the images; the model is left as `capture` leaves it. Raises ValueError
+    for no images, and for a window, stride or chunk that does not fit.
+    """
+    if check_images(images).ndim != 4:
+        raise ValueError(f"images must be (n, channels, height, width) for occlusion, got {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    step = stride or max(1, window // 2)
+    if not (1 <= window <= max(height, width) and 1 <= step <= window and chunk >= 1):
+        raise ValueError(
+            f"window must be 1 to {max(height, width)} pixels, stride 1 to window, and chunk 1 or more, "
+            f"got window={window}, stride={stride}, chunk={chunk}"
+        )
+    device, goal = device_of(model, images), as_target(target, len(images))
+    given, windows = images.detach().to(device), _windows(height, width, window, step).to(device)
+
+    def logits_of(rows: Tensor) -> Tensor:
+        parts = (
+            checked_logits(logits_in(plain(model)(some.clone()), output), len(some))
+            for some in torch.split(rows, chunk)
+        )
+        return torch.cat([part.float() for part in parts])
+
+    drops, done = torch.zeros(len(images), height, width, device=device), 0
+    with undisturbed(model, device), torch.no_grad():
+        logits = logits_of(given)
+        goal = settled(goal, logits)
+        full = scores(goal, logits)[:, None]
+        for some in torch.split(windows, max(1, chunk // len(images))):
+            rows = remove(given.repeat(len(some), 1, 1, 1), some.repeat_interleave(len(images), 0))
+            table = logits_of(rows).view(len(some), len(images), -1).transpose(0, 1)
+            drops += torch.einsum("nw,whx->nhx", full - _scores_of_table(goal, table), some.float())
+            done += len(some)
+            if progress is not None:
+                progress(done, len(windows))
+    return (drops / windows.sum(0)).to(images.device)
+
+
+def _windows(height: int, width: int, window: int, step: int) -> Bool[Tensor, "windows h w"]:
+    """The pixels of each window, as few windows as reach all pixels."""
+    starts = [range(0, max(side - window, 0) + step, step) for side in (height, width)]
+    found = torch.zeros(len(starts[0]) * len(starts[1]), height, width, dtype=torch.bool)
+    for pixels, (top, left) in zip(found, product(*starts), strict=True):
+        pixels[top : top + window, left : left + window] = True
+    return found
 
 
 PERTURBATION_METHODS: Mapping[str, Weigh] = MappingProxyType(

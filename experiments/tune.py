@@ -53,7 +53,7 @@ def work(words: Sequence[str]) -> None:
     given, machine = worker_options(words)
 
     from . import entry
-    from .study.tune_worker import work_alone
+    from .study.local_workers import work_alone
 
     with entry.at_work(f"{COMMAND} worker", last_words=not given.quiet):
         work_alone(given.study, given.storage, machine, quiet=given.quiet)

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments import compare, train, tune
-from experiments.data import scene_rendering
+from experiments.data import scenes
 from experiments.settings.compare import CompareSettings
 from experiments.settings.train import TrainSettings
 from experiments.study.settings import TuneSettings
@@ -97,7 +97,7 @@ def quick() -> Iterator[None]:
     sizes = {"train": 20, "val": 10, "test": 10}
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene_rendering, "generate", partial(scene_rendering.generate, sizes=sizes))
+        patch.setattr(scenes, "generate", partial(scenes.generate, sizes=sizes))
         patch.setattr("experiments.entry._prepare", lambda command, given: None)
         patch.setattr("experiments.entry.finish", lambda patience: "")
         patch.setattr("experiments.runs.train.train", accepted)
@@ -105,7 +105,7 @@ def quick() -> Iterator[None]:
         patch.setattr("experiments.comparison.compare.selection.members", accepted)
         patch.setattr("experiments.study.tune.open_storage", accepted)
         patch.setattr("experiments.study.tune.Ledger.create", accepted)
-        patch.setattr("experiments.study.tune_worker.Ledger", accepted)
+        patch.setattr("experiments.study.local_workers.Ledger", accepted)
         patch.setattr(torch, "set_num_threads", lambda count: None)
         yield
     torch.set_num_threads(threads)

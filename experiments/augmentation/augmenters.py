@@ -1,4 +1,4 @@
-"""Chooses the implementation of the augmentation, by the option `augment`."""
+"""Chooses the implementation of the augmentation, by the option `augment_by`."""
 
 import numpy as np
 import torch

@@ -82,7 +82,7 @@ def geometry_steps(settings: TrainSettings, side: int, n: int, rng: np.random.Ge
     if settings.affine_p:
         move = partial(affine, border=settings.border)
         steps.append(Step(move, rng.random(n) < settings.affine_p, (draw_matrices(settings, side, n, rng),)))
-    if padding := settings.crop_padding:
+    if padding := settings.padding:
         window = partial(crop, padding=padding, border=settings.border)
         steps.append(Step(window, everyone, (rng.integers(0, 2 * padding + 1, (n, 2)),)))
     return steps

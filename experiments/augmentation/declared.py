@@ -46,9 +46,9 @@ def geometry(settings: TrainSettings, side: int) -> A.Compose:
             p=settings.affine_p,
         )
         steps += [affine]
-    if settings.crop_padding:
+    if settings.padding:
         steps += [
-            strict(A.Pad, padding=settings.crop_padding, border_mode=border),
+            strict(A.Pad, padding=settings.padding, border_mode=border),
             strict(A.RandomCrop, height=side, width=side),
         ]
     return A.Compose(steps)

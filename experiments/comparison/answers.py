@@ -1,19 +1,18 @@
 """The questions of a comparison and the sentences that answer them."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import lru_cache
 
 from ..evidence.differences import ACCURACY, FEWEST, Difference, Quantity, holm, paired_difference
 from ..evidence.network_tests import mcnemar
 from ..evidence.sentences import network_sentence, sentence
 from ..explaining.probes import SPLIT
 from ..runs.contents import config
-from .findings import Findings
+from .findings import Findings, Member, Pair
 from .images import paired_means
 from .measures import FOCUS, LAST, MEASURES, SECONDARY, TEST_ACCURACY, WITHOUT_MASKS
-from .members import Member, Pair
 
 NEAR_CHANCE = 2  # times the accuracy of guessing, below which maps explain almost nothing
 LONG = 60  # epochs from which the answers do not mention the length of the training
@@ -21,8 +20,6 @@ SHORT = (
     "DeVries and Taylor (2017) report a gain from Cutout after 200 epochs; in a short training (here epochs={epochs}) "
     "it can lower accuracy. This comparison does not show what long trainings do."
 )
-
-T = TypeVar("T")
 
 LOOKS_AT_OBJECT = "Does it look at the object?"
 
@@ -46,16 +43,13 @@ class Primary:
     p_holm: float | None = None
 
 
+@lru_cache(maxsize=1)  # many parts of a comparison ask, and the power of each test takes time
 def primary(findings: Findings) -> tuple[Primary, ...]:
     """The answers to the two questions asked beforehand, for each pair; p values adjusted for all of them.
 
     Is the accuracy higher? And where there are object masks: is the focus index of the last layer another, on the
     images that both networks of a pair classify correctly?
     """
-    return _once(findings, "primary", _adjusted)
-
-
-def _adjusted(findings: Findings) -> tuple[Primary, ...]:
     found = [one for pair in findings.pairs for one in _primary(findings, pair)]
     p_values = [math.nan if one.difference.p is None else one.difference.p for one in found]
     if len(found) < 2:
@@ -76,20 +70,9 @@ def _primary(findings: Findings, pair: Pair) -> Iterator[Primary]:
             yield Primary(pair, LOOKS_AT_OBJECT, FOCUS, paired_difference(*sides))
 
 
+@lru_cache(maxsize=1)
 def answers(findings: Findings) -> tuple[Answer, ...]:
     """One sentence per question and pair, and the warnings that a reader needs."""
-    return _once(findings, "answers", _all_answers)
-
-
-def _once(findings: Findings, name: str, compute: Callable[[Findings], T]) -> T:
-    """Computes it at the first call only: many parts of a comparison ask, and the power of each test takes time."""
-    if name not in findings.memo:
-        findings.memo[name] = compute(findings)
-    found: T = findings.memo[name]
-    return found
-
-
-def _all_answers(findings: Findings) -> tuple[Answer, ...]:
     asked = primary(findings)
     found = [answer for pair in findings.pairs for answer in _answers(findings, pair, asked)]
     lengths = _short_with_cutout(findings.members)

@@ -11,8 +11,8 @@ from rich.table import Table as Columns
 from ..data.dataset import Dataset
 from ..evidence.differences import FEWEST
 from ..explaining.probes import SPLIT
-from ..pictures.failsafe import take_failures
-from ..runs.describe import option_records
+from ..pictures.style import take_failures
+from ..runs.contents import option_records
 from ..runs.prepare import Prepared, load_dataset, prepare
 from ..runs.train import train, work
 from ..settings.command_line import words_of
@@ -27,13 +27,10 @@ from ..tracking.ui import file_address, ui_address, ui_hint
 from ..tracking.writing import Run
 from . import selection
 from .answers import answers
-from .damaged import finished_before, refuse_damaged, without_seeds
-from .findings import Findings
-from .members import Member
-from .pictures import iter_pictures
+from .findings import Findings, Member
+from .pictures import iter_pictures, write_view
 from .report import page
 from .tables import iter_tables, summary_for_machines, table_rows
-from .view import write_view
 
 MEASURE, VARIANT = 28, 13  # columns of a terminal for the name of a measure and for each variant beside it
 NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
@@ -49,8 +46,8 @@ def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Finding
     dataset = load_dataset(trainings[0].settings, reporter)
     prepared = [prepare(training.settings, name=training.name, dataset=dataset) for training in trainings]
     selection.refuse_same(trainings, prepared, allow_same=settings.allow_same)
-    chosen = without_seeds(trainings, prepared, settings)
-    finished = finished_before([ready for _, ready in chosen], settings)
+    chosen = selection.without_seeds(trainings, prepared, settings)
+    finished = selection.finished_before([ready for _, ready in chosen], settings)
     trainings = [training for training, _ in chosen]
     name = comparison_name(settings, trainings, dataset)
     with open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:
@@ -69,7 +66,7 @@ def compare_finished(settings: CompareSettings) -> Findings:
     """
     members = selection.members(settings)
     dataset = selection.shared_dataset(members, settings, Reporter() if settings.quiet else Printer())
-    refuse_damaged(members, dataset, settings.finished_by)
+    selection.refuse_damaged(members, dataset, settings.finished_by)
     findings = Findings(members, dataset)
     name = f"{' vs '.join(findings.variants)}: {dataset.name}, {len(members)} finished runs"
     with open_run(kind="compare", name=name, tags={"camparison.dataset": dataset.name}) as run:

@@ -1,29 +1,52 @@
 """The numbers of a comparison: tables that are computed from what its finished runs logged."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
 
 from ..data.dataset import Dataset
-from ..evidence.calibration import Calibration, calibration
 from ..evidence.differences import FEWEST, paired_difference
-from ..evidence.network_tests import SeedNoise, seed_noise
+from ..evidence.network_tests import Calibration, SeedNoise, by_class, calibration, mcnemar, seed_noise
 from ..explaining.probes import SPLIT, Probes, probes
 from ..runs import contents
 from ..tracking.reading import FinishedRun
-from .agreement import agreement
-from .images import Looks, Sides, difference_row, iter_differences, iter_where, looks_of, paired_means, sampled_maps
+from .images import (
+    Looks,
+    Sides,
+    agreement,
+    difference_row,
+    iter_differences,
+    iter_where,
+    looks_of,
+    paired_means,
+    sampled_maps,
+)
 from .measures import HEADLINE_FOCUS, LAST, MEASURES, Measure, last_layer
-from .members import Member, Pair
-from .network_tables import class_table, network_table
 
 
 @dataclass(frozen=True)
+class Member:
+    """A finished run with its variant and seed; `reused` if it was not trained for this comparison."""
+
+    variant: str
+    seed: int
+    run: FinishedRun
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two variants, and their seeds paired in order."""
+
+    variant: str
+    against: str
+    seeds: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """The finished runs of a comparison, and the tables that follow from them, each computed when it is first used.
 
@@ -37,11 +60,6 @@ class Findings:
     def variants(self) -> tuple[str, ...]:
         """The names of the variants, the baseline of the differences first."""
         return tuple(dict.fromkeys(member.variant for member in self.members))
-
-    @cached_property
-    def memo(self) -> dict[str, Any]:
-        """What other modules computed from these findings and need again."""
-        return {}
 
     @cached_property
     def probes(self) -> Probes:
@@ -66,12 +84,6 @@ class Findings:
     def probe_labels(self) -> list[str]:
         """The true class of each probe image."""
         return [self.dataset.classes[label] for label in self.probes.labels]
-
-    def shown_in_grid(self, most: int) -> list[Member]:
-        """All runs, seed by seed, if there are at most `most`; otherwise the run of median accuracy of each variant."""
-        if len(self.members) <= most:
-            return [member for paired in zip(*map(self.of, self.variants), strict=True) for member in paired]
-        return [_median(self.of(name)) for name in self.variants]
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -144,13 +156,12 @@ class Findings:
         The seed is the unit: images are averaged within it. `boot_low` and `boot_high`, at the last layer only, come
         from a bootstrap over seeds and images. The other columns are those of `differences`.
         """
-        return pd.DataFrame(
-            {"variant": pair.variant, "against": pair.against} | row
-            for pair in self.pairs
-            for row in iter_differences(
-                self.looks[pair.variant], self.looks[pair.against], one_grid=self.one_grid(pair)
-            )
-        )
+        rows = []
+        for pair in self.pairs:
+            after, before = self.looks[pair.variant], self.looks[pair.against]
+            for row in iter_differences(after, before, one_grid=self.one_grid(pair)):
+                rows.append({"variant": pair.variant, "against": pair.against} | row)
+        return pd.DataFrame(rows)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -188,12 +199,11 @@ class Findings:
     @cached_property
     def _margins(self) -> dict[str, Float64[np.ndarray, "seeds images"]]:
         """The deletion margin of each image, for variants whose runs all have it."""
-        tables = {
-            name: [contents.faithfulness(member.run) for member in self.of(name)]
-            for name in self.variants
-            if all("faith/deletion_margin" in member.run.metrics for member in self.of(name))
+        return {
+            name: np.stack([contents.faithfulness(member.run)["deletion_margin"].to_numpy(float) for member in members])
+            for name, members in ((name, self.of(name)) for name in self.variants)
+            if all("faith/deletion_margin" in member.run.metrics for member in members)
         }
-        return {name: np.stack([t["deletion_margin"].to_numpy(float) for t in some]) for name, some in tables.items()}
 
     def one_grid(self, pair: Pair) -> bool:
         """Whether the last layers have the same resolution; if not, only the focus index compares them fairly."""
@@ -216,15 +226,23 @@ class Findings:
 
     @cached_property
     def classes(self) -> pd.DataFrame:
-        """A row per pair and class: the accuracies and their difference."""
-        return class_table(self.pairs, self.right, self.dataset.splits[SPLIT].labels, self.dataset.classes)
+        """A row per pair and class: the columns of `evidence.network_tests.by_class`, `name` and `against`."""
+        labels, classes = self.dataset.splits[SPLIT].labels, self.dataset.classes
+        return pd.concat(
+            by_class(self.right[pair.variant], self.right[pair.against], labels, classes).assign(
+                name=pair.variant, against=pair.against
+            )
+            for pair in self.pairs
+        )
 
     @cached_property
     def networks(self) -> pd.DataFrame:
-        """A row per pair of networks: McNemar's test on the same images."""
-        return network_table(self.pairs, self.right)
-
-
-def _median(members: Sequence[Member]) -> Member:
-    """The run of median test accuracy; of an even number the lower of the two in the middle."""
-    return sorted(members, key=lambda member: member.run.metrics["test/accuracy"])[(len(members) - 1) // 2]
+        """A row per pair of networks: McNemar's test on the same images. It is no statement about the method."""
+        return pd.DataFrame(
+            {"variant": pair.variant, "against": pair.against, "seed": seed, "against_seed": against_seed}
+            | asdict(mcnemar(after, before))
+            for pair in self.pairs
+            for (seed, against_seed), after, before in zip(
+                pair.seeds, self.right[pair.variant], self.right[pair.against], strict=True
+            )
+        )

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import pandas as pd
+
 from ..evidence.differences import Better, Quantity
 from ..explaining.map_measures import MAP_MEASURES, MapMeasure
 from ..runs.contents import config
@@ -35,13 +37,13 @@ class Measure:
         """Name, direction and unit, for statements about differences."""
         return Quantity(self.heading, self.better, "%" in self.format)
 
-    def written(self, mean: float, deviation: float, count: int, seeds: int) -> str:
-        """Mean and standard deviation over the `count` runs with a value, and the count if it is below `seeds`."""
-        if not count:
-            return "none"
-        text = self.format.format(mean)
-        text = text if math.isnan(deviation) else f"{text} ± {self.format.format(deviation)}"
-        return text if count == seeds else f"{text} (n={count})"
+    def written(self, found: pd.Series, seeds: int, none: str = "none") -> str:
+        """`mean` ± `std` over the `count` runs with a value, and the count if it is below `seeds`."""
+        if not found["count"]:
+            return none
+        deviation = "" if math.isnan(found["std"]) else f" ± {self.format.format(found['std'])}"
+        count = "" if found["count"] == seeds else f" (n={found['count']:.0f})"
+        return f"{self.format.format(found['mean'])}{deviation}{count}"
 
 
 def of_maps(row: MapMeasure, metric: str) -> Measure:
@@ -54,10 +56,7 @@ def _at_last_layer(name: str) -> Measure:
 
 
 HEADLINE_FOCUS = _at_last_layer("focus")
-
-
 TEST_ACCURACY = Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly")
-
 
 MEASURES = (
     TEST_ACCURACY,
@@ -94,7 +93,6 @@ MEASURES = (
     ),
 )
 
-
 SECONDARY = {
     "shift/background_gap": "Explored: does it rely on the background?",
     f"cam/{LAST}/recall": "Explored: does the map cover the whole object?",
@@ -102,14 +100,12 @@ SECONDARY = {
 }
 """Further questions, by the measure that answers them. Not asked beforehand; the intervals are not corrected."""
 
-
 WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the map larger?"}
 """The questions that remain for a data set without object masks."""
+
+FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)
 
 
 def last_layer(run: FinishedRun) -> str:
     """The deepest of the layers that the run explained."""
     return config(run).layers[-1]
-
-
-FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)

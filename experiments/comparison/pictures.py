@@ -1,6 +1,6 @@
-"""The pictures of a comparison."""
+"""The pictures of a comparison, and the saved view in MLflow that shows those of its runs side by side."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,13 +11,16 @@ from cam_core import relative_to_mean
 
 from ..explaining.probes import SPLIT
 from ..pictures import changes, charts, sheets, style
-from ..pictures.failsafe import drawn_or_explained
+from ..pictures.style import drawn_or_explained
 from ..runs import contents, illustrate
+from ..tracking import views
 from ..tracking.reading import FinishedRun
-from ..tracking.records import KeyedPicture
+from ..tracking.ui import save_view
+from ..tracking.writing import append_records
 from ..training.predictions import Predictions
-from .findings import Findings
-from .members import Pair
+from .findings import Findings, Member, Pair
+
+AXES = 6  # settings, and measures, in the view's parallel coordinates: more cannot be told apart
 
 Drawing = tuple[str, Callable[[], style.Pixels]]
 """The path of a picture, and what draws it."""
@@ -141,6 +144,57 @@ def followed(findings: Findings) -> str:
     return "val" if any("val/accuracy" in member.run.metrics for member in findings.members) else "test"
 
 
-def iter_keyed(findings: Findings, run: FinishedRun, step: int) -> Iterator[KeyedPicture]:
-    """The final pictures of the run for MLflow's image grid, at another step."""
-    yield from illustrate.iter_keyed(findings.probes, last_maps(run), verdicts_of(findings, run), step)
+def write_view(findings: Findings, experiment_id: str, name: str) -> str:
+    """Saves a view of the runs in MLflow, of too many one per variant, and returns the last part of its link."""
+    shown_runs = shown_in_grid(findings, views.MAX_RUNS_IN_GRID)
+    runs = [member.run for member in shown_runs]
+    step = max(map(_last_epoch, runs))
+    for run in runs:
+        # MLflow's grid shows one step, so a shorter training needs its pictures at that step too.
+        if step not in run.picture_steps():
+            said = verdicts_of(findings, run)
+            append_records(run.id, illustrate.iter_keyed(findings.probes, last_maps(run), said, step))
+    split = followed(findings)
+    curves = ["train/loss", f"{split}/loss", f"{split}/accuracy"]
+    bars = sorted({measure.key(run) for measure in findings.measures for run in runs})
+    colours = dict(zip(findings.variants, style.COLOURS, strict=False))
+    view = views.comparison_view(
+        name if len(shown_runs) == len(findings.members) else f"{name} (the run of median accuracy of each)",
+        [run.id for run in runs],
+        list(findings.probes.keys),
+        step,
+        curves=curves,
+        bars=bars,
+        columns=[
+            "metrics.`test/accuracy`",
+            *(["metrics.`val/accuracy`"] if split == "val" else []),
+            "params.`resolved.cutout`",
+            "params.`resolved.seed`",
+        ],
+        hidden_metrics=sorted({key for run in runs for key in run.metrics} - {*curves, *bars}),
+        colours=[colours[member.variant] for member in shown_runs],  # as in the charts
+        parallel=(_varied(runs), list(dict.fromkeys(measure.key(runs[0]) for measure in findings.measures))[:AXES]),
+    )
+    return save_view(experiment_id, view)
+
+
+def _varied(runs: Sequence[FinishedRun]) -> list[str]:
+    """The settings in which the runs differ."""
+    names = [name for name in runs[0].params if name.startswith("resolved.")]
+    return [name for name in names if len({run.params.get(name) for run in runs}) > 1][:AXES]
+
+
+def _last_epoch(run: FinishedRun) -> int:
+    return run.metric_history("test/accuracy")[-1][0]
+
+
+def shown_in_grid(findings: Findings, most: int) -> list[Member]:
+    """All runs, seed by seed, if there are at most `most`; otherwise the run of median accuracy of each variant.
+
+    Of an even number of runs it is the lower of the two in the middle.
+    """
+    groups = [findings.of(name) for name in findings.variants]
+    if len(findings.members) <= most:
+        return [member for paired in zip(*groups, strict=True) for member in paired]
+    ranked = (sorted(group, key=lambda member: member.run.metrics["test/accuracy"]) for group in groups)
+    return [group[(len(group) - 1) // 2] for group in ranked]

@@ -1,5 +1,7 @@
 """Chooses finished runs by id, filter or study, groups them into variants, and refuses those that do not fit.
 
+Also those whose files are damaged or gone: they are named, trained again alone, or left out.
+
 Each refusal is one line of a SettingsError: it names the option, the runs and a way out.
 """
 
@@ -8,6 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from ..data.dataset import Dataset
+from ..runs.contents import damage
 from ..runs.prepare import Prepared, load_dataset
 from ..settings.base import NONE, SettingsError
 from ..settings.compare import CompareSettings, parse_runs
@@ -18,9 +21,8 @@ from ..system.progress import Reporter
 from ..tracking.client import FINGERPRINT
 from ..tracking.lifetime import confirms
 from ..tracking.locations import TrackingError
-from ..tracking.reading import FinishedRun, finished_training, finished_trainings
-from .damaged import left_out
-from .members import Member
+from ..tracking.reading import FinishedRun, completed_run, finished_training, finished_trainings
+from .findings import Member
 from .trained import Trained, comparable, joined, listed_runs, mixed_settings, refused_as, trained_of
 
 LONGEST_NAME = 40
@@ -147,7 +149,10 @@ def shared_dataset(members: Sequence[Member], settings: CompareSettings, reporte
         data.DataError: it cannot be loaded.
     """
     trained = trained_of("runs", members[0].run)
-    dataset = load_dataset(data_settings(trained, settings.data_dir), reporter)
+    changes = {"dataset": trained.config.dataset.name} if trained.settings.dataset == "auto" else {}
+    if settings.data_dir != TrainSettings.model_fields["data_dir"].default:
+        changes["data_dir"] = settings.data_dir
+    dataset = load_dataset(trained.settings.model_copy(update=changes), reporter)
     digest = trained.config.dataset.digest
     if dataset.digest != digest:
         raise SettingsError(
@@ -157,16 +162,6 @@ def shared_dataset(members: Sequence[Member], settings: CompareSettings, reporte
             ]
         )
     return dataset
-
-
-def data_settings(trained: Trained, data_dir: str = "data") -> TrainSettings:
-    """Settings that load the data of the run; from `data_dir`, unless that is the default."""
-    changes = {}
-    if trained.settings.dataset == "auto":
-        changes["dataset"] = trained.config.dataset.name
-    if data_dir != TrainSettings.model_fields["data_dir"].default:
-        changes["data_dir"] = data_dir
-    return trained.settings.model_copy(update=changes)
 
 
 def variant_names(variants: Sequence[Trained]) -> list[str]:
@@ -185,9 +180,9 @@ def variant_names(variants: Sequence[Trained]) -> list[str]:
     plain = "cutout" in differing and first["cutout"] == "false"
     words = [["baseline"] if plain else _words_for(first, differing)]
     for own in others:
-        changed = [name for name in differing if own.get(name) != first.get(name)]
-        words.append(_words_for(own, changed))
-    return [_short("-".join(parts), trained.run.id) for parts, trained in zip(words, variants, strict=True)]
+        words.append(_words_for(own, [name for name in differing if own.get(name) != first.get(name)]))
+    long = [("-".join(parts), trained.run.id) for parts, trained in zip(words, variants, strict=True)]
+    return [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{run_id[:8]}" for name, run_id in long]
 
 
 def _words_for(options: Mapping[str, str], names: Sequence[str]) -> list[str]:
@@ -199,10 +194,6 @@ def _words_for(options: Mapping[str, str], names: Sequence[str]) -> list[str]:
             text = re.sub(r"[^A-Za-z0-9_.-]+", "-", options[name])
             words.append({"true": short, "false": f"no-{short}"}.get(text, f"{short}_{text}"))
     return words
-
-
-def _short(name: str, run_id: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}-{run_id[:8]}"
 
 
 def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Member, ...]:
@@ -220,10 +211,9 @@ def _paired(option: str, variants: Mapping[str, Sequence[Trained]]) -> tuple[Mem
         raise SettingsError(problems)
     by_seed = {name: {one.settings.seed: one for one in group} for name, group in variants.items()}
     seeds = [set(group) for group in by_seed.values()]
-    if len(set(map(len, seeds))) > 1:
+    differ, overlap = len(set(map(frozenset, seeds))) > 1, any(a & b for a, b in combinations(seeds, 2))
+    if len(set(map(len, seeds))) > 1 or (differ and overlap):  # neither the same seeds nor independent ones
         raise SettingsError([f"{option}: {_unequal(by_seed)}"])
-    if len(set(map(frozenset, seeds))) > 1 and any(a & b for a, b in combinations(seeds, 2)):
-        raise SettingsError([f"{option}: {_unequal(by_seed)}"])  # neither the same seeds nor independent ones
     return tuple(
         Member(name, seed, group[seed].run, reused=True) for name, group in by_seed.items() for seed in sorted(group)
     )
@@ -252,3 +242,64 @@ def _unequal(variants: Mapping[str, Mapping[int, Trained]]) -> str:
         spare = [group[seed].label for group in variants.values() for seed in sorted(group.keys() - common)]
         ways += f"; or leave out {', '.join(spare)}"
     return f"the variants have different seeds ({has}); {ways}"
+
+
+def finished_before(prepared: Sequence[Prepared], settings: CompareSettings) -> dict[str, FinishedRun]:
+    """The finished runs of these trainings by fingerprint, without the damaged ones if `retrain=damaged` is given.
+
+    Raises:
+        SettingsError: a run is damaged, and the settings do not say what to do with it.
+    """
+    found = {ready.fingerprint: completed_run(ready.fingerprint) for ready in prepared}
+    there = {key: run for key, run in found.items() if run and not left_out(run, settings)}
+    broken = _broken(there, prepared[0].dataset)
+    if broken and settings.retrain != "damaged":
+        cure = "retrain=damaged trains it again alone, and without={} leaves its seed out"
+        raise SettingsError([f"{problem}; {cure.format(there[key].id[:8])}" for key, problem in broken.items()])
+    return {key: run for key, run in there.items() if key not in broken}
+
+
+def _broken(runs: Mapping[str, FinishedRun], dataset: Dataset) -> dict[str, str]:
+    """What is wrong with the damaged ones of the runs, by the same keys."""
+    problems = {key: damage(run, dataset.classes) for key, run in runs.items()}
+    return {key: problem for key, problem in problems.items() if problem}
+
+
+def without_seeds(
+    trainings: Sequence[Training], prepared: Sequence[Prepared], settings: CompareSettings
+) -> list[tuple[Training, Prepared]]:
+    """The trainings whose seed is not that of a run which `without` leaves out, in any variant.
+
+    Raises:
+        SettingsError: none is left.
+    """
+    both = list(zip(trainings, prepared, strict=True))
+    if not settings.left_out:
+        return both
+    runs = [completed_run(ready.fingerprint) for ready in prepared]
+    gone = {one.settings.seed for one, run in zip(trainings, runs, strict=True) if run and left_out(run, settings)}
+    if not gone:
+        wrong = "is no finished run of this comparison; leave the option out"
+        raise SettingsError([f"without={settings.without}: {wrong}"])
+    kept = [(training, ready) for training, ready in both if training.settings.seed not in gone]
+    if not kept:
+        raise SettingsError([f"without={settings.without}: leaves no seed; give more seeds"])
+    return kept
+
+
+def left_out(run: FinishedRun, settings: CompareSettings) -> bool:
+    """Whether `without` names the run."""
+    return bool(settings.left_out) and run.id.startswith(settings.left_out)
+
+
+def refuse_damaged(members: Sequence[Member], dataset: Dataset, option: str) -> None:
+    """Checks that the files of finished runs can be read.
+
+    Raises:
+        SettingsError: some cannot; a line for each run.
+    """
+    broken = _broken({member.run.id: member.run for member in members}, dataset)
+    if broken:
+        raise SettingsError(
+            [f"{option}: {problem}; without={run_id[:8]} leaves it out" for run_id, problem in broken.items()]
+        )

@@ -9,12 +9,10 @@ import pandas as pd
 from ..tracking.records import Table
 from .answers import answers, primary
 from .findings import Findings
-from .measures import Measure
 
 
-def iter_tables(findings: Findings) -> Iterator[Table]:
-    """Every table as CSV; the two most important ones also as JSON, which MLflow's UI shows."""
-    tables = {
+def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
+    return {
         "runs": findings.runs,
         "summary": flat(findings.summary),
         "differences": findings.differences,
@@ -24,6 +22,11 @@ def iter_tables(findings: Findings) -> Iterator[Table]:
         "networks": findings.networks,
         "agreement": findings.agreement,
     }
+
+
+def iter_tables(findings: Findings) -> Iterator[Table]:
+    """Every table as CSV; the two most important ones also as JSON, which MLflow's UI shows."""
+    tables = _tables(findings)
     for name, table in tables.items():
         if len(table):
             yield Table(f"{name}.csv", table.assign(per_seed=_per_seed(table)) if "per_seed" in table else table)
@@ -36,36 +39,30 @@ def _per_seed(table: pd.DataFrame) -> list[str]:
 
 
 def summary_for_machines(findings: Findings, name: str, link: str) -> dict[str, object]:
-    """The comparison for JSON: runs, numbers of the tables, and sentences."""
+    """The comparison for JSON: runs, numbers of the tables with null for NaN, and sentences."""
+    tables = {
+        name: json.loads(table.to_json(orient="records", double_precision=15))
+        for name, table in _tables(findings).items()
+        if name != "where"
+    }
     return {
         "name": name,
         "link": link,
         "dataset": {"name": findings.dataset.name, "digest": findings.dataset.digest},
         "variants": list(findings.variants),
-        "runs": _records(findings.runs),
-        "summary": _records(flat(findings.summary)),
-        "differences": _records(findings.differences),
+        **tables,
         "primary": [
             {"variant": one.pair.variant, "against": one.pair.against, "quantity": one.quantity.name}
             | asdict(one.difference)
             | {"p_holm": one.p_holm}
             for one in primary(findings)
         ],
-        "look_differences": _records(findings.look_differences),
-        "classes": _records(findings.classes),
-        "networks": _records(findings.networks),
-        "agreement": _records(findings.agreement),
         "calibration": {
             name: [{"ece": found.ece, "brier": found.brier} for found in several]
             for name, several in findings.calibrations.items()
         },
-        "answers": [{"question": answer.question, "sentence": answer.sentence} for answer in answers(findings)],
+        "answers": list(map(asdict, answers(findings))),
     }
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows, with null for NaN, which JSON does not have."""
-    return json.loads(table.to_json(orient="records", double_precision=15))
 
 
 def table_rows(findings: Findings) -> list[dict[str, str]]:
@@ -73,14 +70,9 @@ def table_rows(findings: Findings) -> list[dict[str, str]]:
     rows = []
     for name, row in findings.summary.iterrows():
         seeds = int(row["test/accuracy", "count"])
-        values = {measure.heading: _written(measure, row, seeds) for measure in findings.measures}
+        values = {measure.heading: measure.written(row[measure.metric], seeds) for measure in findings.measures}
         rows.append({"variant": str(name), "seeds": str(seeds)} | values)
     return rows
-
-
-def _written(measure: Measure, row: pd.Series, seeds: int) -> str:
-    mean, deviation, count = (row[measure.metric, column] for column in ("mean", "std", "count"))
-    return measure.written(mean, deviation, int(count), seeds)
 
 
 def flat(summary: pd.DataFrame) -> pd.DataFrame:

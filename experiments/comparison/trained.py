@@ -47,7 +47,7 @@ class Trained:
     def options(self) -> dict[str, str]:
         """What defines its variant: every option that affects the network, except data and seed."""
         left_out = self.settings.idle().keys() | NO_VARIANT
-        texts = self.settings.as_params() | {"precision": self.config.machine.precision}
+        texts = self.settings.as_params() | self.settings.in_pixels | {"precision": self.config.machine.precision}
         return {name: text for name, text in texts.items() if name not in left_out}
 
     @property
@@ -59,7 +59,8 @@ class Trained:
     def unusual(self) -> tuple[bool, int]:
         """A sort key: first the runs without Cutout, then those with the fewest changes to their recipe."""
         recipe = self.settings.recipe if self.settings.recipe in RECIPES else "fast"  # a recipe file may have gone
-        usual = TrainSettings.of(recipe=recipe).as_params()
+        known = TrainSettings.of(recipe=recipe, image_size=self.settings.image_size)
+        usual = known.as_params() | known.in_pixels
         changed = sum(value != usual[name] for name, value in self.options.items())
         return self.settings.cutout, changed
 

@@ -7,8 +7,7 @@ import socket
 import tempfile
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -138,16 +137,9 @@ def _download_cifar10(staging: str, progress: Progress) -> None:
     # Three seconds are enough to notice that there is no network; the download itself may take longer.
     urllib.request.urlopen(urllib.request.Request(CIFAR10.url, method="HEAD"), timeout=3).close()
     progress(f"downloading CIFAR-10 (170 MB) from {CIFAR10.url}")
-    with _socket_timeout(30.0):
-        CIFAR10(staging, download=True)
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Sets a timeout for torchvision, which sets none; a stalled download would wait for ever."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(30.0)  # torchvision sets none, and a stalled download would wait for ever
     try:
-        yield
+        CIFAR10(staging, download=True)
     finally:
         socket.setdefaulttimeout(before)

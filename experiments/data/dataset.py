@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays with fixed splits: CIFAR-10, the built-in scenes, or your own folder.
+"""Data sets as uint8 arrays with fixed splits: CIFAR-10, the built-in scenes, or your own images.
 
 Splits depend only on the data, never on the seed of a run. If a split has to be made, the images are ordered by the
 SHA-256 of their content, so neither file names nor the version of a random generator matter. The digest of a data set
@@ -22,19 +22,22 @@ SMALLEST_SIDE = 16
 VAL_SHARE = 0.1
 """Share of the images of each class that becomes val, if a data set has no val."""
 
-
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels."""
+    """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels.
+
+    With `skip_bad`, files that cannot be used are left out.
+    """
 
     data_dir: str
     size: int
     background_bias: float
     progress: Progress
     path: str = ""
+    skip_bad: bool = False
 
 
 class DataError(CannotStart):
@@ -59,7 +62,7 @@ class Dataset:
 
     There are always the splits train and test, and val if it is held out. The scenes also have test_shifted, own,
     other, background_only and object_only. `source` is the origin of the data: a path, or the settings that generated
-    it.
+    it. `left_out` has a line for each file that could not be used.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Dataset:
     splits: Mapping[str, Split]
     digest: str
     source: str
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def statistics(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
@@ -127,7 +131,7 @@ def without_val(dataset: Dataset) -> Dataset:
     masks = None if train.masks is None or val.masks is None else np.concatenate([train.masks, val.masks])
     images = np.concatenate([train.images, val.images])
     splits["train"] = Split(images, np.concatenate([train.labels, val.labels]), masks)
-    return assembled(dataset.name, dataset.classes, splits, dataset.source)
+    return _with_splits(dataset, splits)
 
 
 def with_fewer_train_images(dataset: Dataset, count: int) -> Dataset:
@@ -138,7 +142,11 @@ def with_fewer_train_images(dataset: Dataset, count: int) -> Dataset:
     ranks = content_ranks(train.images, train.labels)
     shares = np.where(ranks == 0, 0, class_shares(ranks, train.labels))  # first one of each class, even of a rare one
     chosen = np.sort(np.lexsort((train.labels, shares))[:count])
-    return assembled(dataset.name, dataset.classes, {**dataset.splits, "train": subset(train, chosen)}, dataset.source)
+    return _with_splits(dataset, {**dataset.splits, "train": subset(train, chosen)})
+
+
+def _with_splits(dataset: Dataset, splits: Mapping[str, Split]) -> Dataset:
+    return assembled(dataset.name, dataset.classes, splits, dataset.source, dataset.left_out)
 
 
 def _digest(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
@@ -152,5 +160,7 @@ def _digest(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
     return sha.hexdigest()[:16]
 
 
-def assembled(name: str, classes: tuple[str, ...], splits: Mapping[str, Split], source: str) -> Dataset:
-    return Dataset(name, classes, MappingProxyType(dict(splits)), _digest(classes, splits), source)
+def assembled(
+    name: str, classes: tuple[str, ...], splits: Mapping[str, Split], source: str, left_out: tuple[str, ...] = ()
+) -> Dataset:
+    return Dataset(name, classes, MappingProxyType(dict(splits)), _digest(classes, splits), source, left_out)

@@ -1,91 +1,72 @@
-"""A folder of pictures: reads the images, crops them to squares, and splits them into train, val and test."""
+"""A folder of pictures: finds the images of each class and their parts, train, val and test."""
 
-import hashlib
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from jaxtyping import Bool, UInt8
 
 from ..errors import visible
 from ..system.files import user_path
-from .dataset import VAL_SHARE, DataError, Dataset, Request, Split, assembled
-from .images import ENDINGS, ending_of, image_in, warnings_named
+from .dataset import DataError, Dataset, Request
+from .images import ENDINGS, ending_of
+from .photos import OTHER_NAMES, PARTS, Listing, PhotoFile, photographs
 
-if TYPE_CHECKING:
-    from PIL import Image as PillowImage
-
-TEST_SHARE = 0.2
-"""Share of the images of each class that becomes test, if a data set has no test."""
-
-
-_ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
-
-
-@dataclass(frozen=True)
-class _File:
-    """One image file, its class and, if there are masks, the file of its mask."""
-
-    path: Path
-    label: int
-    mask: Path | None
-
-
-@dataclass(frozen=True)
-class _Photo:
-    """One image after reading, with the SHA-256 of its file."""
-
-    sha256: str
-    label: int
-    image: UInt8[np.ndarray, "h w 3"]
-    mask: Bool[np.ndarray, "h w"] | None
+_NOT_MEANT = {"thumbs.db", "desktop.ini", "__macosx"}  # left by other programs, as all hidden files are
 
 
 def load_folder(request: Request) -> Dataset:
     """Images of a folder, resized and cropped to the middle square; a missing val or test is split off train.
 
     PATH contains train, val and test, each with one folder per class; or only train; or the class folders themselves.
-    PATH/masks may contain a mask for every image, as PNG at the same relative path. Pixels that are not black are
-    object.
+    Images may lie in folders inside a class folder. PATH/masks may contain a mask for every image, as PNG at the same
+    relative path.
+
+    Raises:
+        DataError: the folder does not have this form, or a file in it cannot be used.
     """
     root = user_path(request.path)
     if not root.is_dir():
         raise DataError(f"folder {root} does not exist: dataset=folder:PATH needs a folder with one folder per class")
-    parts = _parts(root)
-    classes = _classes(root, parts)
-    pictures: dict[str, list[_Photo]] = {}
-    skipped = 0
-    for name, part in parts.items():
-        files, others = _image_files(root, part, classes)
-        skipped += others
-        with warnings_named(request.progress), ThreadPoolExecutor() as pool:  # decoding releases Python's lock
-            pictures[name] = list(pool.map(lambda file: _read_picture(file, request.size), files))
-    pictures = _with_missing_parts(pictures, classes, root)
-    shown = tuple(map(visible, classes))
-    if twice := sorted({name for name in shown if shown.count(name) > 1}):
-        raise DataError(f"folder {root} has two classes that are both shown as {twice[0]!r}: rename one of them")
-    splits = {name: _stacked(pictures[name]) for name in ("train", "val", "test")}
-    counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
-    request.progress(f"{root}: {len(classes)} classes, {counts} images; {skipped} other files skipped")
-    return assembled(f"folder:{visible(root.resolve().name)}", shown, splits, visible(str(root)))
+    folders = _part_folders(root)
+    for name in (folder.name for part, folder in folders.items() if folder.name in OTHER_NAMES):
+        request.progress(f"{root}: {name} is read as val")
+    classes = _classes(root, folders)
+    files: list[PhotoFile] = []
+    others = 0
+    for part, folder in folders.items():
+        for label, name in enumerate(classes):
+            images, skipped = _images(folder / name)
+            files += [PhotoFile(path, label, part, mask_of(path, root)) for path in images]
+            others += skipped
+    name = f"folder:{visible(root.resolve().name)}"
+    return photographs(Listing(name, f"folder {root}", visible(str(root)), classes, files, others), request)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted. A link that leads nowhere is an error, because it was meant as something."""
-    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+def mask_of(image: Path, root: Path) -> Path | None:
+    """Where the mask of the image must be; None if the folder has no masks."""
+    masks = root / "masks"
+    is_inside = image.is_relative_to(root) and ".." not in image.parts
+    place = image.relative_to(root) if is_inside else Path(image.name)
+    return masks / place.with_suffix(".png") if masks.is_dir() else None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder contains, sorted, without hidden files. A link that leads nowhere was meant as something."""
+    entries = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.name.lower() not in _NOT_MEANT]
     for path in entries:
         if path.is_symlink() and not path.exists():
             raise DataError(f"{path} is a link that leads nowhere: repair or remove it")
-    return [path for path in entries if path.is_dir()]
+    return entries
 
 
-def _parts(root: Path) -> dict[str, Path]:
-    """The existing folders train, val and test; or the folder itself, if it contains the class folders."""
-    found = {path.name: path for path in _subfolders(root) if path.name != "masks"}
-    named: dict[str, Path] = {name: found.pop(name) for name in ("train", "val", "test") if name in found}
+def _part_folders(root: Path) -> dict[str, Path]:
+    """The existing folders of train, val and test; or the folder itself, if it contains the class folders."""
+    found = {path.name: path for path in _entries(root) if path.is_dir() and path.name != "masks"}
+    named: dict[str, Path] = {}
+    for name in [*PARTS, *(OTHER_NAMES if "train" in found else ())]:
+        part = OTHER_NAMES.get(name, name)
+        if name in found and part in named:
+            raise DataError(f"folder {root} has both {named[part].name} and {name}: both are val; keep one of them")
+        if name in found:
+            named[part] = found.pop(name)
     if not named:
         return {"train": root}
     if "train" not in named:
@@ -98,7 +79,7 @@ def _parts(root: Path) -> dict[str, Path]:
 
 def _classes(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
     """The sorted names of the folders in train; DataError unless the other parts have the same folders."""
-    names = {part: {path.name for path in _subfolders(folder)} for part, folder in parts.items()}
+    names = {part: {path.name for path in _entries(folder) if path.is_dir()} for part, folder in parts.items()}
     if parts["train"] == root:
         names["train"].discard("masks")
     if (count := len(names["train"])) < 2:
@@ -111,109 +92,24 @@ def _classes(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
     return tuple(sorted(names["train"]))
 
 
-def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list[_File], int]:
-    """The images of a part, ordered by class and name, and the number of other files."""
-    has_masks = (root / "masks").is_dir()
-    files, skipped = [], 0
-    for label, name in enumerate(classes):
-        entries = sorted((part / name).iterdir())
-        images = [p for p in entries if _is_image(p)]
-        if not images:
-            what = f"has no image among its {len(entries)} entries" if entries else "is empty"
-            raise DataError(f"folder {part / name} {what}: put at least one image of the class directly in it")
-        skipped += len(entries) - len(images)
-        masks = [root / "masks" / path.relative_to(root).with_suffix(".png") if has_masks else None for path in images]
-        files += [_File(path, label, mask) for path, mask in zip(images, masks, strict=True)]
-    return files, skipped
+def _images(folder: Path) -> tuple[list[Path], int]:
+    """The images of a class, in order, and the number of other files."""
+    files = list(_files_below(folder, frozenset()))
+    images = [path for path in files if ending_of(path) in ENDINGS]  # one that is no image is an error when it is read
+    if not images:
+        what = f"has no image among its {len(files)} files" if files else "is empty"
+        raise DataError(f"folder {folder} {what}: put at least one image of the class in it")
+    return images, len(files) - len(images)
 
 
-def _is_image(path: Path) -> bool:
-    """Whether the entry is meant as an image; if it is none, reading it is an error. Folders are left out."""
-    return ending_of(path) in ENDINGS and not path.name.startswith(".") and not path.is_dir()
-
-
-def _read_picture(file: _File, size: int) -> _Photo:
-    from PIL import Image, ImageOps
-
-    with image_in(file.path) as (image, content):
-        upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
-        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
-    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
-    return _Photo(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
-
-
-def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
-    """Upright 8-bit RGB: scales down 16 bits, puts transparent images on white, converts CMYK and palettes."""
-    from PIL import Image, ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
-    return np.rint(pixels / 257).astype(np.uint8)
-
-
-def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
-    """True where the mask is not black, cropped like its image; resized with nearest neighbours."""
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        raise DataError(f"image {image} has no mask: the folder has masks, but {path} is missing; add it")
-    with image_in(path) as (mask, _):
-        values = np.asarray(mask if mask.mode in ("1", "L", "F") or mask.mode[0] == "I" else mask.convert("RGB"))
-    if mask.size != image_size:
-        sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"
-        raise DataError(f"mask {path} has another size than {image}: {sizes}")
-    is_object = values != 0 if values.ndim == 2 else (values != 0).any(axis=2)
-    return np.array(ImageOps.fit(Image.fromarray(is_object), (size, size), Image.Resampling.NEAREST))
-
-
-def _with_missing_parts(
-    pictures: dict[str, list[_Photo]], classes: tuple[str, ...], root: Path
-) -> dict[str, list[_Photo]]:
-    """Splits test and val off train if they are missing; copies of one file stay in one split."""
-    wanted = {name: share for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)) if name not in pictures}
-    if not wanted:
-        return pictures
-    parts: dict[str, list[_Photo]] = {**pictures, "train": [], **{name: [] for name in wanted}}
-    for label, name in enumerate(classes):
-        of_class = [picture for picture in pictures["train"] if picture.label == label]
-        part_of = _parts_by_hash(sorted({picture.sha256 for picture in of_class}), wanted)
-        if "train" not in part_of.values():
-            missing = " and ".join(wanted)
-            raise DataError(
-                f"folder {root}: class {name!r} has {len(part_of)} different images, too few to split off {missing}; "
-                f"give {len(wanted) + 1} or more, or add folders {missing}"
-            )
-        for picture in of_class:
-            parts[part_of[picture.sha256]].append(picture)
-    return parts
-
-
-def _parts_by_hash(hashes: list[str], wanted: Mapping[str, float]) -> dict[str, str]:
-    """The part of each hash: the first ones go to the wanted parts, at least one to each, the rest to train."""
-    parts = [name for name, share in wanted.items() for _ in range(max(1, round(share * len(hashes))))]
-    parts += ["train"] * (len(hashes) - len(parts))
-    return dict(zip(hashes, parts, strict=False))
-
-
-def _stacked(pictures: list[_Photo]) -> Split:
-    """The pictures ordered by class and then by the hash of the file, so file names do not matter."""
-    ordered = sorted(pictures, key=lambda picture: (picture.label, picture.sha256))
-    masks = [picture.mask for picture in ordered if picture.mask is not None]
-    return Split(
-        images=np.stack([picture.image for picture in ordered]),
-        labels=np.array([picture.label for picture in ordered], np.int64),
-        masks=np.stack(masks) if masks else None,
-    )
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """All files in the folder and in the folders inside it, in order. Links are followed."""
+    if (place := folder.resolve()) in above:
+        raise DataError(f"{folder} is a link to a folder that contains it: remove the link")
+    for path in _entries(folder):
+        if not path.is_dir():
+            yield path
+        elif path.name == "masks":
+            raise DataError(f"{path} is inside a class: put masks into the folder masks beside the classes or train")
+        else:
+            yield from _files_below(path, above | {place})

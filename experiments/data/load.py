@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from ..settings.parts import DATA_SETS, load_part
+from ..settings.parts import DATA_SETS, OWN_DATA_SETS, load_part
 from .cifar10 import Unreachable, cifar10_folder, fetch_cifar10
 from .dataset import SMALLEST_SIDE, DataError, Dataset, Progress, Request, with_fewer_train_images, without_val
 
-NAMES = ("auto", *(f"{name}:PATH" if name == "folder" else name for name in DATA_SETS))
+NAMES = ("auto", *(name for name in DATA_SETS if name not in OWN_DATA_SETS), *OWN_DATA_SETS.values())
 
 
 def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str:
@@ -50,23 +50,27 @@ def load(
     background_bias: float,
     train_images: int | Literal["all"],
     holdout: bool = True,
+    skip_bad: bool = False,
     progress: Progress = print,
 ) -> Dataset:
-    """The data set `name`: `cifar10`, `scenes` or `folder:PATH`.
+    """The data set `name`: `cifar10`, `scenes`, `folder:PATH` or `csv:FILE`.
 
     `data_dir` contains CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of
     the scenes. `image_size` is the side in pixels; `auto` is 32. `background_bias`, in [0, 1], has an effect only on
     scenes. `train_images` keeps the first images of the train split in a fixed order with the class shares of the whole
-    split; val and test stay complete. Without `holdout` the val images are part of train, and there is no val. Raises
-    DataError for anything missing, damaged or out of range.
+    split; val and test stay complete. Without `holdout` the val images are part of train, and there is no val. With
+    `skip_bad`, image files that cannot be used are left out. Raises DataError for anything missing, damaged or out of
+    range.
     """
     size = 32 if image_size == "auto" else image_size
     if size < SMALLEST_SIDE:
         raise DataError(f"image_size {size} is too small: {SMALLEST_SIDE} pixels or more, or auto for 32")
     kind, colon, path = name.partition(":")
-    if kind not in DATA_SETS or bool(colon) != (kind == "folder") or bool(path) != bool(colon):
+    if kind not in DATA_SETS or bool(colon) != (kind in OWN_DATA_SETS) or bool(path) != bool(colon):
         raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
     with _readable(f"dataset={name}"):
-        dataset: Dataset = load_part(DATA_SETS, kind)(Request(data_dir, size, background_bias, progress, path))
+        dataset: Dataset = load_part(DATA_SETS, kind)(
+            Request(data_dir, size, background_bias, progress, path, skip_bad)
+        )
     dataset = dataset if holdout else without_val(dataset)
     return dataset if train_images == "all" else with_fewer_train_images(dataset, train_images)

@@ -1,14 +1,26 @@
 """The backgrounds of the scenes: ten families of textures, and clutter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from .scene_numbers import BACKGROUND_STREAM, TEXTURES, UNITS, Numbers, between, draw_uniforms
-from .scene_objects import GREY, as_column, contrasting, filled, pixel_grid, texture_colours
+from .scene_objects import (
+    BACKGROUND_STREAM,
+    GREY,
+    UNITS,
+    Numbers,
+    as_column,
+    between,
+    contrasting,
+    draw_uniforms,
+    filled,
+    pixel_grid,
+    texture_colours,
+)
 
 
 @dataclass(frozen=True)
@@ -44,18 +56,6 @@ def _stripes(degrees: Float64[np.ndarray, "n"], u: Uniform, size: int) -> Mixtur
     angle = np.radians(degrees + between(-7.0, 7.0, u[:, 2]))
     along = x * as_column(np.cos(angle)) + y * as_column(np.sin(angle))
     return _wave(along, between(5.0, 8.5, u[:, 0]), u[:, 1], size)
-
-
-def _horizontal(u: Uniform, cells: Cells, size: int) -> Mixture:
-    return _stripes(np.full(len(u), 90.0), u, size)
-
-
-def _vertical(u: Uniform, cells: Cells, size: int) -> Mixture:
-    return _stripes(np.zeros(len(u)), u, size)
-
-
-def _diagonals(u: Uniform, cells: Cells, size: int) -> Mixture:
-    return _stripes(np.where(u[:, 3] < 0.5, 45.0, -45.0), u, size)
 
 
 def _checker(u: Uniform, cells: Cells, size: int) -> Mixture:
@@ -120,18 +120,21 @@ def _bricks(u: Uniform, cells: Cells, size: int) -> Mixture:
     return _edge(to_joint - np.float32(0.75), size)
 
 
-_DRAW: tuple[Callable[[Uniform, Cells, int], Mixture], ...] = (
-    _horizontal,
-    _vertical,
-    _diagonals,
-    _checker,
-    _dots,
-    _rings,
-    _gradient,
-    _clouds,
-    _pixel_noise,
-    _bricks,
+TEXTURES: Mapping[str, Callable[[Uniform, Cells, int], Mixture]] = MappingProxyType(
+    {
+        "horizontal stripes": lambda u, cells, size: _stripes(np.full(len(u), 90.0), u, size),
+        "vertical stripes": lambda u, cells, size: _stripes(np.zeros(len(u)), u, size),
+        "diagonals": lambda u, cells, size: _stripes(np.where(u[:, 3] < 0.5, 45.0, -45.0), u, size),
+        "checker": _checker,
+        "dots": _dots,
+        "rings": _rings,
+        "gradient": _gradient,
+        "clouds": _clouds,
+        "pixel noise": _pixel_noise,
+        "bricks": _bricks,
+    }
 )
+"""Families of background; texture k is the texture of class k."""
 
 
 def _clutter(numbers: Numbers, image_size: int) -> Float32[np.ndarray, "n 2 h w"]:
@@ -155,14 +158,11 @@ def draw_backdrops(
     cells = UNITS * UNITS
     table = draw_uniforms(seed, split, indices, BACKGROUND_STREAM, 512 + cells)
     numbers = Numbers(table[:, :512])
-    uniforms = numbers.take(12)
-    colours = texture_colours(numbers, colour)
-    clutter_colours = np.stack([contrasting(numbers, colour), contrasting(numbers, colour)], axis=1)
-    return Backdrops(
-        uniforms=uniforms,
+    return Backdrops(  # in the order of the random numbers
+        uniforms=numbers.take(12),
         cells=table[:, 512:].reshape(-1, UNITS, UNITS).astype(np.float32),
-        colours=colours,
-        clutter_colours=clutter_colours,
+        colours=texture_colours(numbers, colour),
+        clutter_colours=np.stack([contrasting(numbers, colour), contrasting(numbers, colour)], axis=1),
         clutter=_clutter(numbers, image_size),
     )
 
@@ -189,7 +189,7 @@ def paint_backdrops(backdrops: Backdrops, textures: Int64[np.ndarray, "n"]) -> F
     mixture = np.zeros((len(textures), size, size), np.float32)
     for k in np.unique(textures[textures >= 0]):
         of = np.flatnonzero(textures == k)
-        mixture[of] = _DRAW[k](backdrops.uniforms[of, 4:], backdrops.cells[of], size)
+        mixture[of] = list(TEXTURES.values())[k](backdrops.uniforms[of, 4:], backdrops.cells[of], size)
     first, second = backdrops.colours[:, 0], backdrops.colours[:, 1]
     canvas = first[:, None, None] + (second - first)[:, None, None] * mixture[..., None]
     for k in range(2):

@@ -26,6 +26,21 @@ class Quantity:
     better: Better = "higher"
     share: bool = True
 
+    @property
+    def higher(self) -> bool:
+        """Whether a higher value is better."""
+        return self.better == "higher"
+
+    @property
+    def scale(self) -> int:
+        """The factor to the unit of charts and sentences: 100 for a share."""
+        return 100 if self.share else 1
+
+    @property
+    def axis(self) -> str:
+        """Its name and the unit of its values in charts."""
+        return self.name + (" (%)" if self.share else "")
+
 
 ACCURACY = Quantity("test accuracy")
 
@@ -94,7 +109,8 @@ def paired_difference(
         )
     values = np.array([variant, baseline], float)
     if not np.isfinite(values).all():
-        raise ValueError(f"seed number {_first_missing(values)} has no finite value; leave it out of both variants")
+        missing = int(np.argmin(np.isfinite(values).all(axis=0))) + 1
+        raise ValueError(f"seed number {missing} has no finite value; leave it out of both variants")
     differences = values[0] - values[1]
     plain = Difference(tuple(differences.tolist()), float(differences.mean()))
     if len(differences) < FEWEST:
@@ -109,14 +125,16 @@ def paired_difference(
     return replace(plain, low=low, high=high, p=p, smallest_shown=(high - low) / 2, detectable=detectable)
 
 
-def _first_missing(values: Float64[np.ndarray, "2 seeds"]) -> int:
-    return int(np.argmin(np.isfinite(values).all(axis=0))) + 1
-
-
 @lru_cache
 def _standard_effect(seeds: int) -> float:
     """The true difference, in standard deviations, that a paired t test with this many seeds finds with 80 % power."""
     return float(TTestPower().solve_power(nobs=seeds, alpha=1 - CONFIDENCE, power=POWER))
+
+
+def mean_of_present(values: Float64[np.ndarray, "rows columns"], axis: int) -> Float64[np.ndarray, "_"]:
+    """The mean along the axis without NaN; NaN where nothing else is there."""
+    counts = np.sum(~np.isnan(values), axis=axis)
+    return np.divide(np.nansum(values, axis=axis), counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, "tests"]) -> Float64[np.ndarray, "tests"]:

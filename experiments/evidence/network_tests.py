@@ -1,4 +1,4 @@
-"""Comparisons of single networks on the same images, and the noise between seeds."""
+"""Single networks: compared on the same images, the noise between seeds, and whether their confidence is right."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy import stats
 from statsmodels.stats.contingency_tables import cochrans_q
 
-from .differences import CONFIDENCE, FEWEST, holm, paired_difference
+from ..training.predictions import Predictions
+from .differences import CONFIDENCE, FEWEST, holm, mean_of_present, paired_difference
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,11 @@ def by_class(
         {"class": name} | _class_row(variant[:, labels == number], baseline[:, labels == number])
         for number, name in enumerate(classes)
     ]
+    seeds = len(variant)
+    about = "the method" if seeds >= FEWEST else "these two networks" if seeds == 1 else "no statement"
     table = pd.DataFrame(rows).astype({"low": float, "high": float, "p": float})
     adjusted = holm(table["p"].to_numpy())
-    return table.assign(p_holm=adjusted, shown=adjusted < 1 - CONFIDENCE, about=_about(len(variant)))
+    return table.assign(p_holm=adjusted, shown=adjusted < 1 - CONFIDENCE, about=about)
 
 
 def _class_row(variant: np.ndarray, baseline: np.ndarray) -> dict[str, object]:
@@ -137,12 +140,6 @@ def _class_row(variant: np.ndarray, baseline: np.ndarray) -> dict[str, object]:
     found = mcnemar(variant[0], baseline[0]) if seeds == 1 else paired_difference(after, before)
     accuracies = {"baseline": float(before.mean()), "variant": float(after.mean())}
     return sizes | accuracies | {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
-
-
-def _about(seeds: int) -> str:
-    if seeds == 1:
-        return "these two networks"
-    return "the method" if seeds >= FEWEST else "no statement"
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ def two_way_bootstrap(
         found = counts @ present.T.astype(float)
         per_seed = np.divide(counts @ filled.T, found, out=np.full(found.shape, np.nan), where=found > 0)
         drawn = generator.integers(seeds, size=found.shape)
-        means.append(_mean_of_present(np.take_along_axis(per_seed, drawn, axis=1)))
+        means.append(mean_of_present(np.take_along_axis(per_seed, drawn, axis=1), axis=1))
     low, high = np.nanpercentile(np.concatenate(means), [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
     return Resampled(float((filled.sum(axis=1) / present.sum(axis=1)).mean()), float(low), float(high))
 
@@ -199,7 +196,52 @@ def _draw_counts(generator: np.random.Generator, draws: int, images: int) -> Flo
     return np.bincount(drawn.ravel(), minlength=draws * images).reshape(draws, images).astype(float)
 
 
-def _mean_of_present(values: Float64[np.ndarray, "draws seeds"]) -> Float64[np.ndarray, "draws"]:
-    """The mean of the finite values of each row; NaN if a row has none."""
-    counts = np.sum(~np.isnan(values), axis=1)
-    return np.divide(np.nansum(values, axis=1), counts, out=np.full(len(values), np.nan), where=counts > 0)
+@dataclass(frozen=True)
+class Calibration:
+    """How well the confidence (the probability of the predicted class) matches the accuracy.
+
+    Attributes:
+        ece: expected calibration error: the mean distance between confidence and accuracy over the bins, weighted by
+            the number of images; in [0, 1], 0 is best.
+        brier: Brier score, the squared error of the probabilities summed over classes; in [0, 2], 0 is best.
+        edges: the edges of the bins, from 0 to 1; a bin includes its upper edge.
+        confidence, accuracy: the mean of each bin; NaN for an empty bin.
+        count: number of images in each bin.
+    """
+
+    ece: float
+    brier: float
+    edges: Float64[np.ndarray, "edges"]
+    confidence: Float64[np.ndarray, "bins"]
+    accuracy: Float64[np.ndarray, "bins"]
+    count: Int64[np.ndarray, "bins"]
+
+
+def calibration(predictions: Predictions, bins: int = 15) -> Calibration:
+    """Compares confidence and accuracy, in bins of equal width over the confidence.
+
+    Expected calibration error: Guo et al., *On Calibration of Modern Neural Networks* (ICML 2017). Brier score:
+    Brier, *Verification of Forecasts Expressed in Terms of Probability* (1950).
+
+    Raises:
+        ValueError: there are no images or no bins.
+    """
+    images = len(predictions.labels)
+    if not images or bins < 1:
+        raise ValueError(f"{images} images in {bins} bins have no calibration; give at least one image and one bin")
+    probabilities = predictions.probabilities.astype(float)
+    confidence, right = probabilities.max(axis=1), predictions.right
+    edges = np.linspace(0, 1, bins + 1)
+    where = np.digitize(confidence, edges[1:-1], right=True)
+    count, sure, hits = (np.bincount(where, weights, bins) for weights in (None, confidence, right.astype(float)))
+    truth = np.eye(probabilities.shape[1])[predictions.labels]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: an empty bin has no mean
+        confidence_of_bin, accuracy_of_bin = sure / count, hits / count
+    return Calibration(
+        ece=float(np.abs(sure - hits).sum() / images),
+        brier=float(((probabilities - truth) ** 2).sum(axis=1).mean()),
+        edges=edges,
+        confidence=confidence_of_bin,
+        accuracy=accuracy_of_bin,
+        count=count.astype(np.int64),
+    )

@@ -1,6 +1,9 @@
 """The sentences that report a difference."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from .differences import ACCURACY, CONFIDENCE, Better, Difference, Quantity
 from .network_tests import NetworkDifference, SeedNoise
@@ -14,40 +17,25 @@ def sentence(
     `p_holm` is the adjusted p value if the sentence is one of several answers. A difference then counts as shown only
     if `p_holm` is below 5 % too.
     """
-    n = len(difference.per_seed)
+    n, start = len(difference.per_seed), f"{name} against {baseline}"
+    seeds, amount = _seeds(n), _written(difference.mean, quantity, difference, "+")
     if difference.low is None or difference.high is None:
         about = "only about these two networks" if n == 1 else "only about these networks; three seeds give an interval"
-        amount = _written(difference.mean, quantity, difference, "+")
-        start = f"{name} against {baseline}: {quantity.name} {amount} with {_seeds(n)}"
-        return f"{start}: no statement about the method, {about}."
+        return f"{start}: {quantity.name} {amount} with {seeds}: no statement about the method, {about}."
+    if difference.equal and not difference.mean:
+        return f"{start}: {quantity.name} is the same in each of {seeds}."
     if difference.equal:
-        return _sentence_without_spread(name, baseline, difference, quantity)
+        without = "without a spread between seeds there is no interval"
+        return f"{start}: {quantity.name} {amount} in each of {seeds}; {without}."
     if difference.shown and (p_holm is None or p_holm < 1 - CONFIDENCE):
         return _sentence_shown(name, baseline, difference, quantity, p_holm)
-    return _sentence_not_shown(name, baseline, difference, quantity, p_holm)
-
-
-def _sentence_not_shown(
-    name: str, baseline: str, difference: Difference, quantity: Quantity, p_holm: float | None
-) -> str:
-    bounds = [bound for bound in (difference.low, difference.high) if bound is not None]
+    bounds = difference.low, difference.high
     low, high = (_number(bound, quantity, difference, "+") for bound in bounds)
-    hidden = _written(max(map(abs, bounds)), quantity, difference)
-    why = f"the interval excludes zero, but Holm-adjusted {p_text(p_holm)}"
-    if not difference.shown:
-        why = f"differences up to {hidden} cannot be excluded"
-    amount = _written(difference.mean, quantity, difference, "+")
-    interval = f"95 % interval {low} to {high}, {_seeds(len(difference.per_seed))}"
-    return f"{name} against {baseline}: no difference shown in {quantity.name} ({amount}, {interval}); {why}."
-
-
-def _sentence_without_spread(name: str, baseline: str, difference: Difference, quantity: Quantity) -> str:
-    seeds = _seeds(len(difference.per_seed))
-    if not difference.mean:
-        return f"{name} against {baseline}: {quantity.name} is the same in each of {seeds}."
-    amount = _written(difference.mean, quantity, difference, "+")
-    start = f"{name} against {baseline}: {quantity.name} {amount} in each of {seeds}"
-    return f"{start}; without a spread between seeds there is no interval."
+    why = f"differences up to {_written(max(map(abs, bounds)), quantity, difference)} cannot be excluded"
+    if difference.shown:
+        why = f"the interval excludes zero, but Holm-adjusted {p_text(p_holm)}"
+    interval = f"95 % interval {low} to {high}, {seeds}"
+    return f"{start}: no difference shown in {quantity.name} ({amount}, {interval}); {why}."
 
 
 def _sentence_shown(name: str, baseline: str, difference: Difference, quantity: Quantity, p_holm: float | None) -> str:
@@ -56,8 +44,8 @@ def _sentence_shown(name: str, baseline: str, difference: Difference, quantity: 
     corrected = "" if p_holm is None else f", Holm-adjusted {p_text(p_holm)}"
     interval = f"95 % interval {low} to {high}, {_seeds(len(difference.per_seed))}{corrected}"
     amount = _written(abs(difference.mean), quantity, difference)
-    verdict = "better" if (difference.mean > 0) == (quantity.better == "higher") else "worse"
-    if quantity.better == "higher":
+    verdict = "better" if (difference.mean > 0) == quantity.higher else "worse"
+    if quantity.higher:
         of = "of" if quantity.share else "in"
         return f"{name} is {verdict} than {baseline} by {amount} {of} {quantity.name} ({interval})."
     start = f"{name} against {baseline}" if quantity.better == "neither" else f"{name} is {verdict} than {baseline}"
@@ -102,6 +90,12 @@ def noise_sentence(name: str, noise: SeedNoise) -> str:
     )
 
 
+def mean_text(values: Sequence[float]) -> str:
+    """The mean with three decimals, and the standard deviation (n - 1) of two or more values."""
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{deviation}"
+
+
 def p_text(p: float | None) -> str:
     """The p value with three decimals, as "p = 0.024" or "p < 0.001"; "no p" if there is none."""
     if p is None or math.isnan(p):
@@ -120,7 +114,7 @@ def _written(value: float, quantity: Quantity, difference: Difference, sign: str
 
 def _number(value: float, quantity: Quantity, difference: Difference, sign: str = "") -> str:
     """The value, with as many decimals (up to six) as the bound nearest to zero needs to differ from zero."""
-    scale, decimals = (100, 2) if quantity.share else (1, 3)
+    scale, decimals = quantity.scale, 2 if quantity.share else 3
     bounds = [abs(bound) * scale for bound in (difference.low, difference.high) if bound]
     while decimals < 6 and any(bound < 0.5 * 10**-decimals for bound in bounds):
         decimals += 1

@@ -1,4 +1,4 @@
-"""Measures the class activation maps of a sample of test images at every layer."""
+"""Measures the class activation maps of a sample of test images at every layer, and the effect of the background."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,14 +23,14 @@ from .probes import spread
 SAMPLE = 2000
 """At most so many test images are measured, evenly spread over the split."""
 
-
 EXPENSIVE = 250
 """So many of them, also evenly spread, are measured with changed images, which needs further forward passes."""
-
 
 STEPS = 5
 """Steps of deletion; with more of them the mean over images changed by less than a fifth of its standard error."""
 
+BACKGROUNDS = ("own", "other", "background_only", "object_only")
+"""Splits of the scenes that show the objects of the test images on backgrounds of all kinds."""
 
 CHUNK = 250  # images whose maps at all layers are in memory at a time
 
@@ -182,3 +182,16 @@ def _of_shape(maps: Tensor) -> dict[str, Tensor]:
 
 def _frame(values: Mapping[str, Tensor]) -> pd.DataFrame:
     return pd.DataFrame({name: value.cpu().numpy() for name, value in values.items()})
+
+
+def background_shift(found: Mapping[str, Predictions]) -> dict[str, float]:
+    """The effect of the background, by metric; the splits `own` and `other` show the same objects in the same order.
+
+    The accuracy of each split, the gap between own and other backgrounds, and the share of predictions that differ.
+    """
+    accuracy = {f"shift/{name}_accuracy": predictions.accuracy for name, predictions in found.items()}
+    own, other = found["own"], found["other"]
+    return accuracy | {
+        "shift/background_gap": own.accuracy - other.accuracy,
+        "shift/background_flips": float((own.classes != other.classes).mean()),
+    }

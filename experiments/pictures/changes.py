@@ -17,7 +17,7 @@ from cam_core.sheets import EXPLAINED, NO_EVIDENCE, difference_column, sheet
 
 from ..explaining.probes import in_turn
 from ..training.predictions import Predictions
-from .sheets import notes, verdicts
+from .sheets import notes, said_tiles, verdicts
 from .style import Images, Pixels
 
 CHUNK = 256  # maps at a time at the size of the images
@@ -27,7 +27,6 @@ CHOSEN = (
     "Chosen by outcome: an illustration, not a proof. Each group shows the first image of each class in turn, "
     "independent of its maps."
 )
-
 
 EXPLAINED_CLASS = "the true class, which is explained."
 SPREAD = "Spread: the standard deviation of the map over seeds, on the same scale: 0 = all seeds agree."
@@ -75,16 +74,18 @@ def changed(
     maps = {name: at_size(network.maps[indices], images.shape[1:3]) for name, network in networks.items()}
     seen = None if masks is None else masks[indices]
     columns = {
-        name: _said(images[indices], maps[name], network.predictions, indices, seen, classes)
+        name: said_tiles(images[indices], maps[name], verdicts(network.predictions, indices, classes), seen)
         for name, network in networks.items()
     }
+    empty = [group for group, members in found.items() if not members.any()]
+    none_of = f" No image is {' or '.join(empty)}." if empty else ""
     return sheet(
         [Tile(image) for image in images[indices]],
         columns,
         difference_column(images[indices], maps),
         labels=list(_group_labels(chosen, found, labels, classes)),
         title=title,
-        footer=f"Fixed: wrong with {first}, right with {second}; broken: the other way round.{_none_of(found)} "
+        footer=f"Fixed: wrong with {first}, right with {second}; broken: the other way round.{none_of} "
         f"{CHOSEN} Left: {EXPLAINED_CLASS} Below a map: the prediction of the network. {EXPLAINED}",
     )
 
@@ -100,26 +101,6 @@ def _group_labels(
         count = f"{group}\n{found[group].sum():,} of {len(labels):,}"
         for turn, index in enumerate(indices):
             yield f"{group if turn else count}\n{classes[labels[index]]}"
-
-
-def _said(
-    images: Images,
-    maps: Float32[np.ndarray, "m h w"],
-    predictions: Predictions,
-    indices: Int64[np.ndarray, "m"],
-    masks: Bool[np.ndarray, "m h w"] | None,
-    classes: Sequence[str],
-) -> list[Tile]:
-    said, noted = verdicts(predictions, indices, classes), notes(maps, masks)
-    return [
-        verdict.tile(overlay(image, map_), note)
-        for image, map_, verdict, note in zip(images, maps, said, noted, strict=True)
-    ]
-
-
-def _none_of(found: Mapping[str, Bool[np.ndarray, "n"]]) -> str:
-    empty = [group for group, members in found.items() if not members.any()]
-    return f" No image is {' or '.join(empty)}." if empty else ""
 
 
 def over_seeds(
@@ -206,7 +187,7 @@ def mean_maps(
     (first, baseline), *others = means.items()
     cut = f" The first {MOST_CLASSES} of {len(some)} classes." if len(some) > MOST_CLASSES else ""
     return sheet(
-        [Tile(_mean_image(images[members]), f"mean of {members.sum():,}") for members in kept],
+        [Tile(np.rint(images[members].mean(0)).astype(np.uint8), f"mean of {members.sum():,}") for members in kept],
         {name: [_mean_tile(map_) for map_ in own] for name, own in means.items()},
         {f"{name} − {first}": list(map(_difference_tile, own, baseline)) for name, own in others},
         labels=["all", *(classes[number] for number in some[:MOST_CLASSES])],
@@ -237,10 +218,6 @@ def _mean_of(maps: Float[np.ndarray, "n gh gw"], size: tuple[int, int]) -> Float
 def at_size(maps: Float[np.ndarray, "n gh gw"], size: tuple[int, int]) -> Float32[np.ndarray, "n {size[0]} {size[1]}"]:
     """Maps at the resolution of a layer, resized and then divided by their mean, as in the other pictures."""
     return relative_to_mean(resize(torch.from_numpy(maps.astype(np.float32)), size)).numpy()
-
-
-def _mean_image(images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    return np.rint(images.mean(0)).astype(np.uint8)
 
 
 def _mean_tile(map_: Float32[np.ndarray, "h w"]) -> Tile:

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..evidence.calibration import Calibration
 from ..evidence.differences import Better, Quantity
+from ..evidence.network_tests import Calibration
+from ..evidence.sentences import mean_text
 from .style import COLOURS, LARGE, PLAIN, SMALL, Pixels, drawn, text_width, wrapped
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
@@ -62,12 +63,11 @@ def _forest_title(table: pd.DataFrame) -> str:
 
 
 def _forest_panel(axes: Axes, rows: pd.DataFrame, names: Sequence[str], quantity: Quantity) -> None:
-    scale = 100 if quantity.share else 1
     axes.axvline(0, color=INK, linewidth=1)
     values = [0.0]
     for turn, (name, place) in enumerate(zip(names, _places(names), strict=True), start=1):
         for _, row in rows[rows["variant"] == name].iterrows():
-            values += _forest_row(axes, row, turn, place, scale)
+            values += _forest_row(axes, row, turn, place, quantity.scale)
     _set_limits(axes, values)
     _set_names(axes, names)
     unit = " (points)" if quantity.share else ""
@@ -109,9 +109,9 @@ def seeds(runs: pd.DataFrame, quantities: Mapping[str, Quantity]) -> Pixels:
     for axes, measure in zip(panels.flat, shown, strict=False):
         quantity = quantities[measure]
         values = paired.pivot(index="turn", columns="variant", values=measure)[names].to_numpy(float)
-        _seeds_panel(axes, values * (100 if quantity.share else 1), _places(names))
+        _seeds_panel(axes, values * quantity.scale, _places(names))
         _set_names(axes, names)
-        _set_heading(axes, quantity.name + (" (%)" if quantity.share else ""), quantity.better)
+        _set_heading(axes, quantity.axis, quantity.better)
     for axes in panels.flat[len(shown) :]:
         axes.set_visible(False)
     return drawn(figure)
@@ -206,11 +206,8 @@ def _reliability_line(axes: Axes, some: Sequence[Calibration], turn: int) -> Non
 
 
 def _calibration_text(some: Sequence[Calibration]) -> str:
-    texts = []
-    for name, values in {"ECE": [own.ece for own in some], "Brier": [own.brier for own in some]}.items():
-        deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-        texts.append(f"{name} {np.mean(values):.3f}{deviation}")
-    return f"{', '.join(texts)} ({len(some)} seed{'' if len(some) == 1 else 's'})"
+    ece, brier = mean_text([own.ece for own in some]), mean_text([own.brier for own in some])
+    return f"ECE {ece}, Brier {brier} ({len(some)} seed{'' if len(some) == 1 else 's'})"
 
 
 def per_class(classes: pd.DataFrame) -> Pixels:

@@ -1,26 +1,31 @@
-"""The pictures: each function takes arrays and returns one picture, uint8 `(height, width, 3)`."""
+"""The pictures of a run: each function takes arrays and returns one picture, uint8 `(height, width, 3)`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cam_core import Tile, colour_bar, energy_inside, grid, heat, heat_bar, overlay
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
 from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 
 from ..training.predictions import Predictions
-from .style import Images, Pixels
+from .style import COLOURS, LARGE, Images, Pixels, drawn, wrapped
 
 Tiles = Callable[[Images, Float32[np.ndarray, "n h w"]], list[Tile]]
 CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels, so the text stays legible
+WIDTH, LINE = 11.0, 0.2  # inches: the picture, and from one line of its title to the next
+NAME = 1.8  # inches for the name of a class
+MOST_WRITTEN = 30  # up to this number of classes a confusion matrix has room for its counts
 EXPLAINED = (
     f"Left: the true class, which is explained. Below a picture: the prediction of the network. {COLOURS_EXPLAINED}"
 )
-
 
 PREDICTED_EXPLAINED = (
     "Left: the true class. Below a picture: the prediction of the network, which is the class that is explained here. "
@@ -58,10 +63,30 @@ def notes(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"] |
     return [f"{share:.0%} on object" if live else NO_EVIDENCE for live, share in zip(alive, shares, strict=True)]
 
 
+def said_tiles(
+    images: Images,
+    maps: Float32[np.ndarray, "n h w"],
+    said: Sequence[Verdict],
+    masks: Bool[np.ndarray, "n h w"] | None,
+) -> list[Tile]:
+    """Each map over its image, with the prediction and the note of the map below it."""
+    return [
+        verdict.tile(overlay(image, map_), note)
+        for image, map_, verdict, note in zip(images, maps, said, notes(maps, masks), strict=True)
+    ]
+
+
 def augmented(images: Images) -> Pixels:
     """Training images as the network sees them."""
     tiles = [Tile(image) for image in images]
     return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title="Augmented training images", tile_size=TILE)
+
+
+def masked(images: Images, masks: Bool[np.ndarray, "n h w"]) -> Pixels:
+    """Images in which everything but the object is dark."""
+    tiles = [Tile(np.where(mask[..., None], image, image // 4)) for image, mask in zip(images, masks, strict=True)]
+    title = "What is taken as object: the rest is dark"
+    return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title=title, tile_size=TILE)
 
 
 def gallery(
@@ -113,13 +138,7 @@ def side_by_side(
 
     `variants` are relative to their mean.
     """
-    columns = {
-        name: [
-            verdict.tile(overlay(image, map_), note)
-            for image, map_, verdict, note in zip(images, maps, said[name], notes(maps, masks), strict=True)
-        ]
-        for name, maps in variants.items()
-    }
+    columns = {name: said_tiles(images, maps, said[name], masks) for name, maps in variants.items()}
     originals, differences = [Tile(image) for image in images], difference_column(images, variants)
     return sheet(originals, columns, differences, labels=row_labels, title=title, footer=EXPLAINED)
 
@@ -131,5 +150,51 @@ def cell(
     mask: Bool[np.ndarray, "h w"] | None,
 ) -> Pixels:
     """A cell of MLflow's image grid: the map over the image, the prediction below; `map_` is relative to its mean."""
-    (note,) = notes(map_[None], None if mask is None else mask[None])
-    return grid([[said.tile(overlay(image, map_), note)]], tile_size=CELL)
+    return grid([said_tiles(image[None], map_[None], [said], None if mask is None else mask[None])], tile_size=CELL)
+
+
+def curves(history: pd.DataFrame, title: str) -> Pixels:
+    """Loss and accuracy per epoch; `history` is indexed by epoch, its columns are metric names such as `val/loss`."""
+    styles = {"train": ":", "val": "-", "test": "--"}
+    heading = wrapped(title, WIDTH - 1, LARGE)
+    figure = Figure(figsize=(WIDTH, 4.0 + LINE * heading.count("\n")), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for (split, style), colour in zip(styles.items(), COLOURS, strict=False):
+            if f"{split}/{measure}" in history:
+                values = history[f"{split}/{measure}"].dropna()
+                marker = "o" if len(values) == 1 else None
+                axes.plot(values.index, values, style, color=colour, marker=marker, label=split)
+        axes.set(xlabel="epoch", ylabel=measure)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if axes.get_xlim()[1] - axes.get_xlim()[0] < 1:  # one epoch
+            axes.set_xlim(0.5, 1.5)
+        axes.grid(alpha=0.3)
+    figure.suptitle(heading)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    return drawn(figure)
+
+
+def confusion(matrix: Int64[np.ndarray, "k k"], classes: Sequence[str]) -> Pixels:
+    """Counts per true (row) and predicted (column) class, coloured by the share of the row."""
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = min(3.2 + 0.55 * len(classes), 24)
+    figure = Figure(figsize=(side, side * 0.9), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
+    names = list(map(_class_name, classes))
+    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), names)
+    axes.set(xlabel="predicted class", ylabel="true class", title="Test images: predicted against true class")
+    for (row, column), count in np.ndenumerate(matrix):
+        if count and len(classes) <= MOST_WRITTEN:
+            shade = "black" if share[row, column] > 0.5 else "white"
+            axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=9)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    return drawn(figure)
+
+
+def _class_name(name: str) -> str:
+    """The name in at most two lines; the middle of a longer one is left out."""
+    lines = wrapped(name, NAME).splitlines()
+    return "\n".join(lines if len(lines) < 3 else [lines[0], f"…{lines[-1]}"])

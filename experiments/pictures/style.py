@@ -1,4 +1,7 @@
-"""Colours, names and sizes that all pictures share."""
+"""What all pictures share: colours, names, sizes, and what takes the place of a picture that cannot be drawn."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -7,10 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cam_core.text import Font, font, legible, wrap
+from cam_core.text import Font, font, legible, wrap, written
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
+T = TypeVar("T")
 SMALL, PLAIN, LARGE = 9, 10, 12  # points
 METHOD_NAMES = {
     "gradcam": "Grad-CAM",
@@ -24,7 +28,6 @@ METHOD_NAMES = {
     "scorecam": "Score-CAM",
     "ablationcam": "Ablation-CAM",
 }
-
 
 # Okabe & Ito 2008: colour-blind readers can tell them apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#882255", "#999999")
@@ -64,3 +67,26 @@ def drawn(figure: Figure) -> Pixels:
     with rc_context({"text.parse_math": False}):  # for the labels of axes, which are made during the drawing
         canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+_failed: list[str] = []
+
+
+def drawn_or_explained(name: str, draw: Callable[[], T]) -> T | Pixels:
+    """What `draw` returns. If it raises, a picture with the text of the error, which `take_failures` then reports.
+
+    A picture that cannot be drawn must not end hours of training.
+    """
+    try:
+        return draw()
+    except Exception as error:
+        why = f"{name} could not be drawn ({type(error).__name__}: {' '.join(str(error).split())[:500]})"
+        _failed.append(why)
+        return written(why, 640, 16, align=0.0)
+
+
+def take_failures() -> list[str]:
+    """A line for each picture of this process that could not be drawn since the last call."""
+    failed = list(_failed)
+    _failed.clear()
+    return failed

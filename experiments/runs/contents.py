@@ -6,7 +6,7 @@ have the file, if the file is damaged, or if it has the form of another version.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -16,19 +16,21 @@ from jaxtyping import Float, Float32, Int64
 
 from cam_core import spec_of
 
-from ..pictures.failsafe import drawn_or_explained
-from ..pictures.style import Pixels
-from ..settings.base import SettingsError, spelled
+from ..pictures.style import Pixels, drawn_or_explained
+from ..settings.base import Settings, SettingsError, spelled
 from ..settings.recipes import PLAIN, RECIPES, as_toml
 from ..settings.train import TrainSettings
 from ..system.files import Damaged
 from ..tracking.locations import TrackingError
 from ..tracking.reading import DamagedFile, FinishedRun, Unreachable
-from ..tracking.records import Arrays, Picture, Table, Text
+from ..tracking.records import Arrays, Param, Picture, Record, Table, Text
 from ..training.machine import Machine
 from ..training.predictions import Predictions, prediction_table, predictions_of
 
 AUGMENTED = "augmented.png"
+NEAR_CHANCE = "camparison.near_chance"  # a tag, with the sentence
+LEFT_OUT = "left_out.txt"
+MASKED = "masks.png"
 CONFUSION = "confusion.png"
 CURVES = "curves.png"
 LAYERS = "gradcam/probes.png"
@@ -105,7 +107,8 @@ class RunConfig:
             "dataset": self.dataset.name,
             "image_size": str(self.dataset.image_size),
             "augmentation": self.augmentation,
-            "augment": self.settings.augment_path,
+            "augment_by": self.settings.augment_path,
+            **{f"{name}_px": text for name, text in self.settings.in_pixels.items()},
             "layers": " ".join(self.layers),
             "cam_method": self.method,
             "cam_methods": " ".join(self.methods),
@@ -149,9 +152,19 @@ def config_records(config: RunConfig) -> tuple[Text, Text]:
     return Text(_CONFIG, json.dumps(plain | {_DIGEST: _digest_of_json(plain)}, indent=2)), Text(_RECIPE, recipe)
 
 
-def options_record(given: Mapping[str, str], settings: Mapping[str, str]) -> Text:
-    """The options of a comparison or a study, which has no network of its own."""
-    return Text(_CONFIG, json.dumps({"given": dict(given), "settings": dict(settings)}, indent=2))
+def option_records(settings: Settings, names: Collection[str] = ()) -> Iterator[Record]:
+    """The options of a comparison or a study, which has no network of its own: all of them, or those in `names`."""
+    texts = {name: settings.shown(name, text) for name, text in settings.as_params().items()}
+    given = {name: settings.shown(name, text) for name, text in settings.given.items()}
+    chosen = {name: text for name, text in texts.items() if name in (names or texts)}
+    yield from setting_params(chosen)
+    yield Text(_CONFIG, json.dumps({"given": given, "settings": chosen}, indent=2))
+
+
+def setting_params(texts: Mapping[str, str]) -> Iterator[Param]:
+    """Each setting once, as `resolved.NAME`, because MLflow's launcher logs what was typed as `NAME`."""
+    for name, text in texts.items():
+        yield Param(f"resolved.{name}", text)
 
 
 def predictions_record(predictions: Predictions, classes: tuple[str, ...]) -> Table:
@@ -226,7 +239,8 @@ def _config_of(logged: dict[str, Any]) -> RunConfig:
 
 def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
     """Every option is there, so the recipe is not needed: its file may be gone."""
-    known = {name: value for name, value in logged.items() if name in TrainSettings.model_fields}
+    named = {TrainSettings.former.get(name, name): value for name, value in logged.items()}
+    known = {name: value for name, value in named.items() if name in TrainSettings.model_fields}
     recipe = known.get("recipe", "fast")
     settings = TrainSettings.of(**{**PLAIN, **known, "recipe": recipe if recipe in RECIPES else "fast"})
     return settings.model_copy(update={"recipe": recipe})
@@ -253,7 +267,9 @@ def _table(run: FinishedRun, path: str) -> pd.DataFrame:
         _check(table.attrs.pop(_DIGEST, None), _digest_of_table, table)
         return table
 
-    return _read(run, path, whole)
+    if path not in run.memo:
+        run.memo[path] = _read(run, path, whole)
+    return run.memo[path].copy()  # several parts of a comparison need it
 
 
 def maps(run: FinishedRun) -> RunMaps:

@@ -10,10 +10,9 @@ from cam_core import Cams, cams_of_methods
 
 from ..data.tensors import to_tensor
 from ..explaining import measuring
-from ..explaining.backgrounds import BACKGROUNDS, background_shift
 from ..explaining.probes import SPLIT, Probes, probes
-from ..pictures.curves import confusion, curves
-from ..tracking.records import Metrics, Model, Record
+from ..pictures.sheets import confusion, curves
+from ..tracking.records import Metrics, Model, Record, Tag
 from ..training.predictions import (
     Predictions,
     confusion_matrix,
@@ -24,6 +23,7 @@ from ..training.predictions import (
 from .contents import (
     CONFUSION,
     CURVES,
+    NEAR_CHANCE,
     RunMaps,
     faithfulness_record,
     map_measures_record,
@@ -80,16 +80,18 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
     if prepared.settings.test_flip:
         yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
+    if doubt := predictions.near_chance:
+        yield Tag(NEAR_CHANCE, doubt)
     yield predictions_record(predictions, dataset.classes)
     counts = confusion_matrix(predictions, len(dataset.classes))
     yield picture(CONFUSION, lambda: confusion(counts, dataset.classes))
     found = {
         name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
-        for name in BACKGROUNDS
+        for name in measuring.BACKGROUNDS
         if name in dataset.splits
     }
     if found:
-        yield Metrics(background_shift(found), epoch)
+        yield Metrics(measuring.background_shift(found), epoch)
 
 
 def _accuracies_with_mirrors(

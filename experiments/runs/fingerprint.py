@@ -19,8 +19,8 @@ _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` c
 
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
 _NOT_IDENTITY = {
-    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout"),
-    *("device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"),
+    *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
+    *("device", "precision", "channels_last", "compile", "threads", "augment_by", "checkpoint", "resume"),
     *("offline", "outbox", "wait_for_tracking"),
 }
 
@@ -31,7 +31,8 @@ def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> 
     The same up to rounding: threads, compilation and options without effect are left out.
     """
     left_out = settings.idle().keys() | _NOT_IDENTITY
-    options = {name: value for name, value in settings.as_params().items() if name not in left_out}
+    texts = settings.as_params() | settings.in_pixels
+    options = {name: value for name, value in texts.items() if name not in left_out}
     code = hashlib.sha256(b"".join(source.read_bytes() for source in deciding_sources())).hexdigest()
     libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
     # In another memory layout the state of an optimizer means another thing.

@@ -1,6 +1,10 @@
-"""Everything that a training needs, checked before anything is trained or logged."""
+"""Everything that a training needs, checked before anything is trained or logged; and its clock and checkpoint."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -13,14 +17,39 @@ from ..settings.base import AUTO, NONE
 from ..settings.train import TrainSettings
 from ..system.files import user_path
 from ..system.progress import Reporter
-from ..training.checkpoints import Checkpoint, check_place
+from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
 from ..training.frozen import UNTIL, freeze
 from ..training.loop import build_model
 from ..training.machine import Machine, resolve_machine
 from ..training.optimisers import check_arguments
-from .carry_on import find_checkpoint
-from .clock import Clock
 from .fingerprint import fingerprint
+
+
+@dataclass
+class Clock:
+    """Wall and CPU seconds of each phase."""
+
+    wall: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measuring(self, phase: str) -> Iterator[None]:
+        """Adds the time spent inside to `phase`."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall[phase] = self.wall.get(phase, 0.0) + time.perf_counter() - wall
+        self.cpu[phase] = self.cpu.get(phase, 0.0) + time.process_time() - cpu
+
+    def add(self, before: Mapping[str, Mapping[str, float]]) -> None:
+        """Adds the training seconds of the run that this one resumes."""
+        for own, earlier in ((self.wall, before["wall"]), (self.cpu, before["cpu"])):
+            own["train"] = own.get("train", 0.0) + earlier.get("train", 0.0)
+
+    def metrics(self) -> dict[str, float]:
+        """The seconds by metric: `time/<phase>_s` and `time/<phase>_cpu_s`."""
+        return {f"time/{phase}_s": seconds for phase, seconds in self.wall.items()} | {
+            f"time/{phase}_cpu_s": seconds for phase, seconds in self.cpu.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -35,7 +64,7 @@ class Prepared:
     explaining: Explaining
     fingerprint: str
     checkpoint: Checkpoint | None
-    clock: "Clock"
+    clock: Clock
 
 
 def prepare(
@@ -88,6 +117,7 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         background_bias=settings.background_bias,
         train_images=settings.train_images,
         holdout=settings.holdout,
+        skip_bad=settings.on_bad == "skip",
         progress=reporter.say,
     )
     sizes = ", ".join(
@@ -99,5 +129,39 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 
 def default_name(settings: TrainSettings) -> str:
     """The run's name in MLflow, unless it is given."""
-    variant = f"cutout {settings.cutout_size} px" if settings.cutout else "baseline"
+    variant = f"cutout {settings.in_pixels['cutout_size']} px" if settings.cutout else "baseline"
     return f"{variant}, seed {settings.seed}"
+
+
+def keeper_of(prepared: Prepared) -> Keeper | None:
+    """The writer of the checkpoints that the settings ask for, or None."""
+    where = prepared.settings.checkpoint
+    if where == AUTO:
+        return Keeper(_own_checkpoint(prepared.settings, prepared.fingerprint), AUTO_EVERY_S, passing=True)
+    return None if where == NONE else Keeper(user_path(where), 0.0, passing=False)
+
+
+def find_checkpoint(settings: TrainSettings, fingerprint: str, reporter: Reporter) -> Checkpoint | None:
+    """The checkpoint from which the settings resume, or None.
+
+    Raises:
+        CheckpointError: the named file is no checkpoint of this training.
+    """
+    if settings.resume == NONE:
+        return None
+    named = settings.checkpoint if settings.resume == AUTO else settings.resume
+    if named not in (AUTO, NONE):
+        path = user_path(named)
+        if settings.resume == AUTO and not path.exists():
+            return None
+        return of_this_training(path, fingerprint, settings.as_params())
+    own = _own_checkpoint(settings, fingerprint)
+    try:
+        return of_this_training(own, fingerprint, settings.as_params()) if own.exists() else None
+    except CheckpointError as error:
+        reporter.say(f"starts over: {error}")
+        return None
+
+
+def _own_checkpoint(settings: TrainSettings, fingerprint: str) -> Path:
+    return user_path(settings.data_dir) / "checkpoints" / f"{fingerprint}.pt"

@@ -1,45 +1,51 @@
-"""One training in a run of its own: trained, evaluated, explained, logged."""
+"""One training in a run of its own: described, trained, evaluated, explained, logged."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
-from ..pictures.failsafe import take_failures
+from ..explaining.probes import in_turn
+from ..pictures import sheets
+from ..pictures.style import take_failures
 from ..system.progress import Reporter
 from ..tracking.client import FINGERPRINT, TRAIN
 from ..tracking.lifetime import open_run
 from ..tracking.reading import FinishedRun, finished_run
-from ..tracking.records import Metrics, Record, Tag
+from ..tracking.records import DatasetUse, Metrics, Record, Tag, Text
 from ..tracking.ui import ui_address, ui_hint
 from ..tracking.writing import Run
+from ..training import distributed
 from ..training.checkpoints import Checkpoint, CheckpointError
 from ..training.loop import build_model, fit, steps_of
-from .carry_on import keeper_of
-from .describe import iter_settings
+from .contents import (
+    AUGMENTED,
+    LEFT_OUT,
+    MASKED,
+    NEAR_CHANCE,
+    RunConfig,
+    UsedData,
+    config_records,
+    picture,
+    setting_params,
+)
 from .evaluate import iter_findings, model_record
-from .prepare import Prepared
+from .prepare import Prepared, keeper_of
 
 EXPLAINING = 0.1  # share of the evaluation in the progress bar, relative to the training
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 Finds = Callable[[Prepared, nn.Module], Iterable[Record]]
 
 
-def no_further(prepared: Prepared, model: nn.Module) -> Iterable[Record]:
-    """No records beyond those of every run."""
-    return ()
-
-
 def work(prepared: Prepared) -> int:
     """Steps of the progress bar: the training steps, and a share for the evaluation."""
     done = prepared.checkpoint.epochs if prepared.checkpoint else 0
-    return _training_steps(prepared) - done * _steps_of_an_epoch(prepared) + _explaining_steps(prepared)
-
-
-def _training_steps(prepared: Prepared) -> int:
-    return prepared.settings.epochs * _steps_of_an_epoch(prepared)
+    return (prepared.settings.epochs - done) * _steps_of_an_epoch(prepared) + _explaining_steps(prepared)
 
 
 def _steps_of_an_epoch(prepared: Prepared) -> int:
@@ -47,7 +53,42 @@ def _steps_of_an_epoch(prepared: Prepared) -> int:
 
 
 def _explaining_steps(prepared: Prepared) -> int:
-    return max(1, round(EXPLAINING * _training_steps(prepared)))
+    return max(1, round(EXPLAINING * prepared.settings.epochs * _steps_of_an_epoch(prepared)))
+
+
+def iter_settings(prepared: Prepared) -> Iterator[Record]:
+    """The settings of a training, its data, and examples of augmented images."""
+    config, dataset = run_config(prepared), prepared.dataset
+    yield from setting_params(config.resolved)
+    yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
+    yield from config_records(config)
+    train = dataset.splits["train"]
+    chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
+    if dataset.left_out:
+        yield Text(LEFT_OUT, "\n".join(dataset.left_out))
+    if (masks := train.masks) is not None:
+        yield picture(MASKED, lambda: sheets.masked(train.images[chosen], masks[chosen]))
+    yield picture(AUGMENTED, lambda: sheets.augmented(prepared.augmentation.examples(train.images[chosen])))
+
+
+def run_config(prepared: Prepared) -> RunConfig:
+    """The settings as the run records them."""
+    dataset, sizes = prepared.dataset, {name: len(split) for name, split in prepared.dataset.splits.items()}
+    return RunConfig(
+        name=prepared.name,
+        fingerprint=prepared.fingerprint,
+        given=prepared.settings.given,
+        settings=prepared.settings,
+        machine=prepared.machine,
+        processes=distributed.size(),
+        layers=prepared.explaining.layers,
+        dataset=UsedData(
+            dataset.name, dataset.digest, dataset.source, tuple(dataset.classes), prepared.settings.side, sizes
+        ),
+        software={"python": platform.python_version(), "torch": torch.__version__},
+        methods=prepared.explaining.methods,
+        augmentation=str(prepared.augmentation),
+    )
 
 
 def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None = None) -> FinishedRun:
@@ -69,7 +110,7 @@ def tags_of(prepared: Prepared) -> dict[str, str]:
 
 def finish(prepared: Prepared) -> None:
     """Deletes the automatic checkpoint, which a completed run no longer needs."""
-    if keeper := keeper_of(prepared.settings, prepared.fingerprint):
+    if keeper := keeper_of(prepared):
         keeper.finish()
 
 
@@ -78,7 +119,7 @@ def train_into(
     prepared: Prepared,
     reporter: Reporter,
     on_epoch: OnEpoch = lambda epoch, metrics: None,
-    further: Finds = no_further,
+    further: Finds = lambda prepared, model: (),
     *,
     keep_model: bool = True,
 ) -> None:
@@ -104,14 +145,10 @@ def train_into(
     if before := prepared.checkpoint:
         history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}
         clock.add(before.clock)
-        log(
-            [
-                Tag("camparison.resumed_after_epoch", str(before.epochs)),
-                *(Metrics(metrics, epoch) for epoch, metrics in history.items()),
-            ]
-        )
+        logged = [Metrics(metrics, epoch) for epoch, metrics in history.items()]
+        log([Tag("camparison.resumed_after_epoch", str(before.epochs)), *logged])
         reporter.say(f"{prepared.name}: resumes after epoch {before.epochs} of {settings.epochs}")
-    keeper = keeper_of(prepared.settings, prepared.fingerprint)
+    keeper = keeper_of(prepared)
     state = before.state if before else None
     results = fit(model, dataset, prepared.augmentation, settings, prepared.machine, reporter.advance, state)
     while True:
@@ -131,6 +168,8 @@ def train_into(
     reporter.stage(f"{prepared.name}: explaining")
     for records in iter_findings(prepared, model, pd.DataFrame.from_dict(history, orient="index")):
         log(records)
+        for doubt in (r.value for r in records if isinstance(r, Tag) and r.key == NEAR_CHANCE):
+            reporter.say(f"{prepared.name}: {doubt}")
     log(list(further(prepared, model)))
     if keep_model:
         log([model_record(prepared, model)])

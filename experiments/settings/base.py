@@ -51,6 +51,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     command: ClassVar[str]
+    former: ClassVar[Mapping[str, str]] = {}
+    """Former spellings of options, which still work."""
+
     _given: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
@@ -69,8 +72,13 @@ class Settings(BaseModel):
         Raises:
             SettingsError: lists all problems, one line each.
         """
+        twice = [old for old, name in cls.former.items() if given.keys() >= {old, name}]
+        given = {cls.former.get(name, name): value for name, value in given.items()}
         known = {name: value for name, value in given.items() if name in cls.model_fields}
         problems = [cls._unknown(name) for name in given if name not in known]
+        problems += [
+            f"{old}: is the former spelling of {cls.former[old]}, which is given too; leave it out" for old in twice
+        ]
         for name in [name for name, value in known.items() if not _is_text(value)]:
             problems.append(f"{name}={known.pop(name)}: contains a NUL character, or bytes that are not UTF-8 text")
         values = cls._recipe_values(known) | {k: v for k, v in known.items() if not cls._left_to_recipe(k, v)}

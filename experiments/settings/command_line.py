@@ -24,7 +24,7 @@ def read(cls: type[S], argv: Sequence[str] | None = None) -> S:
     if {"-h", "--help"} & set(words):
         _parser(cls).print_help()
         raise SystemExit(0)
-    options, problems = options_in(words, cls.model_fields.keys())
+    options, problems = options_in(words, {*cls.model_fields, *cls.former})
     try:
         settings = cls.of(**options)
         problems += settings.without_effect().values()
@@ -32,6 +32,8 @@ def read(cls: type[S], argv: Sequence[str] | None = None) -> S:
         problems += error.problems
     if problems:
         fail(cls.command, problems)
+    for old in cls.former.keys() & options.keys():
+        print(f"{cls.command}: --{old} is now called --{cls.former[old]}; the old name still works", file=sys.stderr)
     return settings
 
 

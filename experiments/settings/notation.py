@@ -6,22 +6,41 @@ This module imports no other module of the suite. Unlike the other settings modu
 import re
 
 WHOLE_SIDE = 32
+_SIZE = r"\d{1,9}|0?\.\d{1,9}|1\.0{1,9}"  # pixels, or a share of the side
 
 
-def hole_ranges(text: str) -> list[tuple[int, int]]:
+def hole_ranges(text: str, side: int = WHOLE_SIDE) -> list[tuple[int, int]]:
     """The smallest and largest side in pixels: one pair for both sides, or one for the height and one for the width.
 
-    `"16"` or `"8-20"`: one range for both; `"12x20"` or `"8-12x16-20"`: height x width.
+    `"16"` or `"8-20"`: one range for both; `"12x20"` or `"8-12x16-20"`: height x width. `"0.5"` or `"0.25-0.5"`, with a
+    decimal point: shares of the image's `side`.
 
     Raises:
         ValueError: names what is allowed, in one line.
     """
-    parts = [re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part) for part in text.split("x")]
-    ranges = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
-    if len(ranges) != len(parts) or len(parts) > 2 or not all(1 <= low <= high for low, high in ranges):
-        allowed = "pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
-        raise ValueError(f"must be {allowed}, at least 1")
-    return ranges
+    parts = [re.fullmatch(rf"({_SIZE})(?:-({_SIZE}))?", part) for part in text.split("x")]
+    ranges = [(part[1], part[2] or part[1]) for part in parts if part]
+    rising = all(0 < float(low) <= float(high) and ("." in low) == ("." in high) for low, high in ranges)
+    if len(ranges) != len(parts) or len(parts) > 2 or not rising:
+        allowed = "pixels such as 16 or shares of the side such as 0.5, a range such as 8-20, or height x width"
+        raise ValueError(f"must be {allowed} such as 12x20 or 8-12x16-20, above 0")
+    return [(_pixels(low, side), _pixels(high, side)) for low, high in ranges]
+
+
+def padding_pixels(text: str, side: int = WHOLE_SIDE) -> int:
+    """The pixels in a text such as `"4"`, or `"0.125"`, with a decimal point, as a share of the image's `side`.
+
+    Raises:
+        ValueError: names what is allowed, in one line.
+    """
+    if not re.fullmatch(_SIZE, text):
+        raise ValueError("must be pixels such as 4, or a share of the side such as 0.125, or 0")
+    return _pixels(text, side)
+
+
+def _pixels(size: str, side: int) -> int:
+    """Rounded; a share above 0 is at least one pixel."""
+    return max(round(float(size) * side), int(float(size) > 0)) if "." in size else int(size)
 
 
 def rising_epochs(text: str) -> tuple[int, ...]:

@@ -31,9 +31,13 @@ DATA_SETS: Parts = MappingProxyType(
         "cifar10": "data.cifar10:load_cifar10",
         "scenes": "data.scenes:load_scenes",
         "folder": "data.folder:load_folder",
+        "csv": "data.csv_file:load_csv",
     }
 )
 """`(request: data.dataset.Request) -> Dataset`."""
+
+OWN_DATA_SETS: Parts = MappingProxyType({"folder": "folder:PATH", "csv": "csv:FILE"})
+"""The data sets that are named with a place, and how."""
 
 AUGMENTERS: Parts = MappingProxyType(
     {

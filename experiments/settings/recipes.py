@@ -33,12 +33,12 @@ class Recipe:
     values: Values
 
 
-# The hole of DeVries & Taylor 2017 (arXiv 1708.04552) for CIFAR-10: one 16-pixel square on every image, its centre
-# anywhere in the image, filled with the mean. All recipes contain it, so cutout=true gives the published hole.
+# The hole of DeVries & Taylor 2017 (arXiv 1708.04552) for CIFAR-10: one square of 16 of 32 pixels on every image, its
+# centre anywhere in the image, filled with the mean. All recipes contain it, so cutout=true gives the published hole.
 PUBLISHED_CUTOUT: Values = {
     "cutout": False,
     "cutout_holes": 1,
-    "cutout_size": "16",
+    "cutout_size": "0.5",
     "cutout_p": 1.0,
     "cutout_fill": "mean",
     "cutout_placement": "published",
@@ -81,7 +81,7 @@ PLAIN: Values = {
     "shift": 0.0,
     "scale": 0.0,
     "rotate": 0.0,
-    "crop_padding": 0,
+    "crop_padding": "0",
     "border": "black",
     "hsv_p": 0.0,
     "hue": 0,
@@ -111,7 +111,7 @@ AIRBENCH: Values = {
     "sides": "20,24,32",
     "test_flip": True,
     "hflip_mode": "alternating",
-    "crop_padding": 2,
+    "crop_padding": "0.0625",
     "border": "reflect",
 }
 
@@ -125,7 +125,7 @@ DEVRIES_TAYLOR: Values = {
     "schedule": "step",
     "lr_steps": "60,120,160",
     "lr_gamma": 0.2,
-    "crop_padding": 4,
+    "crop_padding": "0.125",
 }
 
 
@@ -159,7 +159,7 @@ RECIPES: dict[str, Recipe] = {
             "epochs": 200,
             "weight_decay": 5e-4,
             "schedule": "cosine",
-            "crop_padding": 4,
+            "crop_padding": "0.125",
         },
     ),
     "resnet18_steplr": _recipe(
@@ -182,7 +182,7 @@ RECIPES: dict[str, Recipe] = {
             "shift": 0.0625,
             "scale": 0.1,
             "rotate": 45.0,
-            "crop_padding": 4,
+            "crop_padding": "0.125",
             "cutout": True,
             "cutout_p": 0.5,
             "cutout_placement": "inside",
@@ -216,7 +216,7 @@ RECIPES: dict[str, Recipe] = {
             "saturation": 30,
             "value": 20,
             "cutout": True,
-            "cutout_size": "4-16",
+            "cutout_size": "0.125-0.5",
             "cutout_p": 0.75,
             "cutout_placement": "inside",
         },

@@ -1,16 +1,18 @@
 """The options of a training."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
-from .notation import arguments, frozen_layer, hole_ranges, rising_epochs, side_shares
-from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, SCHEDULES, WITH, OneOf
+from .idle import idle
+from .notation import arguments, frozen_layer, hole_ranges, padding_pixels, rising_epochs, side_shares
+from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, WITH, OneOf
 from .recipes import RECIPES, Values, find
 
-_NAMED = tuple(name for name in DATA_SETS if name != "folder")
+_NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
 
 
 def _recipe_name(text: str) -> str:
@@ -21,16 +23,19 @@ def _recipe_name(text: str) -> str:
 
 def _dataset_name(text: str) -> str:
     """Checks that `text` names a data set, and returns it."""
-    known = ("auto", *_NAMED)
-    if text in known or (text.startswith("folder:") and len(text) > len("folder:")):
+    known, (kind, _, place) = ("auto", *_NAMED), text.partition(":")
+    if text in known or (place and kind in OWN_DATA_SETS):
         return text
-    raise ValueError(f"must be {', '.join(known)} or folder:PATH{did_you_mean(text, known)}")
+    own = f"csv:{text}" if text.lower().endswith(".csv") else f"folder:{text}"
+    hint = f"; did you mean {own}?" if {"/", "\\", "."} & set(text) else did_you_mean(text, known)
+    raise ValueError(f"must be {', '.join(known)}, {' or '.join(OWN_DATA_SETS.values())}{hint}")
 
 
 class TrainSettings(Settings):
     """Train one variant, explain it with Grad-CAM and log everything to MLflow."""
 
     command: ClassVar[str] = "python -m experiments.train"
+    former: ClassVar[Mapping[str, str]] = {"augment": "augment_by"}
 
     recipe: Annotated[str, AfterValidator(_recipe_name)] = Field(
         "fast",
@@ -42,14 +47,17 @@ class TrainSettings(Settings):
     # Data
     dataset: Annotated[str, AfterValidator(_dataset_name)] = Field(
         "auto",
-        description=f"images to use: {', '.join(_NAMED)} or folder:PATH; auto: cifar10 if it can be found or "
-        "downloaded, else scenes, which are built in",
+        description=f"images to use: {', '.join([*_NAMED, *OWN_DATA_SETS.values()])}; auto: cifar10 if it can be "
+        "found or downloaded, else scenes, which are built in",
     )
     data_dir: str = Field(
         "data", min_length=1, description="folder for data sets; if CIFAR10_ROOT is set, CIFAR-10 is read from there"
     )
     background_bias: float = Field(
         0.5, ge=0, le=1, description="scenes only: probability that the background is the texture of the object's class"
+    )
+    on_bad: Literal["refuse", "skip"] = Field(
+        "refuse", description="own images only: files that cannot be used are an error, or they are left out and listed"
     )
     image_size: Annotated[int, Field(ge=16, le=256)] | Literal["auto"] = Field(
         "auto", description="height and width of the images in pixels; auto: 32"
@@ -168,8 +176,8 @@ class TrainSettings(Settings):
     rotate: Annotated[float, BY_RECIPE] = Field(
         ge=0, le=180, description="largest rotation in either direction, in degrees"
     )
-    crop_padding: Annotated[int, BY_RECIPE] = Field(
-        ge=0, le=64, description="pad every side by this many pixels, then crop at random; 0: off"
+    crop_padding: Annotated[str, BeforeValidator(str), read_by(padding_pixels), BY_RECIPE] = Field(
+        description="pad every side by pixels (4), or by a share of the side (0.125), then crop at random; 0: off"
     )
     border: Annotated[Literal["black", "reflect"], BY_RECIPE] = Field(
         description="what crops, shifts and rotations show outside the image"
@@ -189,7 +197,8 @@ class TrainSettings(Settings):
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="number of holes per image")
     cutout_size: Annotated[str, BeforeValidator(str), read_by(hole_ranges), BY_RECIPE] = Field(
-        description="side of a hole in pixels, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
+        description="side of a hole in pixels (16), or with a decimal point as a share of the image side "
+        "(0.5; 1.0 is the side), a range such as 8-20, or height x width such as 12x20 or 8-12x16-20"
     )
     cutout_p: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image gets holes")
     cutout_fill: Annotated[Literal["mean", "black", "random", "noise"], BY_RECIPE] = Field(
@@ -238,7 +247,7 @@ class TrainSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="number of CPU threads; auto: one for each core"
     )
-    augment: Annotated[str, OneOf((AUTO, *AUGMENTERS))] = Field(
+    augment_by: Annotated[str, OneOf((AUTO, *AUGMENTERS))] = Field(
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",
@@ -284,6 +293,10 @@ class TrainSettings(Settings):
     def _fits_together(self) -> "TrainSettings":
         if self.cutout and max(largest for _, largest in self.cutout_sizes) > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
+        if self.padding > self.side:
+            raise ValueError(
+                f"crop_padding={self.crop_padding}: must be at most the images' side of {self.side} pixels"
+            )
         if self.nesterov and not self.momentum and self.optimizer in WITH["nesterov"]:
             raise ValueError("momentum=0: nesterov needs a momentum; add nesterov=false, or a momentum above 0")
         swings = self.schedule == "onecycle" and self.optimizer in WITH["momentum"]
@@ -300,37 +313,7 @@ class TrainSettings(Settings):
 
     def idle(self) -> dict[str, tuple[str, str]]:
         """The options that have no effect, each with the reason and with an option that gives it an effect."""
-        idle = {}
-        for name in type(self).model_fields:
-            if name.startswith("cutout_") and not self.cutout:
-                idle[name] = ("cutout is false", "cutout=true")
-        needs = {
-            "lr_steps": ("schedule", ("step",)),
-            "lr_gamma": ("schedule", ("step",)),
-            "lr_warmup": ("schedule", ("cosine", "onecycle")),
-            "momentum_swing": ("schedule", ("onecycle",)),
-            **{name: ("optimizer", optimisers) for name, optimisers in WITH.items()},
-        }
-        for name, (option, values) in needs.items():
-            if (value := getattr(self, option)) not in values:
-                idle[name] = (f"{option} is {value}", f"{option}={values[0]}")
-        if self.schedule == "onecycle" and "momentum" in idle:
-            idle["momentum_swing"] = idle["momentum"]
-        if self.freeze == "backbone" and self.lr_head != NONE:
-            idle["lr"] = ("freeze is backbone and lr_head is the rate of the rest", "freeze=none")
-        if not self.hflip:
-            idle["hflip_mode"] = ("hflip is 0", "hflip=0.5")
-        for name in ("shift", "scale", "rotate"):
-            if not self.affine_p:
-                idle[name] = ("affine_p is 0", "affine_p=0.5")
-        for name in ("hue", "saturation", "value"):
-            if not self.hsv_p:
-                idle[name] = ("hsv_p is 0", "hsv_p=0.5")
-        if not self.crop_padding and not self.affine_p:
-            idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
-        if self.dataset not in ("auto", "scenes"):
-            idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
-        return idle
+        return idle(self)
 
     def without_effect(self) -> dict[str, str]:
         return {
@@ -349,7 +332,7 @@ class TrainSettings(Settings):
     @property
     def augment_path(self) -> str:
         """How the augmentation is computed, `batch` or `albumentations`."""
-        return "batch" if self.augment == AUTO else self.augment
+        return "batch" if self.augment_by == AUTO else self.augment_by
 
     @property
     def step_images(self) -> int:
@@ -374,8 +357,19 @@ class TrainSettings(Settings):
     @property
     def cutout_sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Smallest and largest height, and smallest and largest width, of a hole in pixels."""
-        ranges = hole_ranges(self.cutout_size)
+        ranges = hole_ranges(self.cutout_size, self.side)
         return ranges[0], ranges[-1]
+
+    @property
+    def padding(self) -> int:
+        """`crop_padding` in pixels."""
+        return padding_pixels(self.crop_padding, self.side)
+
+    @property
+    def in_pixels(self) -> dict[str, str]:
+        """The options that may be a share of the side, in pixels, spelled as on the command line."""
+        holes = [str(low) if low == high else f"{low}-{high}" for low, high in hole_ranges(self.cutout_size, self.side)]
+        return {"cutout_size": "x".join(holes), "crop_padding": str(self.padding)}
 
     @property
     def cutout_square(self) -> bool:

@@ -9,7 +9,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,9 @@ from .settings import TuneSettings
 from .space import Options, label
 
 CONFIRM_SEEDS = 1000  # added to the seed of the study for each confirmation: no trial of the search has these seeds
-NO_LIMIT = 10**9  # search tickets
+
+Key = tuple[str | None, int | None, int | None]
+"""Candidate, seed and round of a training: what distinguishes those of one confirmation."""
 
 
 class Idle(Enum):
@@ -37,30 +39,6 @@ class Idle(Enum):
 
 
 @dataclass(frozen=True)
-class Confirming:
-    """One training of a confirmation: the name of its settings, its options of the holes, its seed and its round."""
-
-    candidate: str
-    options: Options
-    seed: int
-    round: int
-
-    @property
-    def key(self) -> "Key":
-        """The key of the training among those of one confirmation."""
-        return self.candidate, self.seed, self.round
-
-    def notes(self, ticket: int, stage: int) -> Notes:
-        """The notes on its first attempt."""
-        options = dict(self.options)
-        return Notes(ticket, options, self.seed, candidate=self.candidate, stage=stage, round=self.round)
-
-
-Key = tuple[str | None, int | None, int | None]
-"""Candidate, seed and round of a training."""
-
-
-@dataclass(frozen=True)
 class Candidate:
     """Settings that a stage may confirm.
 
@@ -68,13 +46,11 @@ class Candidate:
         name: of the baseline, or `trial 7` after the first search ticket with these settings.
         options: of the holes.
         search_scores: of the first objective; more than one where the search proposed the settings again.
-        tickets: numbers of the search tickets with these settings.
     """
 
     name: str
     options: Options
     search_scores: tuple[float, ...]
-    tickets: tuple[int, ...]
 
     @property
     def search_score(self) -> float:
@@ -112,16 +88,13 @@ class Agenda:
         tickets = self.ledger.tickets(search)
         if self._is_ready(search, tickets):
             return search
-        if len(tickets) < min(total, self._most):
+        # A grid has an end.
+        most = len(self._baselines) + len(self._grid) if self.settings.enumerates else total
+        if len(tickets) < min(total, most):
             self._new_search_ticket(len(tickets))
             return search
         # Those of a later stage are no reason to wait.
         return Idle.WAIT if any(ticket.in_hand for ticket in tickets[:total]) else None
-
-    @property
-    def _most(self) -> int:
-        """The largest possible number of search tickets: a grid has an end."""
-        return len(self._baselines) + len(self._grid) if self.settings.enumerates else NO_LIMIT
 
     def _is_ready(self, study: optuna.Study, tickets: list[Ticket]) -> bool:
         """Whether an attempt waits to be taken; the ticket of a lost worker gets a new attempt."""
@@ -161,7 +134,8 @@ class Agenda:
         searched = max(0, len(tickets) - before)
         if searched >= stage.search:
             return stage
-        times = [_seconds(ticket.result) for ticket in tickets if ticket.completed]
+        results = [ticket.result for ticket in tickets if ticket.completed]
+        times = [trial.duration.total_seconds() for trial in results if trial.duration]
         left = (clock.until or 0.0) - time.time()
         at_once = 1 + sum(ticket.in_hand for ticket in tickets)
         runs = int(at_once * left / statistics.fmean(times)) if times else 0
@@ -181,44 +155,44 @@ class Agenda:
         tickets = self.ledger.tickets(study)
         if self._is_ready(study, tickets):
             return study
-        of_stage = {
-            (ticket.notes.candidate, ticket.notes.seed, ticket.notes.round): ticket
-            for ticket in tickets
-            if ticket.notes.stage == number
-        }
-        for jobs in self.rounds_of(number, stage, of_stage):
+        of_stage = {_key(ticket.notes): ticket for ticket in tickets if ticket.notes.stage == number}
+        for jobs in self._rounds_of(number, stage, of_stage):
             for job in jobs:
-                if job.key not in of_stage:
+                if _key(job) not in of_stage:
                     if _is_over(clock.until):
                         return Idle.WAIT if any(ticket.in_hand for ticket in of_stage.values()) else None
-                    self.ledger.enqueue(study, {}, job.notes(len(tickets), number))
+                    self.ledger.enqueue(study, {}, replace(job, ticket=len(tickets)))
                     return study
-            if any(of_stage[job.key].in_hand for job in jobs):
+            if any(of_stage[_key(job)].in_hand for job in jobs):
                 return Idle.WAIT
         return None
 
-    def rounds_of(self, number: int, stage: Budget, done: Mapping[Key, Ticket]) -> Iterator[list[Confirming]]:
-        """The trainings of each round of a race, then the trainings of the final pairs.
+    def _rounds_of(self, number: int, stage: Budget, done: Mapping[Key, Ticket]) -> Iterator[list[Notes]]:
+        """The trainings of each round of a race, then the trainings of the final pairs, without their tickets.
 
         A round follows from the results of the earlier rounds. So ask for it only when these are settled.
         """
         candidates = {candidate.name: candidate for candidate in self.candidates(number)}
         if not candidates:
             return
+
+        def training(name: str, options: Options, seed: int, round: int) -> Notes:
+            return Notes(options=dict(options), seed=seed, candidate=name, stage=number, round=round)
+
         base = self.settings.seed + CONFIRM_SEEDS * (number + 1)
         scores: dict[str, list[float]] = {name: [] for name in candidates}
         sizes = rounds(stage.race, len(candidates))
         for place, size in enumerate(sizes):
             entrants = list(candidates)[:size] if not place else ranked(scores, higher=self._higher)[:size]
-            jobs = [Confirming(name, candidates[name].options, base + place, place) for name in entrants]
+            jobs = [training(name, candidates[name].options, base + place, place) for name in entrants]
             yield jobs
-            for job in jobs:
-                ticket = done[job.key]
-                scores[job.candidate].append(ticket.result.values[0] if ticket.completed else math.nan)
+            for name, job in zip(entrants, jobs, strict=True):
+                ticket = done[_key(job)]
+                scores[name].append(ticket.result.values[0] if ticket.completed else math.nan)
         winner = ranked(scores, higher=self._higher)[0] if sizes else next(iter(candidates))
         rivals = {OWN: self._baselines[OWN], winner: candidates[winner].options}
         seeds = [base + len(sizes) + place for place in range(stage.pairs)]
-        yield [Confirming(name, options, seed, FINAL) for seed in seeds for name, options in rivals.items()]
+        yield [training(name, options, seed, FINAL) for seed in seeds for name, options in rivals.items()]
 
     def candidates(self, number: int) -> list[Candidate]:
         """The entrants of the race of a stage, the best first: the best of the search so far, and the other baselines.
@@ -230,7 +204,7 @@ class Agenda:
         ahead = self._front(upto) if len(self.settings.goals) > 1 else set()
         order = sorted(
             (candidate for candidate in found if candidate.search_scores),
-            key=lambda one: (one.name not in ahead, -one.search_score if self._higher else one.search_score),
+            key=lambda one: (label(one.options) not in ahead, -one.search_score if self._higher else one.search_score),
         )
         best = [candidate for candidate in order if candidate.name not in self._baselines][:FINALISTS]
         return [one for one in order if one in best or (one.name in self._baselines and one.name != OWN)]
@@ -241,24 +215,26 @@ class Agenda:
         for ticket in self.ledger.tickets(self.ledger.search)[:upto]:
             if (options := Notes.of(ticket.result).options) is not None:
                 same.setdefault(label(options), []).append(ticket)
-        return [_candidate(tickets) for tickets in same.values()]
+        return [_candidate([ticket.result for ticket in tickets]) for tickets in same.values()]
 
     def _front(self, upto: int) -> set[str]:
-        """The Pareto front: names of the settings that none of the first `upto` tickets dominates."""
+        """The Pareto front: labels of the settings that none of the first `upto` tickets dominates."""
         higher = [way == "maximize" for way in self.settings.directions]
-        completed = [ticket for ticket in self.ledger.tickets(self.ledger.search)[:upto] if ticket.completed]
-        on_front = undominated([ticket.result.values for ticket in completed], higher)
-        front = {ticket.number for ticket, there in zip(completed, on_front, strict=True) if there}
-        return {candidate.name for candidate in self.searched(upto) if front.intersection(candidate.tickets)}
+        found = [ticket.result for ticket in self.ledger.tickets(self.ledger.search)[:upto] if ticket.completed]
+        on_front = undominated([trial.values for trial in found], higher)
+        options = [Notes.of(trial).options for trial, there in zip(found, on_front, strict=True) if there]
+        return {label(own) for own in options if own}
 
 
-def _candidate(tickets: list[Ticket]) -> Candidate:
-    """The settings that these search tickets share."""
-    first = Notes.of(tickets[0].result)
-    assert first.options is not None
-    scores = [ticket.result.values[0] for ticket in tickets if ticket.completed]
-    finite = tuple(score for score in scores if math.isfinite(score))
-    return Candidate(first.name, first.options, finite, tuple(ticket.number for ticket in tickets))
+def _candidate(trials: list[FrozenTrial]) -> Candidate:
+    """The settings that these search trials share."""
+    first = Notes.of(trials[0])
+    scores = [trial.values[0] for trial in trials if trial.state == TrialState.COMPLETE]
+    return Candidate(first.name, first.options or {}, tuple(filter(math.isfinite, scores)))
+
+
+def _key(notes: Notes) -> Key:
+    return notes.candidate, notes.seed, notes.round
 
 
 def _is_over(until: float | None) -> bool:
@@ -270,9 +246,3 @@ def seed_of(ledger: Ledger, own: Notes, options: Options, first: int) -> int:
     return first + sum(
         ticket.number != own.ticket and ticket.notes.options == options for ticket in ledger.tickets(ledger.search)
     )
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    assert trial.datetime_start
-    assert trial.datetime_complete
-    return (trial.datetime_complete - trial.datetime_start).total_seconds()

@@ -6,7 +6,8 @@ in the code. Of several trials at one point their contour plot shows only one; w
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -25,29 +26,9 @@ from pandas.api.types import is_numeric_dtype
 
 from ..evidence.differences import Quantity
 from ..pictures.charts import DIRECTION, INK, MARKERS, WIDTH, legend_below, titled_figure
-from ..pictures.failsafe import drawn_or_explained
-from ..pictures.style import COLOURS, SMALL, Pixels, drawn
-from .chart_panels import (
-    FEWEST_TRIALS,
-    PARAMETERS,
-    Baselines,
-    amount_text,
-    axis_heading,
-    axis_scale,
-    draw_lines,
-    draw_trials,
-    far_keys,
-    far_limit,
-    has_best,
-    is_whole,
-    legend_keys,
-    parameter_of,
-    set_values,
-    trial_table,
-    without_far,
-)
-from .importance_chart import importance_chart
-from .notes import ticket_of
+from ..pictures.style import COLOURS, SMALL, Pixels, drawn, drawn_or_explained
+from .importance_chart import FEWEST_TRIALS, PARAMETERS, has_best, importance_chart
+from .notes import Notes, ticket_of
 from .race import undominated
 from .results import quantity
 
@@ -108,84 +89,173 @@ def _drawn(chart: Callable[[], Figure | None]) -> Pixels | None:
 def _iter_figures(
     trials: Sequence[FrozenTrial], quantities: Sequence[Quantity], baselines: Mapping[str, float]
 ) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
-    first = quantities[0]
-    table = trial_table(trials, quantities)
+    table = _trial_table(trials, quantities)
     names = dict.fromkeys([*baselines, *table["baseline"].dropna()])
     # The first colour and marker are those of the other trials.
     styles = {name: (COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]) for turn, name in enumerate(names, 1)}
-    known = Baselines({name: value * axis_scale(first) for name, value in baselines.items()}, styles)
-    yield "history", partial(_history, table, first, known)
+    first = quantities[0]
+    search = _Search(table, first, {name: value * first.scale for name, value in baselines.items()}, styles)
+    yield "history", partial(_history, search)
     yield "importance", partial(importance_chart, trials, first)
-    yield "slice", partial(_slice, table, first, known)
+    yield "slice", partial(_slice, search)
     yield "contour", partial(_contour, table, first)
     if len(quantities) > 1:
-        yield "pareto", partial(_pareto, table, quantities, known)
+        yield "pareto", partial(_pareto, search, quantities)
 
 
-def _history(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
+def _trial_table(trials: Sequence[FrozenTrial], quantities: Sequence[Quantity]) -> pd.DataFrame:
+    """A row for each trial: `ticket`, `label`, `baseline`, objectives in the unit of the chart, and parameters."""
+    columns = ["ticket", "label", "baseline", *(quantity.name for quantity in quantities), *PARAMETERS]
+    rows = [
+        [
+            (notes := Notes.of(trial)).ticket,
+            notes.label or notes.name,
+            notes.baseline,
+            *(value * quantity.scale for value, quantity in zip(trial.values, quantities, strict=True)),
+            *(trial.params.get(name) for name in PARAMETERS),
+        ]
+        for trial in trials
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The trials and the baselines, as charts of the first objective show them.
+
+    Attributes:
+        baselines: values of the known settings in the unit of the chart, for those that have one.
+        styles: colour and marker of all known settings.
+    """
+
+    table: pd.DataFrame
+    quantity: Quantity
+    baselines: Mapping[str, float]
+    styles: Mapping[str, tuple[str, str]]
+
+    @cached_property
+    def limit(self) -> float:
+        """The end of the axis, so that a few far worse trials do not squeeze all others together; NaN without those.
+
+        Far means three times the distance between the quartiles beyond the worse quartile (Tukey 1977).
+        """
+        values = self.table[self.quantity.name]
+        low, high = values.quantile(0.25), values.quantile(0.75)
+        limit = low - 3 * (high - low) if self.quantity.higher else high + 3 * (high - low)
+        beyond = values.min() < limit if self.quantity.higher else values.max() > limit
+        return float(limit) if beyond and low < high else math.nan
+
+    def draw(self, axes: Axes, table: pd.DataFrame, places: pd.Series) -> None:
+        """Draws these trials, a line for each baseline, and an arrow for each trial beyond the end of the axis."""
+        name, higher = self.quantity.name, self.quantity.higher
+        self.draw_markers(axes, table, places, name)
+        for baseline, value in self.baselines.items():
+            axes.axhline(value, color=self.styles[baseline][0], linestyle="--", linewidth=1.2, zorder=1)
+        if not math.isnan(self.limit):
+            beyond = table[name] < self.limit if higher else table[name] > self.limit
+            axes.plot(places[beyond], [self.limit] * int(beyond.sum()), self._arrow, color=INK, clip_on=False)
+            axes.set_ylim(bottom=self.limit if higher else None, top=None if higher else self.limit)
+
+    def draw_markers(self, axes: Axes, table: pd.DataFrame, places: pd.Series, name: str) -> None:
+        """Draws a marker for each trial, at the height of its column `name`; each baseline has its own."""
+        plain = table["baseline"].isna()
+        axes.plot(places[plain], table.loc[plain, name], MARKERS[0], color=COLOURS[0], markersize=5, alpha=0.7)
+        for baseline, (colour, marker) in self.styles.items():
+            own = table["baseline"] == baseline
+            axes.plot(
+                places[own], table.loc[own, name], marker, color=colour, markeredgecolor=INK, markersize=8, zorder=4
+            )
+
+    @property
+    def _arrow(self) -> str:
+        return "v" if self.quantity.higher else "^"
+
+    def keys(self, *, with_values: bool = True) -> list[Line2D]:
+        """Legend entries of the trials and of every baseline; with the values also of those, and of the arrows."""
+        keys = [Line2D([], [], linestyle="", marker=MARKERS[0], color=COLOURS[0], markersize=5, label="trial")]
+        for name, (colour, marker) in self.styles.items():
+            value = self.baselines.get(name) if with_values else None
+            text = name if value is None else f"{name}: {_amount(value, self.quantity)}"
+            key = Line2D([], [], marker=marker, color=colour, markeredgecolor=INK, markersize=7, label=text)
+            key.set_linestyle("" if value is None else "--")
+            keys.append(key)
+        if with_values and not math.isnan(self.limit):
+            far = "far worse, beyond the axis"
+            keys.append(Line2D([], [], linestyle="", marker=self._arrow, color=INK, label=far))
+        return keys
+
+
+def _label_values(axes: Axes, quantity: Quantity) -> None:
+    """Labels the vertical axis."""
+    axes.set_ylabel(quantity.axis)
+    axes.set_title("better ↑" if quantity.higher else "better ↓", loc="left", fontsize=SMALL)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _amount(value: float, quantity: Quantity) -> str:
+    return f"{value:.2f} %" if quantity.share else f"{value:.3f}"
+
+
+def _is_whole(values: pd.Series) -> bool:
+    return bool((values % 1 == 0).all())
+
+
+def _history(search: _Search) -> Figure | None:
     """The objective of each trial, the best so far, and the baselines."""
+    table, quantity = search.table, search.quantity
     if len(table) < 2:
         return None
     values = table[quantity.name]
-    best = values.cummax() if quantity.better == "higher" else values.cummin()
-    winner = table.iloc[int(values.argmax() if quantity.better == "higher" else values.argmin())]
+    best = values.cummax() if quantity.higher else values.cummin()
+    winner = table.iloc[int(values.argmax() if quantity.higher else values.argmin())]
     note = f"{len(table)} completed trials; the best of so many is partly luck"
     figure = titled_figure(4.2, f"The search\n{note}")
     axes = figure.subplots()
     axes.step(table["ticket"], best, where="post", color=INK, linewidth=1.2)
-    draw_trials(axes, table, table["ticket"], quantity, baselines)
-    draw_lines(axes, baselines)
-    limit = far_limit(values, quantity)
-    without_far(axes, table, table["ticket"], quantity, limit)
+    search.draw(axes, table, table["ticket"])
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    set_values(axes, quantity)
-    end = f"best so far; at the end {winner['label']}: {amount_text(winner[quantity.name], quantity)}"
-    best_key = Line2D([], [], color=INK, linewidth=1.2, label=end)
-    legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit), best_key])
+    _label_values(axes, quantity)
+    end = f"best so far; at the end {winner['label']}: {_amount(winner[quantity.name], quantity)}"
+    legend_below(figure, [*search.keys(), Line2D([], [], color=INK, linewidth=1.2, label=end)])
     return figure
 
 
-def _slice(table: pd.DataFrame, quantity: Quantity, baselines: Baselines) -> Figure | None:
+def _slice(search: _Search) -> Figure | None:
     """One panel for each parameter that varies: the objective of the trials against it."""
-    names = [name for name in PARAMETERS if table[name].nunique() > 1]
+    names = [name for name in PARAMETERS if search.table[name].nunique() > 1]
     if not names:
         return None
     columns = min(2, len(names))
     rows = math.ceil(len(names) / columns)
     what = "Each dot is a trial. Each bar is the median of the trials with this value."
-    figure = titled_figure(0.8 + 2.4 * rows, f"The {quantity.name} by parameter\n{what}")
+    figure = titled_figure(0.8 + 2.4 * rows, f"The {search.quantity.name} by parameter\n{what}")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    limit = far_limit(table[quantity.name], quantity)
     for axes, name in zip(panels.flat, names, strict=False):
-        _slice_panel(axes, table.dropna(subset=name), name, quantity, baselines, limit)
+        _slice_panel(axes, search, name)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     for axes in panels[:, 0]:
-        set_values(axes, quantity)
-    legend_below(figure, [*legend_keys(quantity, baselines), *far_keys(quantity, limit)])
+        _label_values(axes, search.quantity)
+    legend_below(figure, search.keys())
     return figure
 
 
-def _slice_panel(
-    axes: Axes, table: pd.DataFrame, name: str, quantity: Quantity, baselines: Baselines, limit: float
-) -> None:
-    values = sorted(table[name].unique())
-    places = table[name]
+def _slice_panel(axes: Axes, search: _Search, name: str) -> None:
+    table = search.table.dropna(subset=name)
+    values, places = sorted(table[name].unique()), table[name]
     if not is_numeric_dtype(places):
         places = places.map(values.index)
         axes.set_xticks(range(len(values)), values)
         axes.set_xlim(-0.6, len(values) - 0.4)
-    elif is_whole(places):
+    elif _is_whole(places):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if is_whole(places) and len(values) <= FEW_VALUES:
-        for place, own in table.groupby(places)[quantity.name]:
+    if _is_whole(places) and len(values) <= FEW_VALUES:
+        for place, own in table.groupby(places)[search.quantity.name]:
             if len(own) > 1:
                 axes.plot([place - 0.3, place + 0.3], [own.median()] * 2, color=INK, linewidth=2.5, zorder=3)
-    draw_trials(axes, table, places, quantity, baselines)
-    draw_lines(axes, baselines)
-    without_far(axes, table, places, quantity, limit)
-    axes.set_xlabel(parameter_of(name))
+    search.draw(axes, table, places)
+    axes.set_xlabel(PARAMETERS[name])
 
 
 def _contour(table: pd.DataFrame, quantity: Quantity) -> Figure | None:
@@ -199,13 +269,13 @@ def _contour(table: pd.DataFrame, quantity: Quantity) -> Figure | None:
     width = WIDTH / max(len(pairs), 2) - 0.3
     figure = titled_figure(width + 1.1, f"The {quantity.name} by two parameters\n{what}")
     # The worst quarter has one colour, so that the colours of the others differ more.
-    low, high = np.quantile(table[quantity.name], [0.25, 1] if quantity.better == "higher" else [0, 0.75])
+    low, high = np.quantile(table[quantity.name], [0.25, 1] if quantity.higher else [0, 0.75])
     norm = Normalize(low, high)
     panels = figure.subplots(1, len(pairs), squeeze=False)[0]
     for axes, pair in zip(panels, pairs, strict=True):
         dots = _contour_panel(axes, table.dropna(subset=list(pair)), pair, quantity, norm)
-    extend = "min" if quantity.better == "higher" else "max"
-    figure.colorbar(dots, ax=panels, extend=extend, label=axis_heading(quantity), pad=0.02)
+    extend = "min" if quantity.higher else "max"
+    figure.colorbar(dots, ax=panels, extend=extend, label=quantity.axis, pad=0.02)
     return figure
 
 
@@ -222,7 +292,7 @@ def _contour_panel(
     axes: Axes, table: pd.DataFrame, pair: tuple[str, str], quantity: Quantity, norm: Normalize
 ) -> PathCollection:
     """Draws one pair; returns the dots, from which the colour bar is made."""
-    colours: dict[str, Any] = {"cmap": "cividis" if quantity.better == "higher" else "cividis_r", "norm": norm}
+    colours: dict[str, Any] = {"cmap": "cividis" if quantity.higher else "cividis_r", "norm": norm}
     if len(table) >= ENOUGH_FOR_MEANS:
         points = table[list(pair)].to_numpy(float)
         low, size = points.min(axis=0), np.ptp(points, axis=0)
@@ -231,12 +301,12 @@ def _contour_panel(
         values = table[quantity.name].clip(norm.vmin, norm.vmax).to_numpy(float)
         means = _nearby_mean((points - low) / size, values, (grid - low) / size)
         axes.pcolormesh(*grid.T, means, shading="nearest", alpha=0.6, **colours)
-    ordered = table.sort_values(quantity.name, ascending=quantity.better == "higher")
+    ordered = table.sort_values(quantity.name, ascending=quantity.higher)
     x, y = ordered[list(pair)].to_numpy(float).T
     dots = axes.scatter(x, y, c=ordered[quantity.name], s=26, edgecolors=INK, **colours)
     for axis, name in zip((axes.xaxis, axes.yaxis), pair, strict=True):
-        axis.set_major_locator(MaxNLocator(5, integer=is_whole(table[name])))
-    axes.set(xlabel=parameter_of(pair[0]), ylabel=parameter_of(pair[1]))
+        axis.set_major_locator(MaxNLocator(5, integer=_is_whole(table[name])))
+    axes.set(xlabel=PARAMETERS[pair[0]], ylabel=PARAMETERS[pair[1]])
     return dots
 
 
@@ -255,13 +325,14 @@ def _nearby_mean(
     return np.where(distance.min(axis=-1) <= (1.5 * REACH) ** 2, mean, np.nan)
 
 
-def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Baselines) -> Figure | None:
+def _pareto(search: _Search, quantities: Sequence[Quantity]) -> Figure | None:
     """The first objective against each other objective; trials on the Pareto front are circled and numbered."""
+    table = search.table
     if len(table) < 2:
         return None
     first, *others = quantities
     values = table[[quantity.name for quantity in quantities]].to_numpy(float)
-    front = table[undominated(values.tolist(), [quantity.better == "higher" for quantity in quantities])]
+    front = table[undominated(values.tolist(), [quantity.higher for quantity in quantities])]
     figure = titled_figure(
         4.6,
         "Trade-off between the objectives\n"
@@ -269,20 +340,15 @@ def _pareto(table: pd.DataFrame, quantities: Sequence[Quantity], baselines: Base
     )
     for axes, other in zip(figure.subplots(1, len(others), squeeze=False).flat, others, strict=True):
         axes.plot(front[first.name], front[other.name], "o", color="none", markeredgecolor=INK, markersize=12)
-        draw_trials(axes, table, table[first.name], other, baselines)
+        search.draw_markers(axes, table, table[first.name], other.name)
         for _, trial in front.iterrows():
-            axes.annotate(
-                f"{trial['ticket']}",
-                (trial[first.name], trial[other.name]),
-                (6, 6),
-                textcoords="offset points",
-                zorder=5,
-            )
+            place = trial[first.name], trial[other.name]
+            axes.annotate(f"{trial['ticket']}", place, (6, 6), textcoords="offset points", zorder=5)
         axes.margins(0.1)
-        axes.set_xlabel(axis_heading(first))
+        axes.set_xlabel(first.axis)
         axes.set_title(DIRECTION[first.better], loc="right", fontsize=SMALL)
-        set_values(axes, other)
+        _label_values(axes, other)
     on_front = Line2D([], [], linestyle="", marker="o", color="none", markeredgecolor=INK, markersize=12)
     on_front.set_label("on the Pareto front")
-    legend_below(figure, [*legend_keys(first, Baselines({}, baselines.styles)), on_front])
+    legend_below(figure, [*search.keys(with_values=False), on_front])
     return figure

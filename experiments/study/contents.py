@@ -1,31 +1,41 @@
-"""What a study records in its run: tables, charts, database, best settings, the comparison of winner and baseline."""
+"""What a study records: tables, charts, database, best settings, the comparison of winner and baseline, and a view."""
 
 import json
 import math
 import shlex
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from ..comparison import compare
-from ..comparison.findings import Findings
-from ..comparison.members import Member
+from ..comparison.findings import Findings, Member
 from ..data.dataset import Dataset
+from ..explaining.probes import probes
+from ..pictures.style import COLOURS
+from ..runs.contents import config
 from ..settings.recipes import as_toml
 from ..settings.train import TrainSettings
+from ..settings.variants import OWN
 from ..system.secrets import without_password
+from ..tracking import views
 from ..tracking.client import NOTE
+from ..tracking.lifetime import is_there
 from ..tracking.reading import finished_run
 from ..tracking.records import File, Metrics, Picture, Record, Table, Tag, Text
-from ..tracking.ui import ui_address
+from ..tracking.ui import save_view, ui_address
 from ..tracking.writing import Run
 from . import charts
 from .ledger import Ledger
 from .results import Final, Results
-from .settings import TuneSettings, common_options
+from .settings import HOLE_OPTIONS, TuneSettings, common_options
 from .space import Options, as_words
-from .view import write_view
+from .worker import metric_of
+
+IN_VIEW = 50  # runs in the saved view; with more, MLflow does not store it
+OTHERS = "#8c96a3"  # the colour of runs that are neither baseline nor winner
 
 
 def conclude(run: Run, ledger: Ledger, found: Results, dataset: Dataset) -> str:
@@ -61,7 +71,8 @@ def iter_records(ledger: Ledger, found: Results, link: str) -> Iterator[Record]:
     if found.best:
         yield Text("best.txt", f"{command(found.best.options, settings)}\n")
         summary = f"{found.best.name} of study {settings.study}"
-        yield Text("best.toml", as_toml(summary, recipe_of(found.best.options, settings)))
+        recipe = TrainSettings.of(**common_options(settings) | as_words(found.best.options)).recipe_values
+        yield Text("best.toml", as_toml(summary, recipe))
         values["tune/search_score"] = found.best.search_score
     if (gain := found.gain) and found.final:
         values |= {"tune/gain": gain.mean, "tune/pairs": float(len(found.final.seeds))}
@@ -81,11 +92,8 @@ def iter_database(storage: str) -> Iterator[Record]:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "study.db"
         source, target = sqlite3.connect(storage.removeprefix("sqlite:///")), sqlite3.connect(copy)
-        try:
+        with closing(source), closing(target):
             source.backup(target)
-        finally:
-            source.close()
-            target.close()
         yield File("study.db", copy.read_bytes())
 
 
@@ -96,14 +104,16 @@ def command(options: Options, settings: TuneSettings) -> str:
     return " ".join(["mlflow run .", *words])
 
 
-def recipe_of(options: Options, settings: TuneSettings) -> Mapping[str, bool | int | float | str]:
-    """The values of a recipe from which these settings follow."""
-    return TrainSettings.of(**common_options(settings) | as_words(options)).recipe_values
-
-
 def for_machines(found: Results, link: str) -> dict[str, object]:
     """The study as JSON: the numbers, the verdict, the best settings."""
     final, gain = found.final, found.gain
+
+    def side(place: int) -> dict[str, object] | None:
+        if final is None:
+            return None
+        values = {goal: sides[place] for goal, sides in zip(found.settings.goals, final.goals, strict=True)}
+        return {"objectives": values, "test/accuracy": final.test[place], "runs": final.runs[place]}
+
     return {
         "study": found.settings.study,
         "link": ui_address(link),
@@ -113,21 +123,11 @@ def for_machines(found: Results, link: str) -> dict[str, object]:
         "best": None if found.best is None else {"name": found.best.name, "options": dict(found.best.options)},
         "command": command(found.best.options, found.settings) if found.best else None,
         "over_claim": found.over_claim,
-        "final": final
-        and {
-            "seeds": final.seeds,
-            "winner": _side_for_machines(found, final, 0),
-            "baseline": _side_for_machines(found, final, 1),
-        },
+        "final": final and {"seeds": final.seeds, "winner": side(0), "baseline": side(1)},
         "gain": gain and {"mean": gain.mean, "low": gain.low, "high": gain.high, "per_seed": gain.per_seed},
         "candidates": json.loads(found.standing.to_json(orient="records", double_precision=15)),
         "trials": json.loads(found.table.to_json(orient="records", double_precision=15)),
     }
-
-
-def _side_for_machines(found: Results, final: Final, side: int) -> dict[str, object]:
-    values = {goal: of_goal[side] for goal, of_goal in zip(found.settings.goals, final.goals, strict=True)}
-    return {"objectives": values, "test/accuracy": final.test[side], "runs": final.runs[side]}
 
 
 def note(found: Results, link: str) -> str:
@@ -146,3 +146,43 @@ def findings_of(final: Final, dataset: Dataset) -> Findings:
         for seed, run in zip(final.seeds, runs, strict=True)
     ]
     return Findings(tuple(members), dataset)
+
+
+def write_view(run: Run, found: Results, dataset: Dataset) -> str:
+    """Saves the view and returns the last part of its link; without completed runs, that of the page of the run.
+
+    Baseline and winner come first, then the trials of the search, the best first.
+    """
+    goal = found.settings.goals[0]
+    finals = [run for pair in zip(*reversed(found.final.runs), strict=True) for run in pair] if found.final else []
+    completed, searched = found.table, []
+    if len(found.table):
+        completed = found.table[found.table["state"] == "complete"]
+        searched = completed.sort_values(goal, ascending=not found.higher, kind="stable")["run"].tolist()
+    there = (run_id for run_id in dict.fromkeys([*finals, *searched]) if is_there(run_id))
+    shown_runs = list(islice(there, IN_VIEW))
+    if not shown_runs:
+        return f"#/experiments/{run.experiment_id}/runs/{run.id}"
+    # The UI draws the last ten columns, in their order.
+    columns = [*reversed(shown_runs[views.MAX_RUNS_IN_GRID :]), *shown_runs[: views.MAX_RUNS_IN_GRID]]
+    # Baseline and winner have the colours of the charts of a comparison.
+    known = {OWN: COLOURS[0]} | ({found.final.winner.name: COLOURS[1]} if found.final else {})
+    name_of = dict(zip(completed["run"], completed["name"], strict=True))
+    metrics = [metric_of(name) for name in found.settings.goals]
+    first = finished_run(shown_runs[0])
+    curves = [key for key in ("train/loss", "val/loss", "val/accuracy") if key in first.metrics]
+    bars = list(dict.fromkeys([*metrics, "test/accuracy"]))
+    settings = [f"resolved.{name}" for name in HOLE_OPTIONS]
+    view = views.comparison_view(
+        f"study {found.settings.study}: {dataset.name}",
+        columns,
+        list(probes(dataset).keys),
+        config(first).settings.epochs,
+        curves=curves,
+        bars=bars,
+        columns=[*(f"metrics.`{name}`" for name in bars), *(f"params.`{name}`" for name in settings)],
+        hidden_metrics=sorted(first.metrics.keys() - {*curves, *bars}),
+        colours=[known.get(name_of[run_id], OTHERS) for run_id in columns],
+        parallel=(settings, bars),
+    )
+    return save_view(run.experiment_id, view)

@@ -1,6 +1,7 @@
 """The chart of the importance of parameters in a study."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,21 @@ from optuna.trial import FrozenTrial
 from ..evidence.differences import Quantity
 from ..pictures.charts import titled_figure
 from ..pictures.style import COLOURS, PLAIN, SMALL
-from .chart_panels import FEWEST_TRIALS, TOP, has_best, parameter_of
 
+FEWEST_TRIALS = 8  # with fewer, importances and contours show only chance
+TOP = 0.25  # the share of the trials that count as the best
 FEW_TRIALS = 30  # with fewer, an importance is only a hint
+
+# In the order of the panels of the slice chart.
+PARAMETERS: Mapping[str, str] = {
+    "cutout_holes": "holes",
+    "cutout_size": "side of a hole (px)",
+    "cutout_height": "height of a hole (px)",
+    "cutout_width": "width of a hole (px)",
+    "cutout_p": "probability of holes",
+    "cutout_fill": "fill",
+    "cutout_placement": "placement",
+}
 
 
 def importance_chart(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figure | None:
@@ -36,7 +49,7 @@ def importance_chart(trials: Sequence[FrozenTrial], quantity: Quantity) -> Figur
     for axes, (method, own), colour in zip(figure.subplots(1, 2, sharey=True), shares.items(), COLOURS, strict=False):
         _panel(axes, own.tolist(), colour)
         axes.set_title(method, loc="left", fontsize=PLAIN, fontweight="bold")
-        axes.set_yticks(range(len(shares)), [parameter_of(str(name)) for name in shares.index])
+        axes.set_yticks(range(len(shares)), [PARAMETERS[str(name)] for name in shares.index])
         axes.set_ylim(len(shares) - 0.5, -0.5)
     return figure
 
@@ -80,7 +93,7 @@ def _alike(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[str]]
 def _part_study(trials: Sequence[FrozenTrial], names: Sequence[str], quantity: Quantity) -> optuna.Study:
     """A study of these trials with only these parameters and the first objective."""
     distributions = {name: _covering(name, trials) for name in names}
-    part = optuna.create_study(direction="maximize" if quantity.better == "higher" else "minimize")
+    part = optuna.create_study(direction="maximize" if quantity.higher else "minimize")
     part.add_trials(
         optuna.create_trial(
             params={name: trial.params[name] for name in names}, distributions=distributions, value=trial.values[0]
@@ -98,3 +111,9 @@ def _covering(name: str, trials: Sequence[FrozenTrial]) -> BaseDistribution:
         return CategoricalDistribution(sorted({*values}))
     low, high = min(*values, *(own.low for own in ranges)), max(*values, *(own.high for own in ranges))
     return IntDistribution(low, high) if isinstance(ranges[0], IntDistribution) else FloatDistribution(low, high)
+
+
+def has_best(values: Sequence[float], quantity: Quantity) -> bool:
+    """Whether the best share `TOP` of the values is better than the worst value."""
+    ranked = sorted(values, reverse=quantity.higher)
+    return ranked[math.ceil(TOP * len(ranked)) - 1] != ranked[-1]

@@ -9,13 +9,12 @@ The search is one Optuna study. The confirmation of its winner is a second one, 
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ..system.secrets import without_password
@@ -29,7 +28,6 @@ from .storage_lock import lock_of
 
 ATTEMPTS = 5  # lost workers after which a ticket is given up
 CONFIRMATION = "confirmation of "  # the name of the second Optuna study begins with it
-
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -101,64 +99,40 @@ class Ledger:
             raise StudyError(missing) from None
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        address: str,
-        heartbeat_s: float,
-        definition: Mapping[str, str],
-        directions: Sequence[str],
-    ) -> "Ledger":
+    def create(cls, settings: TuneSettings, definition: Mapping[str, str]) -> "Ledger":
         """Opens the study, and creates it first if there is none with this name. Several processes may call it at once.
 
         Raises:
             StudyError: a study with this name exists, with another definition, or of another program.
         """
-        storage = open_storage(address, heartbeat_s)
-        with lock_of(address):
-            for full in (name, CONFIRMATION + name):
+        storage = open_storage(settings.storage, settings.heartbeat)
+        with lock_of(settings.storage):
+            for name in (settings.study, CONFIRMATION + settings.study):
                 study = optuna.create_study(
-                    study_name=full,
-                    storage=storage,
-                    directions=[StudyDirection[name.upper()] for name in directions],
-                    load_if_exists=True,
+                    study_name=name, storage=storage, directions=settings.directions, load_if_exists=True
                 )
                 notes = StudyNotes.of(study)
                 if notes.definition is None:
-                    _refuse_foreign(study, full, address)
+                    _refuse_foreign(study, name, settings.storage)
                     write(study, notes, definition=dict(definition))
-        ledger = cls(name, address, heartbeat_s)
-        ledger.refuse_other(definition)
-        return ledger
-
-    def refuse_other(self, definition: Mapping[str, str]) -> None:
-        """Checks that the study has this definition.
-
-        Raises:
-            StudyError: with the first difference.
-        """
-        there = self.notes.definition or {}
+        ledger = cls(settings.study, settings.storage, settings.heartbeat)
+        there = ledger.notes.definition or {}
         for key, value in definition.items():
             if there.get(key) != value:
                 raise StudyError(
-                    f"study={self.name}: exists already with {key}={there.get(key)}, not {value}; "
+                    f"study={ledger.name}: exists already with {key}={there.get(key)}, not {value}; "
                     f"give {key}={there.get(key)}, or another name with study=NAME"
                 )
+        return ledger
 
     def proposing(self, settings: TuneSettings) -> None:
-        """Sets the sampler and the pruner of the search.
-
-        Raises:
-            StudyError: the sampler needs a package that is not installed.
-        """
+        """Sets the sampler and the pruner of the search."""
         self.search.sampler = sampler(settings.sampler, settings.space, settings.seed)
         self.search.pruner = pruner(settings.pruner, settings.epochs)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> contextlib.AbstractContextManager[None]:
         """A context in which no other process hands out tickets."""
-        with lock_of(self.address):
-            yield
+        return lock_of(self.address)
 
     @property
     def parts(self) -> tuple[optuna.Study, optuna.Study]:

@@ -1,7 +1,7 @@
 """The notes on each Optuna trial, and on the Optuna study itself. Every key is the name of a field here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import optuna
@@ -12,9 +12,21 @@ from .space import Options
 FINAL = -1
 """The round of the pairs that decide."""
 
+N = TypeVar("N", bound="Noted")
+
 
 @dataclass(frozen=True)
-class Notes:
+class Noted:
+    """What is noted on a trial or a study of Optuna."""
+
+    @classmethod
+    def of(cls: type[N], place: FrozenTrial | optuna.Trial | optuna.Study) -> N:
+        """The notes that are there now. A trial or study that is open copies all of them, a `FrozenTrial` does not."""
+        return cls(**{name: value for name, value in place.user_attrs.items() if name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Notes(Noted):
     """What is noted on one trial of Optuna, which is one attempt at a training.
 
     Attributes:
@@ -51,17 +63,10 @@ class Notes:
     error: str | None = None
     interrupted: bool = False
 
-    @classmethod
-    def of(cls, trial: FrozenTrial | optuna.Trial) -> "Notes":
-        """The notes on a trial. An `optuna.Trial` copies all of them at each call, a `FrozenTrial` does not."""
-        return _read(cls, trial.user_attrs)
-
     @property
     def attrs(self) -> dict[str, Any]:
         """As Optuna stores them; what has its default is left out."""
-        default = Notes()
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in values.items() if value != getattr(default, name)}
+        return {name: value for name, value in vars(self).items() if value != getattr(Notes(), name)}
 
     @property
     def part(self) -> str:
@@ -77,7 +82,7 @@ class Notes:
 
 
 @dataclass(frozen=True)
-class StudyNotes:
+class StudyNotes(Noted):
     """What is noted on a study.
 
     Attributes:
@@ -96,18 +101,10 @@ class StudyNotes:
     search_until: float | None = None
     until: float | None = None
 
-    @classmethod
-    def of(cls, study: optuna.Study) -> "StudyNotes":
-        """The notes on a study, read from its storage at each call."""
-        return _read(cls, study.user_attrs)
-
 
 def ticket_of(trial: FrozenTrial) -> int | None:
     """The number of the ticket only: faster than all notes, for scans of thousands of trials."""
     return trial.user_attrs.get("ticket")
-
-
-N = TypeVar("N", Notes, StudyNotes)
 
 
 def write(place: optuna.Trial | optuna.Study, notes: N, **changes: Any) -> N:
@@ -120,7 +117,3 @@ def write(place: optuna.Trial | optuna.Study, notes: N, **changes: Any) -> N:
     for name, value in changes.items():
         place.set_user_attr(name, value)
     return changed
-
-
-def _read(kind: type[N], attrs: Mapping[str, Any]) -> N:
-    return kind(**{name: attrs[name] for name in kind.__dataclass_fields__ if name in attrs})

@@ -36,29 +36,16 @@ class Budget:
         return self.search + self.race + 2 * self.pairs
 
 
-def budget(trials: int, *, confirm: bool) -> Budget:
-    """Divides exactly `trials` trainings into search, race and pairs.
-
-    Raises:
-        ValueError: too few for a confirmation.
-    """
-    if not confirm:
-        return Budget(trials, 0, 0)
-    if trials < LEAST_TRIALS:
-        raise ValueError(
-            f"{trials} trials are too few for a search and a confirmation; {LEAST_TRIALS} or more are enough"
-        )
-    confirming = trials - round(SEARCH_SHARE * trials)
-    return Budget(trials - confirming, *confirmation(confirming))
-
-
 def next_stage(trials: int, planned: int, *, confirm: bool) -> Budget:
-    """The stage that brings a study from `planned` to `trials` trainings.
+    """The stage that brings a study from `planned` to `trials` trainings: search, race and pairs.
 
-    If too few are left for another confirmation, all of them are search.
+    If too few are left for a confirmation, all of them are search.
     """
     left = trials - planned
-    return budget(left, confirm=confirm and left >= LEAST_TRIALS)
+    if not confirm or left < LEAST_TRIALS:
+        return Budget(left, 0, 0)
+    search = round(SEARCH_SHARE * left)
+    return Budget(search, *confirmation(left - search))
 
 
 def confirmation(runs: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from ..system.secrets import without_password
 from .addresses import StudyError, StudyStopped
 
 if TYPE_CHECKING:
-    from .watch import Watch
+    from .local_workers import Watch
 
 
 RESTARTS = 100  # of one worker, when its process or machine dies
@@ -26,11 +26,8 @@ CONNECT_S = 5.0  # to wait for the answer of a cluster
 LOOK_S = 1.0  # between two looks at what the workers have done
 STOP_S = 30.0  # for workers to close their runs
 ASK_AGAIN_S = 10.0  # between two requests to stop
-PASSED_ON = (
-    "MLFLOW_",
-    "CAMPARISON_",
-    "PG",
-)  # beginnings of the environment variables that workers need for MLflow and PostgreSQL
+# Beginnings of the environment variables that workers need for MLflow and PostgreSQL.
+PASSED_ON = ("MLFLOW_", "CAMPARISON_", "PG")
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,8 @@ def place(study: str, storage: str, placement: Placement, address: str | None, d
     import ray
 
     from ..system.progress import shown
+    from .local_workers import Watch, reopened
     from .storage import telling_of_loss
-    from .tune_worker import reopened
-    from .watch import Watch
 
     ledger, settings = reopened(study, storage, {})
     refuse_silent_address(address)
@@ -154,7 +150,7 @@ def work(study: str, storage: str, machine: Mapping[str, str], folder: str, envi
     from ..tracking.lifetime import prepare_tracking
     from ..tracking.outbox import wait_s
     from ..tracking.sender import finish
-    from .tune_worker import work_alone
+    from .local_workers import work_alone
 
     try:
         keep_freed_memory()

@@ -24,7 +24,7 @@ _STATES = {
     TrialState.WAITING: "waiting",
 }
 _REPEATED = "to be repeated"
-OPEN_STATES = (_STATES[TrialState.RUNNING], _STATES[TrialState.WAITING], _REPEATED)
+OPEN_STATES = ("running", "waiting", _REPEATED)
 """States of trainings in the table that may still change."""
 
 
@@ -80,7 +80,6 @@ class Final:
     """
 
     winner: Candidate
-    own: Candidate
     goals: tuple[Sides, ...]
     test: Sides
     seeds: tuple[int, ...]
@@ -124,7 +123,7 @@ class Results:
     @property
     def higher(self) -> bool:
         """Whether a higher value of this objective is better."""
-        return self.settings.directions[0] == "maximize"
+        return self.goal.higher
 
     @property
     def best(self) -> Candidate | None:
@@ -204,25 +203,18 @@ class Results:
     @property
     def standing(self) -> pd.DataFrame:
         """A row for each candidate: its scores in search, race and confirmation; mean, standard deviation and n."""
-        rows = []
-        for candidate in self.candidates:
-            race = self.raced.get(candidate.name, ())
-            confirmed: tuple[float, ...] = ()
-            if self.final and candidate.name in (self.final.winner.name, self.final.own.name):
-                confirmed = self.final.goal[candidate.name == self.final.own.name]
-            rows.append(
-                {
-                    "name": candidate.name,
-                    "holes": label(candidate.options),
-                    **_columns("search", candidate.search_scores),
-                    **_columns("race", race),
-                    **_columns("confirmed", confirmed),
-                }
-            )
-        return pd.DataFrame(rows)
+        final = self.final
+        confirmed = dict(zip((final.winner.name, OWN), final.goal, strict=True)) if final else {}
+        return pd.DataFrame(
+            {"name": one.name, "holes": label(one.options)}
+            | _columns("search", one.search_scores)
+            | _columns("race", self.raced.get(one.name, ()))
+            | _columns("confirmed", confirmed.get(one.name, ()))
+            for one in self.candidates
+        )
 
 
-def _columns(what: str, scores: Sequence[float]) -> dict[str, float]:
+def _columns(what: str, scores: Sequence[float]) -> dict[str, object]:
     finite = [score for score in scores if math.isfinite(score)]
     return {
         what: numbers.fmean(finite) if finite else math.nan,
@@ -254,35 +246,23 @@ def results(ledger: Ledger, settings: TuneSettings) -> Results:
 def _confirmed(ledger: Ledger, agenda: Agenda, stage: int) -> tuple[dict[str, tuple[float, ...]], Final | None]:
     """Scores of the race of a stage by candidate, and its final pairs."""
     tickets = [one for one in ledger.tickets(ledger.confirmation) if one.notes.stage == stage and one.completed]
-    completed = [(one.result, Notes.of(one.result)) for one in tickets]
-    raced: dict[str, list[float]] = {}
-    for trial, notes in completed:
-        if notes.round != FINAL:
-            raced.setdefault(notes.name, []).append(trial.values[0])
-    finals = {(notes.name, notes.seed): (trial, notes) for trial, notes in completed if notes.round == FINAL}
-    searched = {candidate.name: candidate for candidate in agenda.searched()}
-    names = [name for name in dict.fromkeys(name for name, _ in finals) if name != OWN]
-    races = {name: tuple(scores) for name, scores in raced.items()}
-    if not names:
-        return races, None
-    winner = names[0]
-    seeds = tuple(
-        sorted(seed for name, seed in finals if name == winner and seed is not None and (OWN, seed) in finals)
-    )
+    raced: dict[str, tuple[float, ...]] = {}
+    finals: dict[tuple[str, int], FrozenTrial] = {}
+    for trial in (ticket.result for ticket in tickets):
+        notes = Notes.of(trial)
+        if notes.round == FINAL and notes.seed is not None:
+            finals[notes.name, notes.seed] = trial
+        else:
+            raced[notes.name] = (*raced.get(notes.name, ()), trial.values[0])
+    winner = next((name for name, _ in finals if name != OWN), "")
+    seeds = tuple(sorted(seed for name, seed in finals if name == winner and (OWN, seed) in finals))
     if not seeds:
-        return races, None
-    winners, owns = ([finals[name, seed] for seed in seeds] for name in (winner, OWN))
-
-    def test(side: list[tuple[FrozenTrial, Notes]]) -> tuple[float, ...]:
-        return tuple(notes.metrics.get("test/accuracy", math.nan) for _, notes in side)
-
+        return raced, None
+    won = next(candidate for candidate in agenda.searched() if candidate.name == winner)
+    trials = [[finals[name, seed] for seed in seeds] for name in (winner, OWN)]
+    notes_of = [[Notes.of(trial) for trial in side] for side in trials]
     # A row of `trial.values` for each seed becomes a tuple of seeds for each objective.
-    goals = (zip(*(trial.values for trial, _ in side), strict=True) for side in (winners, owns))
-    return races, Final(
-        searched[winner],
-        searched[OWN],
-        tuple(zip(*goals, strict=True)),
-        (test(winners), test(owns)),
-        seeds,
-        (tuple(notes.run or "" for _, notes in winners), tuple(notes.run or "" for _, notes in owns)),
-    )
+    goals = (zip(*(trial.values for trial in side), strict=True) for side in trials)
+    test = [tuple(notes.metrics.get("test/accuracy", math.nan) for notes in side) for side in notes_of]
+    runs = [tuple(notes.run or "" for notes in side) for side in notes_of]
+    return raced, Final(won, tuple(zip(*goals, strict=True)), (test[0], test[1]), seeds, (runs[0], runs[1]))

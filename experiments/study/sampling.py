@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from .addresses import StudyError
 from .notes import ticket_of
 from .space import P_STEP, PROBABILITY, Space
 
@@ -102,16 +100,7 @@ def with_holes(space: Space) -> dict[str, BaseDistribution]:
 
 
 def sampler(name: str, space: Space, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler with this name, made anew for every ticket.
-
-    Raises:
-        StudyError: it needs a package that is not installed.
-    """
-    if name == "cmaes":
-        try:
-            importlib.import_module("cmaes")
-        except ImportError:
-            raise StudyError("sampler=cmaes: needs the package cmaes; pip install cmaes") from None
+    """The sampler with this name, made anew for every ticket."""
     makers: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
         "tpe": lambda own: optuna.samplers.TPESampler(seed=own),
         "gp": lambda own: optuna.samplers.GPSampler(seed=own),

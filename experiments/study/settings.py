@@ -1,19 +1,20 @@
 """The options of a study of the Cutout holes: its objectives, space and baselines."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from ..errors import did_you_mean
-from ..settings.base import AUTO, NONE, SettingsError
+from ..explaining.map_measures import MAP_MEASURES
+from ..settings.base import AUTO, NONE, SettingsError, read_by
 from ..settings.compare import study_name
 from ..settings.recipes import PUBLISHED_CUTOUT
 from ..settings.train import TrainSettings
 from ..settings.variants import OWN, Variant, named_options
 from ..system.secrets import without_password
 from .addresses import check_storage
-from .objectives import checked_objective, checked_objectives, direction
 from .race import LEAST_TRIALS
 from .space import FILL, HOLES, P_STEP, PLACEMENT, PROBABILITY, SIZE, Options, Space
 
@@ -24,40 +25,79 @@ Pruner = Literal["none", "median", "hyperband", "successive_halving", "patient"]
 HOLE_OPTIONS = ("cutout", HOLES, SIZE, PROBABILITY, FILL, PLACEMENT)
 """The options of a training that a study varies. All other options are the same in all trials."""
 
-
-NO_CUTOUT, PUBLISHED = "no cutout", "published 16 px"
+NO_CUTOUT, PUBLISHED = "no cutout", "published hole"
 """Names of the baselines of every study, apart from `OWN`."""
 
+Direction = Literal["maximize", "minimize"]
+SCORES: Mapping[str, Direction] = {"val/accuracy": "maximize", "val/loss": "minimize"}
 
-def _whole_range(text: str) -> str:
+MEASURES: Mapping[str, Direction] = {
+    measure.name: "maximize" if measure.direction == "higher" else "minimize"
+    for measure in MAP_MEASURES.values()
+    if measure.direction != "neither"
+}
+"""Measures of maps that can be an objective, with the direction that a study takes for better."""
+
+_CAM = re.compile(r"cam/(?P<layer>[\w.]+)/(?P<measure>\w+)")
+
+
+def direction(objective: str) -> Direction:
+    """`maximize` or `minimize`.
+
+    Raises:
+        ValueError: the objective is unknown, of the test images, or no quality.
+    """
+    if objective in SCORES:
+        return SCORES[objective]
+    if objective.startswith("test/"):
+        raise ValueError(f"{objective!r} is of the test images, on which nothing may be chosen; take val/accuracy")
+    match = _CAM.fullmatch(objective)
+    if match and match["measure"] in MEASURES:
+        return MEASURES[match["measure"]]
+    if match and match["measure"] in MAP_MEASURES:
+        raise ValueError(
+            f"{objective!r} is no objective: {match['measure']} is a size and no quality, neither more nor less of it "
+            f"is better; take one of {', '.join(MEASURES)}"
+        )
+    hint = did_you_mean(objective, list(SCORES))
+    if match:
+        hint = did_you_mean(match["measure"], list(MEASURES))
+    raise ValueError(
+        f"{objective!r} is no objective: val/accuracy, val/loss or cam/<layer>/<measure>, "
+        f"the measure one of {', '.join(MEASURES)}{hint}"
+    )
+
+
+def _check_objectives(text: str) -> None:
+    names = [] if text == NONE else [name.strip() for name in text.split(",")]
+    for name in names:
+        direction(name)
+    if text != NONE and not 2 <= len(set(names)) == len(names) <= 3:
+        raise ValueError("must be none, or two or three different ones, such as val/accuracy,cam/layer3/focus")
+
+
+def _whole_range(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", text)
     if not match or not int(match[1]) <= int(match[2]) <= 64 or not int(match[2]):
         raise ValueError("must be a range such as 0-4, from 0 (no Cutout) to 64")
-    return text
+    return int(match[1]), int(match[2])
 
 
-def _share_range(text: str) -> str:
-    low, high = _shares(text)
-    if not 0 < low <= high <= 1:
-        raise ValueError("must be a range of shares such as 0.125-0.75, above 0 and up to 1")
-    return text
-
-
-def _shares(text: str) -> tuple[float, float]:
+def _share_range(text: str) -> tuple[float, float]:
     match = re.fullmatch(r"(\d*\.?\d+)-(\d*\.?\d+)", text)
-    return (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+    if not match or not 0 < float(match[1]) <= float(match[2]) <= 1:
+        raise ValueError("must be a range of shares such as 0.125-0.75, above 0 and up to 1")
+    return float(match[1]), float(match[2])
 
 
-def _choices(known: tuple[str, ...]) -> Any:
-    def check(text: str) -> str:
-        for word in text.split(","):
-            if word not in known:
-                raise ValueError(f"{word!r} must be one of {', '.join(known)}{did_you_mean(word, list(known))}")
-        if len(set(text.split(","))) < len(text.split(",")):
-            raise ValueError("contains a name twice; name each once")
-        return text
-
-    return AfterValidator(check)
+def _choices(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    words = tuple(text.split(","))
+    for word in words:
+        if word not in known:
+            raise ValueError(f"{word!r} must be one of {', '.join(known)}{did_you_mean(word, known)}")
+    if len(set(words)) < len(words):
+        raise ValueError("contains a name twice; name each once")
+    return words
 
 
 class TuneSettings(TrainSettings):
@@ -94,11 +134,11 @@ class TuneSettings(TrainSettings):
     confirm: bool = Field(
         True, description="train the best settings again with fresh seeds, and compare the winner with the baseline"
     )
-    objective: Annotated[str, AfterValidator(checked_objective)] = Field(
+    objective: Annotated[str, read_by(direction)] = Field(
         "val/accuracy",
         description="what the search improves, on validation images: val/accuracy, val/loss or cam/<layer>/<measure>",
     )
-    objectives: Annotated[str, AfterValidator(checked_objectives)] = Field(
+    objectives: Annotated[str, read_by(_check_objectives)] = Field(
         NONE,
         description="two or three objectives instead, such as val/accuracy,cam/layer3/focus; they give a Pareto front",
     )
@@ -110,20 +150,22 @@ class TuneSettings(TrainSettings):
     baselines: str = Field(
         NONE, min_length=1, description="more settings to try first, such as 'small: cutout=true cutout_size=8; ...'"
     )
-    space_holes: Annotated[str, AfterValidator(_whole_range)] = Field(
+    space_holes: Annotated[str, read_by(_whole_range)] = Field(
         "0-4", description="number of holes per image, as a range; 0 means no Cutout"
     )
-    space_size: Annotated[str, AfterValidator(_share_range)] = Field(
+    space_size: Annotated[str, read_by(_share_range)] = Field(
         "0.125-0.75", description="side of a hole as a share of the image's side, as a range"
     )
     space_shape: Literal["square", "rectangle"] = Field(
         "square", description="shape of the holes; with rectangle, height and width differ"
     )
-    space_p: Annotated[str, AfterValidator(_share_range)] = Field(
+    space_p: Annotated[str, read_by(_share_range)] = Field(
         "0.25-1", description=f"probability that an image gets its holes, as a range, in steps of {P_STEP}"
     )
-    space_fill: Annotated[str, _choices(FILLS)] = Field(",".join(FILLS), description="the fills to try")
-    space_placement: Annotated[str, _choices(PLACEMENTS)] = Field(
+    space_fill: Annotated[str, read_by(lambda text: _choices(text, FILLS))] = Field(
+        ",".join(FILLS), description="the fills to try"
+    )
+    space_placement: Annotated[str, read_by(lambda text: _choices(text, PLACEMENTS))] = Field(
         ",".join(PLACEMENTS), description="the placements of holes to try"
     )
     trial_models: bool = Field(False, description="keep the model of every trial, not only those of confirmed trials")
@@ -147,23 +189,22 @@ class TuneSettings(TrainSettings):
         return tuple(name.strip() for name in self.objectives.split(","))
 
     @property
-    def directions(self) -> tuple[str, ...]:
+    def directions(self) -> tuple[Direction, ...]:
         """`maximize` or `minimize`, one for each objective."""
         return tuple(direction(name) for name in self.goals)
 
     @property
     def space(self) -> Space:
         """The space that is searched."""
-        holes = tuple(int(part) for part in self.space_holes.split("-"))
-        sizes = tuple(max(1, round(share * self.side)) for share in _shares(self.space_size))
-        p = tuple(round(round(share / P_STEP) * P_STEP, 2) or P_STEP for share in _shares(self.space_p))
+        small, large = (max(1, round(share * self.side)) for share in _share_range(self.space_size))
+        rare, often = (round(round(share / P_STEP) * P_STEP, 2) or P_STEP for share in _share_range(self.space_p))
         return Space(
-            (holes[0], holes[1]),
-            (sizes[0], sizes[1]),
+            _whole_range(self.space_holes),
+            (small, large),
             self.space_shape == "rectangle",
-            (p[0], p[1]),
-            tuple(self.space_fill.split(",")),
-            tuple(self.space_placement.split(",")),
+            (rare, often),
+            _choices(self.space_fill, FILLS),
+            _choices(self.space_placement, PLACEMENTS),
             self.side,
         )
 
@@ -175,7 +216,7 @@ class TuneSettings(TrainSettings):
     @property
     def own_holes(self) -> Options:
         """The holes of the training that you would do without a study. All gains are measured against it."""
-        return {name: getattr(self, name) for name in HOLE_OPTIONS} if self.cutout else {"cutout": False}
+        return _holes(self)
 
     def baseline_options(self) -> dict[str, Options]:
         """The settings that are tried first, by name, each once; the first is `OWN`.
@@ -183,19 +224,14 @@ class TuneSettings(TrainSettings):
         Raises:
             SettingsError: `baselines` contains a mistake.
         """
-        published = {**PUBLISHED_CUTOUT, "cutout": True}
-        named: dict[str, Options] = {OWN: self.own_holes, NO_CUTOUT: {"cutout": False}}
-        if int(str(published[SIZE])) < self.side:
-            named[PUBLISHED] = published
-        named |= {variant.name: self._holes_of(variant) for variant in self._by_hand()}
+        published = _holes(TrainSettings.of(**{**PUBLISHED_CUTOUT, "cutout": True, "image_size": self.image_size}))
+        named: dict[str, Options] = {OWN: self.own_holes, NO_CUTOUT: {"cutout": False}, PUBLISHED: published}
+        by_hand = [] if self.baselines == NONE else named_options(self.baselines, "baselines")
         found: dict[str, Options] = {}
-        for name, options in named.items():
+        for name, options in (named | {variant.name: self._holes_of(variant) for variant in by_hand}).items():
             if options not in found.values():
                 found[name] = options
         return found
-
-    def _by_hand(self) -> list[Variant]:
-        return [] if self.baselines == NONE else named_options(self.baselines, "baselines")
 
     def _holes_of(self, variant: Variant) -> Options:
         others = [name for name in variant.options if name not in HOLE_OPTIONS]
@@ -209,7 +245,7 @@ class TuneSettings(TrainSettings):
                 raise SettingsError(idle)
         except SettingsError as error:
             raise SettingsError([f"baselines: {variant.name}: {problem}" for problem in error.problems]) from None
-        return {name: getattr(settings, name) for name in HOLE_OPTIONS} if settings.cutout else {"cutout": False}
+        return _holes(settings)
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> "TuneSettings":
@@ -247,10 +283,16 @@ class TuneSettings(TrainSettings):
 
     def definition(self) -> dict[str, str]:
         """The options that make two studies of one name the same: those that decide the trials and their scores."""
-        machine = {"device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"}
+        machine = {"device", "precision", "channels_last", "compile", "threads", "augment_by", "checkpoint", "resume"}
         machine |= {"offline", "outbox", "wait_for_tracking"}
         own = {"study", "trials", "hours", "workers", "storage", "confirm", "trial_models", "heartbeat", "data_dir"}
         return {name: value for name, value in self.as_params().items() if name not in machine | own}
+
+
+def _holes(settings: TrainSettings) -> Options:
+    """The options of the holes, their sizes in pixels."""
+    holes = {name: getattr(settings, name) for name in HOLE_OPTIONS} | {SIZE: settings.in_pixels[SIZE]}
+    return holes if settings.cutout else {"cutout": False}
 
 
 def common_options(settings: TuneSettings) -> dict[str, str]:

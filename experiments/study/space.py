@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # an import of seconds, without which the options can be chec
 Options = Mapping[str, Any]
 """The options of the holes of a training, by name."""
 
-
 HOLES, SIZE, HEIGHT, WIDTH = "cutout_holes", "cutout_size", "cutout_height", "cutout_width"
 PROBABILITY, FILL, PLACEMENT = "cutout_p", "cutout_fill", "cutout_placement"
 P_STEP = 0.05  # finer differences of the probability do not matter

@@ -3,16 +3,17 @@
 import math
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.table import Table as Columns
 
 from ..data.dataset import Dataset
 from ..explaining.map_measures import MAP_MEASURES
-from ..pictures.failsafe import take_failures
-from ..runs.describe import option_records
+from ..pictures.style import take_failures
+from ..runs.contents import option_records
 from ..runs.prepare import load_dataset, prepare
 from ..settings.base import SettingsError
-from ..settings.train import TrainSettings
 from ..system.progress import Printer, console
 from ..system.secrets import without_password
 from ..tracking.lifetime import open_run, set_parent
@@ -25,10 +26,9 @@ from .mending import mend
 from .notes import Notes
 from .race import SEARCH_SHARE, next_stage
 from .results import Results, results, written
-from .settings import TuneSettings, common_options
-from .space import as_words
+from .settings import TuneSettings
 from .storage import open_storage, telling_of_loss
-from .watch import Row
+from .worker import settings_of
 
 
 def tune(settings: TuneSettings) -> Results:
@@ -44,13 +44,7 @@ def tune(settings: TuneSettings) -> Results:
     dataset = load_dataset(settings, reporter)
     check(settings, dataset)
     with telling_of_loss(settings.storage):
-        ledger = Ledger.create(
-            settings.study,
-            settings.storage,
-            settings.heartbeat,
-            definition(settings, dataset),
-            settings.directions,
-        )
+        ledger = Ledger.create(settings, definition(settings, dataset))
         commission(ledger, settings)
     reporter.say(f"search space: {settings.space}")
     name = f"study {settings.study}: {dataset.name}, {settings.recipe}, {' and '.join(settings.goals)}"
@@ -98,7 +92,7 @@ def check(settings: TuneSettings, dataset: Dataset) -> None:
     problems = []
     for name, options in settings.baseline_options().items():
         try:
-            own = TrainSettings.of(**{**common_options(settings), **as_words(options), "seed": settings.seed})
+            own = settings_of(settings, options, settings.seed)
         except SettingsError as error:
             problems += [f"baseline {name}: {problem}" for problem in error.problems]
     if problems:
@@ -175,7 +169,7 @@ def announce(found: Results, link: str, run: Run) -> None:
         screen.print(f"note: {failure}")
 
 
-def _cell(row: Row, what: str, found: Results) -> str:
+def _cell(row: Mapping[Any, Any], what: str, found: Results) -> str:
     if not row[f"{what}_n"]:
         return ""
     spread = f" ± {written(row[f'{what}_sd'], found.goal)}" if math.isfinite(row[f"{what}_sd"]) else ""

@@ -211,9 +211,10 @@ class Attempt:
         """
         worker, goals = self._worker, self._worker.settings.goals
         notes = Notes.of(trial)
-        prepared = prepare(
-            settings_of(worker.settings, options, seed), name=_run_name(notes, seed), dataset=worker.dataset
-        )
+        name = f"{notes.label}, seed {seed}"
+        if notes.candidate is not None:
+            name = f"{notes.part}: {notes.candidate} ({label(options)}), seed {seed}"
+        prepared = prepare(settings_of(worker.settings, options, seed), name=name, dataset=worker.dataset)
         found = completed_run(prepared.fingerprint, experiment_of(worker.ledger.notes.parent_run))
         if found and all(metric_of(goal) in found.metrics for goal in goals) and self._is_whole(found, notes):
             worker.reporter.advance(work(prepared))
@@ -226,7 +227,8 @@ class Attempt:
             assert notes.stage is not None
             assert notes.candidate is not None
             mark_confirmed(found.id, worker.ledger.name, notes.stage, notes.candidate)
-        write(trial, notes, metrics=_reported(found, goals))
+        shown = dict.fromkeys([*map(metric_of, goals), "val/accuracy", "test/accuracy", "time/train_s"])
+        write(trial, notes, metrics={name: found.metrics[name] for name in shown if name in found.metrics})
         values = [found.metrics.get(metric_of(goal), math.nan) for goal in goals]
         for goal, value in zip(goals, values, strict=True):
             if not math.isfinite(value):
@@ -246,8 +248,10 @@ class Attempt:
             STUDY: worker.ledger.name,
             "camparison.ticket": str(notes.ticket),
             "camparison.attempt": str(notes.attempt),
-            **_place(notes),
+            PART: notes.part,
         }
+        if notes.candidate is not None:
+            tags |= {STAGE: str(notes.stage), CANDIDATE: notes.candidate}
         with open_run(
             kind=TRAIN,
             name=prepared.name,
@@ -307,24 +311,6 @@ def _note(trial: optuna.Trial, **changes: object) -> Notes:
     return write(trial, Notes.of(trial), **changes)
 
 
-def _run_name(notes: Notes, seed: int) -> str:
-    if notes.candidate is None:
-        return f"{notes.label}, seed {seed}"
-    return f"{notes.part}: {notes.candidate} ({label(notes.options or {})}), seed {seed}"
-
-
-def _place(notes: Notes) -> dict[str, str]:
-    """Tags: the part of the study; in a confirmation also the stage and the candidate."""
-    part = {PART: notes.part}
-    return part if notes.candidate is None else part | {STAGE: str(notes.stage), CANDIDATE: notes.candidate}
-
-
 def metric_of(goal: str) -> str:
     """The metric of a run that an objective reads: `cam/...` is measured on validation images, as `val/cam/...`."""
     return f"val/{goal}" if goal.startswith("cam/") else goal
-
-
-def _reported(run: FinishedRun, goals: Sequence[str]) -> dict[str, float]:
-    """The metrics of a run that the table of the study shows."""
-    names = dict.fromkeys([*map(metric_of, goals), "val/accuracy", "test/accuracy", "time/train_s"])
-    return {name: run.metrics[name] for name in names if name in run.metrics}

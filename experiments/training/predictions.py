@@ -44,6 +44,23 @@ class Predictions:
         return float(self.right.mean())
 
     @property
+    def near_chance(self) -> str:
+        """A sentence if the accuracy is not surely above the share of the largest class, which needs no network.
+
+        The interval is exact (Clopper & Pearson 1934). Empty if its lower end is above that share.
+        """
+        from scipy.stats import binomtest  # half a second, which a training need not wait for at its start
+
+        n, share = len(self.labels), float(np.bincount(self.labels).max() / len(self.labels))
+        low, high = binomtest(int(self.right.sum()), n).proportion_ci()
+        if low > share:
+            return ""
+        return (
+            f"near chance: test accuracy {self.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%}, {n} images), "
+            f"the largest class has {share:.1%} of the images; the maps explain nothing"
+        )
+
+    @property
     def loss(self) -> float:
         """Mean cross entropy in nats, without label smoothing."""
         return float(nn.functional.cross_entropy(torch.from_numpy(self.logits), torch.from_numpy(self.labels)))

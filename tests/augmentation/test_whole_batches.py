@@ -18,7 +18,7 @@ from experiments.augmentation.batch_holes import draw_fills, draw_holes, erase, 
 from experiments.augmentation.batch_step import Step
 from experiments.augmentation.declared import Augmentation, colour, geometry, holes
 from experiments.augmentation.whole_batches import BatchAugmentation
-from experiments.data import scene_rendering
+from experiments.data import scenes
 from experiments.settings.train import TrainSettings
 
 MEAN = np.array([0.2, 0.4, 0.6], np.float32)
@@ -41,7 +41,7 @@ def chosen(**options: object) -> TrainSettings:
 
 
 def pictures(count: int = 256, side: int = 32) -> np.ndarray:
-    return scene_rendering.render("train", range(count), background_bias=0.5, image_size=side)["train"].images
+    return scenes.render("train", range(count), background_bias=0.5, image_size=side)["train"].images
 
 
 @pytest.fixture(scope="module")
@@ -332,22 +332,22 @@ def test_holes_are_drawn_alike(placement: str, side: int, size: str) -> None:
         assert alike(view(ours), view(reference))
 
 
-def boxes(count: int, augment: str, **options: object) -> np.ndarray:
+def boxes(count: int, augment_by: str, **options: object) -> np.ndarray:
     """The hole that either path draws for each of `count` images: left, top, right, bottom (count, 4)."""
     made = chosen(cutout=True, **options)
-    if augment == "batch":
+    if augment_by == "batch":
         return draw_holes(made, made.side, count, np.random.default_rng(0))[:, 0]
     image = np.zeros((made.side, made.side, 3), np.uint8)
     [drawn] = replayed(holes(made, MEAN), np.broadcast_to(image, (count, *image.shape)))[1]
     return np.stack([one["holes"][0] for one in drawn])
 
 
-@pytest.mark.parametrize("augment", ["batch", "albumentations"])
-def test_holes_have_the_height_and_the_width_they_should(augment: str) -> None:
+@pytest.mark.parametrize("augment_by", ["batch", "albumentations"])
+def test_holes_have_the_height_and_the_width_they_should(augment_by: str) -> None:
     white = np.full((50, 32, 32, 3), 255, np.uint8)
 
     def extents(size: str) -> set[tuple[int, int]]:
-        made = chosen(augment=augment, cutout=True, cutout_size=size, cutout_placement="inside")
+        made = chosen(augment_by=augment_by, cutout=True, cutout_size=size, cutout_placement="inside")
         erased = augmentation(made, 32, MEAN, "cpu", torch.channels_last).examples(white) != 255
         found = [np.nonzero(hole.any(2)) for hole in erased]
         assert all(len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) for rows, columns in found)
@@ -360,9 +360,9 @@ def test_holes_have_the_height_and_the_width_they_should(augment: str) -> None:
     assert extents("3-4x8-9") == {(3, 8), (3, 9), (4, 8), (4, 9)}
 
 
-@pytest.mark.parametrize("augment", ["batch", "albumentations"])
-def test_published_holes_are_clipped_about_every_centre_alike(augment: str) -> None:
-    drawn = boxes(2 * N, augment, image_size=16, cutout_size="5x8")
+@pytest.mark.parametrize("augment_by", ["batch", "albumentations"])
+def test_published_holes_are_clipped_about_every_centre_alike(augment_by: str) -> None:
+    drawn = boxes(2 * N, augment_by, image_size=16, cutout_size="5x8")
     # Rows from centre - 2 on, five of them; columns from centre - 4 on, eight of them.
     expected = [
         (max(column - 4, 0), max(row - 2, 0), min(column + 4, 16), min(row + 3, 16))
@@ -377,10 +377,10 @@ def test_published_holes_are_clipped_about_every_centre_alike(augment: str) -> N
     assert chisquare(counts).pvalue > UNLIKELY
 
 
-@pytest.mark.parametrize("augment", ["batch", "albumentations"])
+@pytest.mark.parametrize("augment_by", ["batch", "albumentations"])
 @pytest.mark.parametrize("placement", ["published", "inside"])
-def test_heights_and_widths_are_drawn_independently(placement: str, augment: str) -> None:
-    drawn = boxes(N, augment, cutout_size="3-5x3-5", cutout_placement=placement)
+def test_heights_and_widths_are_drawn_independently(placement: str, augment_by: str) -> None:
+    drawn = boxes(N, augment_by, cutout_size="3-5x3-5", cutout_placement=placement)
     whole = ((drawn > 0) & (drawn < 32)).all(1)  # touched by no border, so not clipped
     width, height = (drawn[whole, 2:] - drawn[whole, :2]).T
     counts = np.array([[((height == h) & (width == w)).sum() for w in (3, 4, 5)] for h in (3, 4, 5)])
@@ -388,10 +388,10 @@ def test_heights_and_widths_are_drawn_independently(placement: str, augment: str
     assert chi2_contingency(counts).pvalue > UNLIKELY
 
 
-@pytest.mark.parametrize("augment", ["batch", "albumentations"])
+@pytest.mark.parametrize("augment_by", ["batch", "albumentations"])
 @pytest.mark.parametrize("size", ["5", "3-5"])
-def test_published_holes_of_one_size_are_squares(size: str, augment: str) -> None:
-    drawn = boxes(500, augment, cutout_size=size)
+def test_published_holes_of_one_size_are_squares(size: str, augment_by: str) -> None:
+    drawn = boxes(500, augment_by, cutout_size=size)
     whole = ((drawn > 0) & (drawn < 32)).all(1)
     width, height = (drawn[whole, 2:] - drawn[whole, :2]).T
     assert np.array_equal(width, height)
@@ -572,10 +572,10 @@ def test_a_last_batch_of_one_is_left_out() -> None:
         assert all(len(inputs) == len(labels) > 1 for inputs, labels in batches)
 
 
-@pytest.mark.parametrize("augment", ["batch", "albumentations"])
-def test_alternating_flips_alternate(augment: str, images: np.ndarray) -> None:
+@pytest.mark.parametrize("augment_by", ["batch", "albumentations"])
+def test_alternating_flips_alternate(augment_by: str, images: np.ndarray) -> None:
     def mirrored(epoch: int, seed: int = 0, hflip: float = 0.3) -> np.ndarray:
-        made = chosen(augment=augment, hflip=hflip, hflip_mode="alternating", seed=seed, batch_size=50)
+        made = chosen(augment_by=augment_by, hflip=hflip, hflip_mode="alternating", seed=seed, batch_size=50)
         path = augmentation(made, 32, MEAN, "cpu", torch.channels_last)
         batches = list(path.batches(images, np.arange(256), epoch))
         labels = torch.cat([labels for _, labels in batches]).numpy()
@@ -593,17 +593,17 @@ def test_alternating_flips_alternate(augment: str, images: np.ndarray) -> None:
     assert not np.array_equal(mirrored(0, seed=1), first)
     assert mirrored(0, hflip=1).all()
     assert not mirrored(1, hflip=0).any()
-    other = {"batch": "albumentations", "albumentations": "batch"}[augment]
-    same = chosen(augment=other, hflip=0.3, hflip_mode="alternating")
+    other = {"batch": "albumentations", "albumentations": "batch"}[augment_by]
+    same = chosen(augment_by=other, hflip=0.3, hflip_mode="alternating")
     shown = augmentation(same, 32, MEAN, "cpu", torch.channels_last).examples(images)
     assert np.array_equal((shown == images[:, :, ::-1]).all((1, 2, 3)), first)
 
 
 def test_the_settings_choose_the_path() -> None:
     paths = {}
-    for augment in ("auto", "batch", "albumentations"):
-        made = chosen(augment=augment, **EVERYTHING)
-        paths[augment] = augmentation(made, 32, MEAN, "cpu", torch.channels_last)
+    for augment_by in ("auto", "batch", "albumentations"):
+        made = chosen(augment_by=augment_by, **EVERYTHING)
+        paths[augment_by] = augmentation(made, 32, MEAN, "cpu", torch.channels_last)
     assert isinstance(paths["auto"], BatchAugmentation)
     assert isinstance(paths["batch"], BatchAugmentation)
     assert type(paths["albumentations"]) is Augmentation
@@ -613,7 +613,7 @@ def test_the_settings_choose_the_path() -> None:
 
 def test_both_paths_take_the_images_in_the_same_order(images: np.ndarray) -> None:
     orders = []
-    for augment in ("batch", "albumentations"):
-        path = augmentation(chosen(augment=augment, seed=3), 32, MEAN, "cpu", torch.channels_last)
+    for augment_by in ("batch", "albumentations"):
+        path = augmentation(chosen(augment_by=augment_by, seed=3), 32, MEAN, "cpu", torch.channels_last)
         orders.append(torch.cat([labels for _, labels in path.batches(images, np.arange(256), 5)]))
     assert torch.equal(*orders)

@@ -24,7 +24,7 @@ from experiments.runs.prepare import prepare
 from experiments.training import loop
 from tests.toys.networks import toy_dataset
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TINY = {"batch_size": 16, "threads": 1, "device": "cpu"}
 FORMATS = ("fp32", "bf16")
@@ -174,7 +174,6 @@ def _broken(report: Report) -> None:
     raise SystemExit(7)
 
 
-@pytest.mark.slow
 def test_contenders_take_turns_and_the_order_is_reversed_every_other_round(capsys: pytest.CaptureFixture[str]) -> None:
     timings = timing.take_turns({"a": _three, "b": _three}, rounds=2)
     assert "".join(line[-1] for line in capsys.readouterr().err.splitlines()) == "ba" + "ab" + "ba"
@@ -182,13 +181,11 @@ def test_contenders_take_turns_and_the_order_is_reversed_every_other_round(capsy
         assert len(of_one.wall) == len(of_one.cpu) == 2
 
 
-@pytest.mark.slow
 def test_a_contender_that_fails_is_named() -> None:
     with pytest.raises(ChildProcessError, match=r"^b: ended with exit code 7$"):
         timing.take_turns({"b": _broken}, rounds=1)
 
 
-@pytest.mark.slow
 def test_every_run_and_every_aim_has_a_row_with_finite_numbers() -> None:
     fast = case("fast", 32, 2, **TINY)
     lines = list(benchmark.report([fast], [fast], rounds=1, side=64))

@@ -57,6 +57,7 @@ TARGETS: dict[str, tuple[Any, Callable[[int], Any]]] = {
         lambda i: lambda logits: logits[:, CLASSES[i]],
     ),
     "functions": ([logit(index) for index in CLASSES], lambda i: [logit(CLASSES[i])]),
+    "nearest": (Contrast(near=1), lambda i: Contrast(near=1)),
     "contrast": (
         Contrast(torch.tensor(CLASSES), torch.tensor(OTHERS)),
         lambda i: Contrast(torch.tensor(CLASSES[i : i + 1]), torch.tensor(OTHERS[i : i + 1])),

@@ -14,7 +14,7 @@ from torchvision import models
 from cam_core import METHODS, auto_layers, cams, cams_of_methods, capture
 from cam_core.inputs import Reshape
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CLASSES = torch.tensor([0, 9])
 

@@ -24,11 +24,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cam_core import METHODS, cams, cams_of_methods, capture, normalise, resize
+from cam_core import METHODS, Contrast, cams, cams_of_methods, capture, normalise, resize
 from cam_core.methods import EIGEN_SMOOTHED
 from experiments.models.resnet18 import ResNet18
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TOLERANCE = 1e-5
 LOUD = 1e9
@@ -174,7 +174,6 @@ def test_aug_smooth_is_the_mean_of_six_calls(case: Case, method: str) -> None:
     torch.testing.assert_close(ours.logits, plain.logits, atol=0, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_grad_cam_s_aug_smooth_differs_in_the_minimum_alone(case: Case) -> None:
     ours = six_views(case, "gradcam", each=without_minimum)
     for layer, maps in list(zip(case.layers, ours, strict=True))[-2:]:
@@ -211,3 +210,24 @@ def test_captum_gives_grad_cam(case: Case) -> None:
         theirs = attr.LayerAttribution.interpolate(raw, case.size, "bilinear")[:, 0]
         assert_same(maps, normalise(theirs))
         torch.testing.assert_close(strength, theirs.amax((1, 2)), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_torchcam_s_finercam_is_gradcam_of_a_contrast_with_the_nearest_classes(case: Case, strength: float) -> None:
+    methods = pytest.importorskip("torchcam.methods")
+    target = Contrast(case.classes, near=3, strength=strength)
+    ours = cams(case.model, case.images, case.layers, target)
+    with methods.FinerCAM(case.model, list(case.layers), gamma=strength, num_references=3) as engine:
+        theirs = engine(case.classes.tolist(), case.model(case.images), normalized=False)
+    for maps, raw in zip(ours.maps, theirs, strict=True):
+        assert_same(maps, normalise(resize(raw, case.size)))
+
+
+def test_torchcam_s_original_cam_is_gradcam_before_pooling_and_a_linear_head(case: Case) -> None:
+    methods = pytest.importorskip("torchcam.methods")
+    layer = case.layers[-1]
+    with methods.CAM(case.model, layer, "linear") as engine:
+        case.model(case.images)
+        (theirs,) = engine(case.classes.tolist(), normalized=False)
+    ours = cams(case.model, case.images, [layer], case.classes)
+    assert_same(ours.maps[0], normalise(resize(theirs.relu(), case.size)))  # theirs has no ReLU

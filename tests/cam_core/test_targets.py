@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cam_core import Contrast, cams, capture, predicted
-from cam_core.targets import as_target, scores, take
+from cam_core import Contrast, cams, capture, class_numbers, predicted
+from cam_core.targets import as_target, scores, settled, take
 
 LOGITS = torch.tensor([[1.0, 5.0, 3.0], [4.0, 0.0, 2.0]])
 
@@ -107,3 +107,68 @@ def test_a_target_that_does_not_depend_on_the_layer_is_named() -> None:
 
     with pytest.raises(ValueError, match="the target does not depend on layer '1'"):
         capture(net(), torch.randn(2, 3, 8, 8), ["1"], constant)
+
+
+def test_a_contrast_with_several_classes_is_the_mean_of_the_contrasts_with_each() -> None:
+    images, classes, others = torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor([[1, 2], [2, 0]])
+    model = net()
+    found = capture(model, images, ["1"], Contrast(classes, others)).gradients["1"]
+    apart = [capture(model, images, ["1"], Contrast(classes, other)).gradients["1"] for other in others.unbind(1)]
+    torch.testing.assert_close(found, torch.stack(apart).mean(0))
+    without = capture(model, images, ["1"], Contrast(classes, others, strength=0.0)).gradients["1"]
+    torch.testing.assert_close(without, capture(model, images, ["1"], classes).gradients["1"])
+
+
+def test_the_nearest_classes_by_hand() -> None:
+    logits = torch.tensor([[1.0, 5.0, 3.0, 4.5], [4.0, 0.0, 2.0, 7.0]])
+    assert scores(Contrast(near=1), logits).tolist() == [0.5, 3.0]
+    assert scores(Contrast(near=2, strength=0.5), logits).tolist() == [5 - 0.5 * 3.75, 7 - 0.5 * 3]
+    # From both sides, and never the class itself; more than there are means all.
+    of_three = as_target(Contrast(torch.tensor([2, 0]), near=9), 2)
+    chosen = settled(of_three, logits)
+    assert isinstance(chosen, Contrast)
+    others = chosen.others
+    assert others is not None
+    assert others.sort(1).values.tolist() == [[0, 1, 3], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("method", ["gradcam", "scorecam", "ablationcam", "gradcam:aug_smooth"])
+def test_near_classes_are_those_of_the_image_itself(method: str) -> None:
+    images, model = torch.randn(5, 3, 8, 8), net()
+    logits = model(images).detach()
+    found = cams(model, images, ["1"], Contrast(near=1), method=method, chunk=2)
+    order = logits.argsort(1, descending=True)
+    named = cams(model, images, ["1"], Contrast(order[:, 0], order[:, 1]), method=method)
+    torch.testing.assert_close(found.maps, named.maps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (Contrast(near=0), "target.near must be 1 class or more, got 0"),
+        (Contrast(torch.tensor([0, 1]), torch.tensor([[1, 2]])), r"target.others must be 2 whole numbers.*\(1, 2\)"),
+        (Contrast(others=torch.zeros(2, 0, dtype=torch.long)), r"target.others must be 2 whole .*\(2, 0\)"),
+    ],
+)
+def test_contrasts_that_fit_no_batch_are_refused(target: Contrast, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_target(target, 2)
+
+
+def test_one_logit_has_no_nearest_class() -> None:
+    with pytest.raises(ValueError, match="Contrast needs a model of two classes or more"):
+        scores(Contrast(), torch.zeros(2, 1))
+
+
+def test_classes_by_name() -> None:
+    names = ["tench", "tiger cat", "crane", "crane"]
+    assert class_numbers("tiger cat", names) == 1
+    assert class_numbers(["tiger cat", "tench"], names) == [1, 0]
+    with pytest.raises(
+        ValueError, match=r"class 'tigercat' is unknown \(did you mean 'tiger cat'\?\); the model has 4"
+    ):
+        class_numbers("tigercat", names)
+    with pytest.raises(ValueError, match=r"'crane' is the name of several classes; give one of the numbers \[2, 3\]"):
+        class_numbers(["tench", "crane"], names)
+    with pytest.raises(TypeError, match="class_numbers makes numbers of names"):
+        as_target("tench", 2)

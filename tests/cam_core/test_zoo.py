@@ -13,7 +13,7 @@ from torchvision import models
 
 from cam_core import auto_layers, capture
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def stages(count: int, *around: str, last: str = "stages", name: str = "stages") -> tuple[str, ...]:

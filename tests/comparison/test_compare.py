@@ -190,9 +190,9 @@ def test_differences_are_paired_by_seed_and_measured_against_the_first_variant(f
 
 def test_what_a_run_has_not_is_said_and_not_averaged() -> None:
     measure = HEADLINE_FOCUS
-    assert measure.written(0.5, 0.1, 3, 3) == "0.500 ± 0.100"
-    assert measure.written(0.5, float("nan"), 1, 3) == "0.500 (n=1)"
-    assert measure.written(float("nan"), float("nan"), 0, 3) == "none"
+    assert measure.written(pd.Series({"mean": 0.5, "std": 0.1, "count": 3}), 3) == "0.500 ± 0.100"
+    assert measure.written(pd.Series({"mean": 0.5, "std": float("nan"), "count": 1}), 3) == "0.500 (n=1)"
+    assert measure.written(pd.Series({"mean": float("nan"), "std": float("nan"), "count": 0}), 3) == "none"
 
 
 def test_a_run_trained_by_itself_is_reused() -> None:

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from experiments.comparison.answers import answers, primary
-from experiments.comparison.findings import Findings
+from experiments.comparison.findings import Findings, Member
 from experiments.comparison.images import BOTH_RIGHT
 from experiments.comparison.measures import LAST
-from experiments.comparison.members import Member
+from experiments.comparison.pictures import shown_in_grid
 from experiments.data.dataset import Dataset, Split
 from experiments.evidence.differences import holm
 from experiments.runs.contents import (
@@ -244,10 +244,10 @@ def test_below_three_seeds_nothing_is_said_of_the_method(seeds: int, question: s
 
 def test_the_grid_shows_all_runs_seed_by_seed_or_one_of_each_variant() -> None:
     found = two(3)
-    assert [(m.variant, m.seed) for m in found.shown_in_grid(6)] == [
+    assert [(m.variant, m.seed) for m in shown_in_grid(found, 6)] == [
         *[("baseline", 0), ("cutout", 0), ("baseline", 1), ("cutout", 1), ("baseline", 2), ("cutout", 2)]
     ]
-    chosen = found.shown_in_grid(5)
+    chosen = shown_in_grid(found, 5)
     assert [member.variant for member in chosen] == ["baseline", "cutout"]
     for member in chosen:
         accuracies = [m.run.metrics["test/accuracy"] for m in found.of(member.variant)]

@@ -18,9 +18,8 @@ from PIL import Image
 from cam_core import overlay, relative_to_mean
 from experiments.comparison.answers import answers
 from experiments.comparison.compare import as_markdown
-from experiments.comparison.findings import Findings
+from experiments.comparison.findings import Findings, Member
 from experiments.comparison.measures import LAST
-from experiments.comparison.members import Member
 from experiments.comparison.report import page as report
 from experiments.comparison.report.figures import blinks, changes_text, data_uri, looks_text
 from experiments.comparison.report.tables import (
@@ -49,7 +48,7 @@ COMMAND = "python -m experiments.compare --variants baseline,cutout"
 ADDRESS = "http://127.0.0.1:5000/#/experiments/0/runs?viewStateShareKey=camparison-1&x=2"
 PATHS = (
     *("side_by_side.png", "side_by_side/stem.png", "side_by_side/layer3.png", "over_seeds.png", "mean_maps.png"),
-    *(f"charts/{name}.png" for name in ("forest", "seeds", "curves", "reliability", "agreement")),
+    *(f"charts/{name}.png" for name in ("forest", "seeds", "curves", "reliability", "classes", "agreement")),
 )
 
 
@@ -60,7 +59,7 @@ def findings() -> Findings:
 
 def pictures(findings: Findings) -> dict[str, np.ndarray]:
     """A picture of one colour at every path there is."""
-    own = [f"{folder}{name}.png" for name in findings.variants[1:] for folder in ("changed/", "charts/classes_")]
+    own = [f"changed/{name}.png" for name in findings.variants[1:]]
     return {path: np.full((4, 6, 3), 10 * i, np.uint8) for i, path in enumerate([*PATHS, *own])}
 
 
@@ -424,12 +423,12 @@ def test_text_alternatives_count_the_images(findings: Findings) -> None:
 
 def test_the_maps_laid_over_each_other_are_those_of_the_first_seeds(findings: Findings) -> None:
     shown = blinks(findings)
-    assert [tile.label for tile in shown[:3]] == ["red", "green", "blue"]
+    assert [label for label, _, _ in shown[:3]] == ["red", "green", "blue"]
     maps = contents.maps(findings.of("cutout")[0].run).maps[-1]
     drawn = overlay(findings.probes.images[2], relative_to_mean(torch.from_numpy(maps[2:3]))[0].numpy())
-    assert shown[2].after.source == data_uri(drawn)
-    assert shown[2].before.alt.startswith("baseline: ")
-    assert "no positive evidence" in shown[1].after.alt  # the toys' dead map
+    assert shown[2][2].source == data_uri(drawn)
+    assert shown[2][1].alt.startswith("baseline: ")
+    assert "no positive evidence" in shown[1][2].alt  # the toys' dead map
     assert blinks(toy_findings(("a", "b", "c"))) == []
 
 

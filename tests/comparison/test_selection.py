@@ -11,13 +11,13 @@ import mlflow
 import numpy as np
 import pytest
 
-from experiments.comparison.members import Member
+from experiments.comparison.findings import Member
 from experiments.comparison.selection import members, members_of_runs, refuse_same, shared_dataset
 from experiments.comparison.trained import trained_of
 from experiments.data.dataset import Dataset
 from experiments.runs.contents import RunMaps, config_records, maps_record
-from experiments.runs.describe import iter_settings
 from experiments.runs.prepare import Prepared, prepare
+from experiments.runs.train import iter_settings
 from experiments.settings.base import SettingsError
 from experiments.settings.command_line import typed
 from experiments.settings.compare import CompareSettings

@@ -23,7 +23,7 @@ from torchvision.datasets import CIFAR10
 
 from experiments.data import dataset as data
 from experiments.data import load as loading
-from experiments.data import scene_rendering
+from experiments.data import scenes
 from experiments.data.dataset import DataError, Dataset, Split, assembled, channel_statistics, with_fewer_train_images
 from experiments.data.load import resolve_name
 
@@ -436,14 +436,14 @@ def test_the_real_cifar10(real_cifar10_root: Path) -> None:
 @pytest.fixture
 def small_scenes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Scenes of a few images; the list fills with the bias of each time that they are drawn."""
-    generate, calls = scene_rendering.generate, []
+    generate, calls = scenes.generate, []
 
-    def counted(*, background_bias: float, image_size: int) -> dict[str, scene_rendering.Scenes]:
+    def counted(*, background_bias: float, image_size: int) -> dict[str, scenes.Scenes]:
         calls.append(background_bias)
         sizes = {"train": 60, "val": 20, "test": 30}
         return generate(background_bias=background_bias, image_size=image_size, sizes=sizes)
 
-    monkeypatch.setattr(scene_rendering, "generate", counted)
+    monkeypatch.setattr(scenes, "generate", counted)
     return calls
 
 
@@ -454,7 +454,7 @@ def test_scenes_are_drawn_once_and_read_back_the_same(small_scenes: list[float],
     assert len(lines) == 1
     assert first.digest == second.digest
     assert first.source == second.source == "generated: scenes, version 1, seed 0, background_bias 0.5, image_size 32"
-    assert set(second.splits) == {*scene_rendering.VARIANTS["test"], "train", "val", "test_shifted"}
+    assert set(second.splits) == {*scenes.VARIANTS["test"], "train", "val", "test_shifted"}
     for name, split in first.splits.items():
         np.testing.assert_array_equal(split.images, second.splits[name].images)
         np.testing.assert_array_equal(split.labels, second.splits[name].labels)
@@ -620,7 +620,7 @@ def test_other_files_are_skipped_and_counted(tmp_path: Path) -> None:
     (root / ".git").mkdir()
     lines: list[str] = []
     load_folder(root, lines)
-    assert lines[0].endswith("3 other files skipped")
+    assert lines[0].endswith("2 other files skipped")
 
 
 def one_of(root: Path, image: Image.Image, name: str = "x.png", **options: Any) -> np.ndarray:
@@ -813,7 +813,7 @@ def test_an_empty_class_is_named(tmp_path: Path, part: str) -> None:
     with pytest.raises(DataError, match=rf"folder .*{part}/b is empty"):
         load_folder(tmp_path)
     (tmp_path / part / "b" / "notes.txt").touch()
-    with pytest.raises(DataError, match=rf"folder .*{part}/b has no image among its 1 entries"):
+    with pytest.raises(DataError, match=rf"folder .*{part}/b has no image among its 1 files"):
         load_folder(tmp_path)
 
 
@@ -858,6 +858,6 @@ def test_a_part_without_train_is_refused(tmp_path: Path) -> None:
 
 def test_a_misspelt_part_is_named_and_not_left_out(tmp_path: Path) -> None:
     fill(tmp_path / "train", {"a": 9, "b": 9})
-    fill(tmp_path / "validation", {"a": 3, "b": 3})
-    with pytest.raises(DataError, match="has 'validation' next to train: only train, val, test and masks"):
+    fill(tmp_path / "vali", {"a": 3, "b": 3})
+    with pytest.raises(DataError, match="has 'vali' next to train: only train, val, test and masks"):
         load_folder(tmp_path)

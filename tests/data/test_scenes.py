@@ -7,32 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.data import scene_backdrops, scene_numbers, scene_objects, scene_rendering
+from experiments.data import scene_backdrops, scene_objects, scenes
 
 SIZES = {"train": 400, "val": 100, "test": 400}
 TEST = range(400)
 
 
 @cache
-def drawn(background_bias: float = 0.5, image_size: int = 32) -> dict[str, scene_rendering.Scenes]:
-    return scene_rendering.generate(background_bias=background_bias, image_size=image_size, sizes=SIZES)
+def drawn(background_bias: float = 0.5, image_size: int = 32) -> dict[str, scenes.Scenes]:
+    return scenes.generate(background_bias=background_bias, image_size=image_size, sizes=SIZES)
 
 
 @cache
 def objects_of_test() -> scene_objects.Objects:
-    return scene_objects.draw_objects(np.arange(len(TEST)) % 10, scene_rendering.SEED, 2, TEST, 32)
+    return scene_objects.draw_objects(np.arange(len(TEST)) % 10, scenes.SEED, 2, TEST, 32)
 
 
 @cache
 def backdrops_of_test() -> scene_backdrops.Backdrops:
-    return scene_backdrops.draw_backdrops(objects_of_test().colour, scene_rendering.SEED, 2, TEST, 32)
+    return scene_backdrops.draw_backdrops(objects_of_test().colour, scenes.SEED, 2, TEST, 32)
 
 
 # ---- the same every time -------------------------------------------------------------------------------------------
 
 
 def test_the_same_settings_give_the_same_pixels() -> None:
-    again = scene_rendering.generate(background_bias=0.5, image_size=32, sizes=SIZES)
+    again = scenes.generate(background_bias=0.5, image_size=32, sizes=SIZES)
     for name, scene in drawn().items():
         np.testing.assert_array_equal(scene.images, again[name].images)
         np.testing.assert_array_equal(scene.masks, again[name].masks)
@@ -41,25 +41,23 @@ def test_the_same_settings_give_the_same_pixels() -> None:
 def test_image_i_does_not_depend_on_how_many_are_drawn() -> None:
     """7 cuts a chunk short and 257 crosses from one chunk to the next."""
     for n in (7, 257):
-        fewer = scene_rendering.generate(background_bias=0.5, image_size=32, sizes={"train": n})["train"]
+        fewer = scenes.generate(background_bias=0.5, image_size=32, sizes={"train": n})["train"]
         np.testing.assert_array_equal(fewer.images, drawn()["train"].images[:n])
 
 
 def test_splits_and_seeds_show_different_images() -> None:
     train, test = drawn()["train"].images[:100], drawn()["test"].images[:100]
-    other_seed = scene_rendering.generate(background_bias=0.5, image_size=32, sizes={"train": 100}, seed=1)[
-        "train"
-    ].images
+    other_seed = scenes.generate(background_bias=0.5, image_size=32, sizes={"train": 100}, seed=1)["train"].images
     kinds = [train, test, drawn()["val"].images, other_seed]
     assert len({image.tobytes() for images in kinds for image in images}) == 400
 
 
 def test_sizes_and_classes_are_as_documented() -> None:
-    assert dict(scene_rendering.SIZES) == {"train": 10_000, "val": 2_000, "test": 2_000}
+    assert dict(scenes.SIZES) == {"train": 10_000, "val": 2_000, "test": 2_000}
     assert set(drawn()) == {"train", "val", "test", "own", "other", "background_only", "object_only"}
     for scene in drawn().values():
         assert np.bincount(scene.labels).tolist() == [len(scene.labels) // 10] * 10
-    assert len(scene_numbers.SHAPES) == len(scene_numbers.TEXTURES) == len(scene_objects.OUTLINES) == 10
+    assert len(scene_objects.SHAPES) == len(scene_backdrops.TEXTURES) == len(scene_objects.OUTLINES) == 10
 
 
 # ---- the same object on any background -----------------------------------------------------------------------------
@@ -191,7 +189,7 @@ def test_textures_on_the_image_are_the_ones_named() -> None:
         canvas = scene_backdrops.paint_backdrops(backdrops, scene.textures)
         error = (scene.images[free] / 255.0 - canvas[free])[(canvas[free] > 0.2) & (canvas[free] < 0.8)]
         assert abs(error.mean()) < 0.001
-        assert error.std() == pytest.approx(scene_rendering.NOISE, rel=0.02)
+        assert error.std() == pytest.approx(scenes.NOISE, rel=0.02)
 
 
 def test_the_object_contrasts_with_everything_around_it() -> None:
@@ -201,7 +199,7 @@ def test_the_object_contrasts_with_everything_around_it() -> None:
         canvas = scene_backdrops.paint_backdrops(backdrops, np.full(len(TEST), k))
         plain = (backdrops.clutter == 0).all(axis=1)
         distance = np.linalg.norm(canvas - objects.colour[:, None, None], axis=-1)
-        assert distance[plain].min() >= least, scene_numbers.TEXTURES[k]
+        assert distance[plain].min() >= least, list(scene_backdrops.TEXTURES)[k]
     assert np.linalg.norm(backdrops.clutter_colours - objects.colour[:, None], axis=-1).min() >= least
     assert np.linalg.norm(objects.bar_colour - objects.colour, axis=-1).min() >= least
     assert np.linalg.norm(objects.colour - scene_objects.GREY, axis=-1).min() >= least
@@ -218,7 +216,9 @@ def test_shading_stays_within_its_bound_and_within_the_colour_cube() -> None:
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([16, 32, 45]))
 def test_a_texture_is_a_mixture_that_uses_both_colours(k: int, seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
-    mixture = scene_backdrops._DRAW[k](rng.random((3, 8)), rng.random((3, 32, 32)).astype(np.float32), size)
+    mixture = list(scene_backdrops.TEXTURES.values())[k](
+        rng.random((3, 8)), rng.random((3, 32, 32)).astype(np.float32), size
+    )
     assert mixture.shape == (3, size, size)
     assert mixture.min() >= 0
     assert mixture.max() <= 1
@@ -229,7 +229,7 @@ def test_stripes_run_the_way_their_name_says() -> None:
     rng = np.random.default_rng(0)
     u, cells = rng.random((50, 8)), rng.random((50, 32, 32)).astype(np.float32)
     for name, along, across in (("horizontal stripes", 2, 1), ("vertical stripes", 1, 2)):
-        mixture = scene_backdrops._DRAW[scene_numbers.TEXTURES.index(name)](u, cells, 32)
+        mixture = scene_backdrops.TEXTURES[name](u, cells, 32)
         change = {axis: np.abs(np.diff(mixture, axis=axis)).mean() for axis in (1, 2)}
         assert change[across] > 4 * change[along]
 
@@ -248,7 +248,7 @@ def test_the_checker_is_worth_its_name() -> None:
 
 @pytest.mark.parametrize("size", [16, 48, 97])
 def test_a_scene_is_the_same_at_any_size(size: int) -> None:
-    scene = scene_rendering.generate(background_bias=0.5, image_size=size, sizes={"test": 40})["test"]
+    scene = scenes.generate(background_bias=0.5, image_size=size, sizes={"test": 40})["test"]
     reference = drawn()["test"]
     assert scene.images.shape == (40, size, size, 3)
     np.testing.assert_array_equal(scene.textures, reference.textures[:40])
@@ -259,9 +259,9 @@ def test_a_scene_is_the_same_at_any_size(size: int) -> None:
 @pytest.mark.parametrize("bias", [-0.1, 1.01, float("nan")])
 def test_a_bias_that_is_no_probability_is_refused(bias: float) -> None:
     with pytest.raises(ValueError, match=r"background_bias .* must be between 0 and 1"):
-        scene_rendering.generate(background_bias=bias, image_size=32)
+        scenes.generate(background_bias=bias, image_size=32)
 
 
 def test_images_too_small_to_show_a_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="image_size 15 is too small for the scenes: 16 or more"):
-        scene_rendering.generate(background_bias=0.5, image_size=15)
+        scenes.generate(background_bias=0.5, image_size=15)

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from experiments.evidence.calibration import Calibration, calibration
 from experiments.evidence.differences import Quantity, paired_difference
-from experiments.evidence.network_tests import by_class
+from experiments.evidence.network_tests import Calibration, by_class, calibration
 from experiments.pictures import charts, style
 from experiments.pictures.style import COLOURS
 from experiments.training.predictions import Predictions
+
+pytestmark = pytest.mark.slow
 
 LONG = "resnet18_onecycle_with_cutout_two_holes_of_16_and_more_regularisation"
 NAMES = ("baseline", "cutout", LONG, r"a$\b$_{c}^", "_hidden", *(f"variant_{i}" for i in range(5)))

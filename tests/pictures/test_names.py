@@ -11,8 +11,8 @@ from matplotlib.text import Text
 
 from cam_core.text import legible
 from experiments.pictures import sheets, style
-from experiments.pictures.curves import confusion, curves
-from experiments.pictures.failsafe import drawn_or_explained, take_failures
+from experiments.pictures.sheets import confusion, curves
+from experiments.pictures.style import drawn_or_explained, take_failures
 from experiments.training.predictions import Predictions
 
 NAMES = (

@@ -10,7 +10,7 @@ from cam_core.names import ALL_METHODS
 from cam_core.overlay import difference_overlay
 from cam_core.sheets import BAR
 from experiments.pictures import sheets
-from experiments.pictures.curves import MOST_WRITTEN, confusion, curves
+from experiments.pictures.sheets import MOST_WRITTEN, confusion, curves
 from experiments.pictures.style import METHOD_NAMES, method_name
 from experiments.training.predictions import Predictions, confusion_matrix
 

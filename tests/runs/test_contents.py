@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.comparison.findings import Findings
-from experiments.comparison.members import Member
+from experiments.comparison.findings import Findings, Member
 from experiments.runs.contents import (
     RunMaps,
     config,
@@ -20,8 +19,8 @@ from experiments.runs.contents import (
     predictions,
     predictions_record,
 )
-from experiments.runs.describe import iter_settings
 from experiments.runs.prepare import prepare
+from experiments.runs.train import iter_settings
 from experiments.settings.train import TrainSettings
 from experiments.tracking.locations import TrackingError
 from experiments.tracking.reading import FinishedRun

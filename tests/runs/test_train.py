@@ -15,13 +15,14 @@ from mlflow.pytorch import load_model
 
 from cam_core import cams, normalise, resize
 from experiments.data.tensors import to_tensor
-from experiments.explaining.backgrounds import background_shift
 from experiments.explaining.map_measures import MAP_MEASURES
-from experiments.pictures.failsafe import take_failures
+from experiments.explaining.measuring import background_shift
+from experiments.pictures.style import take_failures
 from experiments.runs.evaluate import curves_title, iter_evaluation
 from experiments.runs.fingerprint import deciding_sources
 from experiments.runs.prepare import Prepared, prepare
 from experiments.runs.train import headline, train, work
+from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
 from experiments.system.progress import Printer, Reporter
 from experiments.tracking.reading import FinishedRun, completed_run
@@ -59,6 +60,20 @@ def ready(**options: object) -> Prepared:
 )
 def test_a_run_is_called_what_is_done_to_its_images(options: dict[str, object], name: str) -> None:
     assert ready(**options).name == name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"freeze": "until:layer9"}, "freeze=until:layer9: the network has no layer 'layer9'; .*did you mean 'layer"),
+        ({"optimizer_args": "beta=1"}, "optimizer_args=beta=1: muon takes ns_coefficients, eps, ns_steps, adjust_lr"),
+    ],
+)
+def test_layers_and_arguments_are_checked_before_a_run_exists(options: dict[str, object], said: str) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(SettingsError, match=said):
+        ready(**options)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_curves_say_what_they_are_of() -> None:
@@ -237,7 +252,7 @@ def weights(run: FinishedRun) -> dict[str, torch.Tensor]:
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
     store: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
 ) -> None:
-    monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
+    monkeypatch.setattr("experiments.runs.prepare.AUTO_EVERY_S", 0.0)
     narrow_resnet18(monkeypatch)
     prepare_store(store)
     same = QUICK | {"epochs": 4, "track_test": True, "gallery_size": 2, "cam_methods": "gradcam"} | options
@@ -302,7 +317,7 @@ def test_a_damaged_automatic_checkpoint_is_told_and_left(capsys: pytest.CaptureF
 
 @pytest.mark.slow
 def test_nothing_is_written_where_no_checkpoint_is_wanted(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.runs.carry_on.AUTO_EVERY_S", 0.0)
+    monkeypatch.setattr("experiments.runs.prepare.AUTO_EVERY_S", 0.0)
     prepare_store(store)
     with pytest.raises(KeyboardInterrupt):
         train(ready(checkpoint="none"), Interrupting(9))
@@ -416,7 +431,7 @@ def metrics_of(record: Record) -> Mapping[str, float]:
             {"model": "resnet18"},
             {"cam_method": "hirescam"},
         ),
-        *({"augment": "albumentations"}, {"optimizer": "sgd", "nesterov": False}, {"hflip": 0.25}),
+        *({"augment_by": "albumentations"}, {"optimizer": "sgd", "nesterov": False}, {"hflip": 0.25}),
         {"channels_last": "false"},  # the state of an optimizer has another layout
     ],
 )
@@ -428,7 +443,7 @@ def test_what_decides_the_result_changes_the_fingerprint(options: dict[str, obje
     "options",
     [
         *({"cutout_size": 8}, {"lr_gamma": 0.5}, {"threads": 2}, {"data_dir": "elsewhere"}, {"compile": True}),
-        *({"rotate": 10.0}, {"hue": 5}, {"augment": "batch"}, {"checkpoint": "none"}, {"resume": "none"}),
+        *({"rotate": 10.0}, {"hue": 5}, {"augment_by": "batch"}, {"checkpoint": "none"}, {"resume": "none"}),
     ],
 )
 def test_what_does_not_matter_leaves_the_fingerprint(options: dict[str, object]) -> None:

@@ -45,14 +45,30 @@ def test_published_settings_are_those_of_the_sources() -> None:
 
     published = {"holdout": False, "track_test": True, "model": "resnet18"}
     has("resnet18_steplr", epochs=20, batch_size=64, lr=0.01, schedule="step", dropout=0.0, l1=0.0, l2_norm=0.0)
-    has("resnet18_steplr", weight_decay=0.0, label_smoothing=0.0, hflip=0.5, cutout=True, crop_padding=4, **published)
+    has(
+        "resnet18_steplr",
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        hflip=0.5,
+        cutout=True,
+        crop_padding="0.125",
+        **published,
+    )
     has("resnet18_onecycle", epochs=35, batch_size=64, lr=0.01, momentum=0.9, schedule="onecycle", dropout=0.15)
     has("resnet18_onecycle", lr_warmup=0.3, momentum_swing=0.05, border="reflect")
     has("resnet18_onecycle", l1=1e-6, l2_norm=1e-3, weight_decay=0.0, hflip=0.5, hsv_p=0.25, affine_p=0.5, rotate=15.0)
-    has("resnet18_onecycle", shift=0.0, scale=0.0, cutout_size="4-16", cutout_p=0.75, cutout_fill="mean", **published)
+    has(
+        "resnet18_onecycle",
+        shift=0.0,
+        scale=0.0,
+        cutout_size="0.125-0.5",
+        cutout_p=0.75,
+        cutout_fill="mean",
+        **published,
+    )
     for name, cutout in (("resnet18_cutout", True), ("resnet18_no_cutout", False)):
         has(name, epochs=200, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, cutout=cutout)
-        has(name, lr_steps="60,120,160", lr_gamma=0.2, crop_padding=4, hflip=0.5, cutout_size="16", **published)
+        has(name, lr_steps="60,120,160", lr_gamma=0.2, crop_padding="0.125", hflip=0.5, cutout_size="0.5", **published)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -18,7 +18,8 @@ from experiments.settings.trainings import SHARED, plan
 from experiments.settings.variants import parse_variants
 
 HOLE_SIZES = (
-    "must be pixels such as 16, a range such as 8-20, or height x width such as 12x20 or 8-12x16-20, at least 1"
+    "must be pixels such as 16 or shares of the side such as 0.5, a range such as 8-20, or height x width such as "
+    "12x20 or 8-12x16-20, above 0"
 )
 BY_RECIPE_NAMES = {name for name, field in TrainSettings.model_fields.items() if BY_RECIPE in field.metadata}
 
@@ -72,8 +73,8 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"epochs": "2.5"}, "epochs=2.5: must be a whole number"),
         ({"cutout_p": "1.5"}, "cutout_p=1.5: must be a number, 0 or more, up to 1"),
         ({"lr": "inf"}, "lr=inf: must be a number, above 0, up to 100"),
-        ({"dataset": "cifar"}, "must be auto, cifar10, scenes or folder:PATH; did you mean 'cifar10'"),
-        ({"dataset": "folder:"}, "must be auto, cifar10, scenes or folder:PATH"),
+        ({"dataset": "cifar"}, "must be auto, cifar10, scenes, folder:PATH or csv:FILE; did you mean 'cifar10'"),
+        ({"dataset": "folder:"}, "must be auto, cifar10, scenes, folder:PATH or csv:FILE"),
         ({"recipe": "fst"}, f"recipe=fst: must be one of {', '.join(RECIPES)}, or a FILE.toml; did you mean 'fast'?"),
         ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256, or auto"),
         ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more, or all"),
@@ -221,12 +222,57 @@ def test_hole_sizes_are_one_range_or_height_x_width(text: str, sizes: object, sq
     [
         *("", "x", "12x", "x20", "12x20x4", "12 x 20", "12X20", "12*20", "20-8x4", "4x20-8", "0", "0x8", "8x0"),
         *("0-4x8", "8-x4", "8--12", "8-12-16", "-8", "8x-4", "8.5x4", "12x20px", "²x4"),
+        *("1.5", "0.0", "0.25-16", "8-0.5", "0.5-0.25", "1.", "0.5px", "1e-1"),
     ],
 )
 def test_other_hole_sizes_are_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(SettingsError) as refused:
         TrainSettings.of(cutout_size=text)
     assert refused.value.problems == (f"cutout_size={text}: {HOLE_SIZES}",)
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "pixels"),
+    [
+        *((32, "0.5", "16"), (224, "0.5", "112"), (32, "1.0", "32"), (32, "1", "1"), (32, "0.125-0.5", "4-16")),
+        *((64, "0.25x.5", "16x32"), (32, "0.001", "1"), (64, "16", "16"), (48, "12x0.25-0.5", "12x12-24")),
+    ],
+)
+def test_a_size_with_a_decimal_point_is_a_share_of_the_side(side: int, size: str, pixels: str) -> None:
+    shared = TrainSettings.of(cutout=True, cutout_size=size, image_size=side)
+    assert shared.in_pixels["cutout_size"] == pixels
+    counted = TrainSettings.of(cutout=True, cutout_size=pixels, image_size=side)
+    assert shared.cutout_sizes == counted.cutout_sizes
+    assert shared.as_params()["cutout_size"] == size
+
+
+def test_a_padding_may_be_a_share_of_the_side() -> None:
+    shown = [TrainSettings.of(crop_padding=text, image_size=64).padding for text in ("0", "4", "0.125", "1", "1.0")]
+    assert shown == [0, 4, 8, 1, 64]
+    for text in ("-1", "4-8", "1.5", "four", ""):
+        with pytest.raises(
+            SettingsError, match=r"must be pixels such as 4, or a share of the side such as 0\.125, or 0"
+        ):
+            TrainSettings.of(crop_padding=text)
+    with pytest.raises(SettingsError, match="crop_padding=33: must be at most the images' side of 32 pixels"):
+        TrainSettings.of(crop_padding=33)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_have_the_pixels_of_their_sources_at_the_side_of_their_sources(recipe: str) -> None:
+    pixels = TrainSettings.of(recipe=recipe).in_pixels
+    larger = TrainSettings.of(recipe=recipe, image_size=64).in_pixels
+    hole, padding = {"resnet18_onecycle": ("4-16", 0), "fast": ("16", 2), "fast_94": ("16", 2)}.get(recipe, ("16", 4))
+    assert pixels == {"cutout_size": hole, "crop_padding": str(padding)}
+    assert larger["crop_padding"] == str(2 * padding)
+
+
+def test_a_former_spelling_works_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(TrainSettings, ["--augment", "albumentations"]).augment_path == "albumentations"
+    assert "--augment is now called --augment_by; the old name still works" in capsys.readouterr().err
+    assert TrainSettings.of(augment="albumentations").given == {"augment_by": "albumentations"}
+    with pytest.raises(SettingsError, match="augment: is the former spelling of augment_by, which is given too"):
+        TrainSettings.of(augment="batch", augment_by="batch")
 
 
 RANGES = st.tuples(st.integers(1, 256), st.integers(1, 256)).map(lambda ends: (min(ends), max(ends)))

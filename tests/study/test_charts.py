@@ -192,9 +192,9 @@ def test_only_completed_trials_with_finite_values_are_drawn(figures: Callable[..
 def test_a_baseline_has_a_marker_of_its_own(figures: Callable[..., dict[str, Figure]]) -> None:
     study = new_study()
     add(study, 0, [0.6], {}, baseline="no cutout")  # has no parameters
-    add(study, 1, [0.7], {"cutout_holes": 1}, baseline="published 16 px")
+    add(study, 1, [0.7], {"cutout_holes": 1}, baseline="published hole")
     add(study, 2, [0.8], {"cutout_holes": 2})
-    drawn = figures(study, **{"no cutout": 0.6, "published 16 px": 0.7})
+    drawn = figures(study, **{"no cutout": 0.6, "published hole": 0.7})
     (course,) = drawn["history"].axes
     assert [dots(course, marker) for marker in MARKERS[:3]] == [
         [(2, 80)],

@@ -50,8 +50,7 @@ def former_study(address: str, definition: dict[str, str]) -> None:
 def test_a_study_of_former_code_is_read_and_goes_on(tmp_path: Path) -> None:
     settings = settings_of(sqlite(tmp_path), trials=6, confirm=False)
     former_study(settings.storage, settings.definition())
-    ledger = Ledger("toy", settings.storage, 1.0)
-    ledger.refuse_other(settings.definition())
+    ledger = Ledger.create(settings, settings.definition())
     assert ledger.stages == [Budget(6, 0, 0)]
     assert ledger.notes.parent_run == "f00d"
     before = trials(ledger, settings.goals)

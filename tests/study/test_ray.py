@@ -99,8 +99,8 @@ def started_study(folder: Path) -> Ledger:
     put_scenes(folder)
     settings = TuneSettings.of(**given)
     prepare_store()
-    definition = tune.definition(settings, load_dataset(settings, Reporter()))
-    ledger = Ledger.create(settings.study, settings.storage, settings.heartbeat, definition, settings.directions)
+    dataset = load_dataset(settings, Reporter())
+    ledger = Ledger.create(settings, tune.definition(settings, dataset))
     commission(ledger, settings)
     with open_run(kind="tune", name="study") as run:
         adopt(ledger, run.id)

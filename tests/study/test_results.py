@@ -49,14 +49,14 @@ def test_a_gain_that_the_seeds_agree_on_is_shown(tmp_path: Path) -> None:
     assert found.gain.low == pytest.approx(0.025 - 0.0124207, abs=1e-6)
     first, claim, on_test = found.verdict
     assert first == (
-        "published 16 px (1 hole of 16 px) is better than own setting (no cutout) by 2.50 points of validation "
+        "published hole (1 hole of 16 px) is better than own setting (no cutout) by 2.50 points of validation "
         "accuracy (95 % interval 1.26 to 3.74, 3 seeds)."
     )
     assert claim == (
         "Confirmed validation accuracy: 82.50 % ± 0.50 % (3 seeds). "
         "The search score, 83.00 % (1 seed), was better by 0.50 points."
     )
-    assert on_test.startswith("On the test images, used for no selection: published 16 px")
+    assert on_test.startswith("On the test images, used for no selection: published hole")
 
 
 def test_a_gain_that_the_seeds_do_not_agree_on_is_not_shown(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_no_trial_completed(tmp_path: Path) -> None:
 def test_a_search_alone_shows_nothing(tmp_path: Path) -> None:
     ledger, _, found = worked_off(tmp_path, published_gains(), confirm=False, trials=3, epochs=3)
     assert found.verdict == [
-        "published 16 px (1 hole of 16 px) has the best search score: validation accuracy 83.00 % with 1 seed. "
+        "published hole (1 hole of 16 px) has the best search score: validation accuracy 83.00 % with 1 seed. "
         "It is not confirmed, and the best of many noisy scores is too good by chance: no conclusion yet."
     ]
     assert not found.shown

@@ -17,8 +17,7 @@ from experiments.models.fastnet import FastNet
 from experiments.settings.base import SettingsError
 from experiments.study.addresses import STORAGE as STORAGE_VARIABLE
 from experiments.study.addresses import check_storage
-from experiments.study.objectives import MEASURES
-from experiments.study.settings import HOLE_OPTIONS, NO_CUTOUT, OWN, PUBLISHED, TuneSettings, common_options
+from experiments.study.settings import HOLE_OPTIONS, MEASURES, NO_CUTOUT, OWN, PUBLISHED, TuneSettings, common_options
 from experiments.study.tune import refuse_short_grid
 from experiments.system.secrets import without_password
 from experiments.training.predictions import Predictions
@@ -258,9 +257,9 @@ def test_each_baseline_is_tried_once_and_the_own_setting_is_the_first() -> None:
     assert set(several[OWN]) == set(HOLE_OPTIONS)
 
 
-def test_images_too_small_for_the_published_holes_are_tried_without_them() -> None:
-    assert PUBLISHED in TuneSettings.of(image_size=17).baseline_options()
-    assert PUBLISHED not in TuneSettings.of(image_size=16).baseline_options()
+def test_the_published_hole_is_half_the_side() -> None:
+    assert TuneSettings.of(image_size=64).baseline_options()[PUBLISHED]["cutout_size"] == "32"
+    assert TuneSettings.of(image_size=17).baseline_options()[PUBLISHED]["cutout_size"] == "8"
 
 
 def test_the_trials_share_everything_but_holes_and_seed() -> None:

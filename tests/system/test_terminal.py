@@ -25,14 +25,13 @@ CHATTY = (
 )
 
 
-def ready_for_ctrl_c() -> None:
-    """As a program of a terminal: a shell starts background jobs with Ctrl-C ignored, and children inherit that."""
+def at_a_terminal() -> None:
+    """As a program of a terminal: background jobs ignore Ctrl-C, `nohup` ignores its end, and children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def run(
-    code: str, *options: str, start: Callable[[], None] = ready_for_ctrl_c, **streams: object
-) -> tuple[int, str, str]:
+def run(code: str, *options: str, start: Callable[[], None] = at_a_terminal, **streams: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of the program."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     words = [sys.executable, *options, "-c", BEGIN + code + END]

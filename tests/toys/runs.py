@@ -9,8 +9,7 @@ import torch
 
 from cam_core import quality
 from cam_core.maps import normalise, relative_to_mean, resize
-from experiments.comparison.findings import Findings
-from experiments.comparison.members import Member
+from experiments.comparison.findings import Findings, Member
 from experiments.data.dataset import Dataset
 from experiments.explaining import measuring
 from experiments.explaining.probes import probes, spread

@@ -41,9 +41,7 @@ def sqlite(folder: Path) -> str:
 
 def opened(settings: TuneSettings) -> Ledger:
     """The study as `tune` opens it: made, and asked for its trials."""
-    ledger = Ledger.create(
-        settings.study, settings.storage, settings.heartbeat, settings.definition(), settings.directions
-    )
+    ledger = Ledger.create(settings, settings.definition())
     commission(ledger, settings)
     return ledger
 

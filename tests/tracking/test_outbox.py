@@ -38,6 +38,8 @@ from tests.toys.study import child, end_of
 from tests.toys.unreliable import FROZEN, GONE, LOGIN, proxy
 from tests.tracking.test_tracking import check_everything_is_there, every_record, fast_net
 
+pytestmark = pytest.mark.slow
+
 KEY = "0" * 32
 
 
@@ -487,7 +489,6 @@ def begun_and_killed() -> None:
 # -------------------------------------------------------------------------------------------------- a server that fails
 
 
-@pytest.mark.slow
 def test_no_failure_of_a_server_stops_a_run_or_costs_an_entry(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

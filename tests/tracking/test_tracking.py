@@ -53,6 +53,8 @@ from experiments.tracking.ui import save_view, ui_address
 from experiments.tracking.writing import Run
 from tests.conftest import PATIENCE_S, clean_environment, free_port, mlflow_server
 
+pytestmark = pytest.mark.slow
+
 # What programs of their own need.
 IMPORTS = (
     "import time\n"
@@ -256,7 +258,6 @@ def test_a_logged_model_is_itself_and_its_hooks_fire(ready: Path) -> None:
     assert sys.path == path
 
 
-@pytest.mark.slow
 def test_a_model_loads_by_its_address_where_the_project_is_not(ready: Path, tmp_path: Path) -> None:
     module = fast_net()
     records = every_record(module)
@@ -420,7 +421,6 @@ def test_the_commit_of_the_project_is_recorded(ready: Path) -> None:
     assert tags_of(run.id)["mlflow.source.git.commit"] == head
 
 
-@pytest.mark.slow
 def test_a_signal_ends_the_run_as_killed_and_the_program_with_143(ready: Path) -> None:
     code = (
         f"{IMPORTS}prepare_store()\n"
@@ -444,7 +444,6 @@ def test_the_signal_handler_is_put_back(ready: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.slow
 def test_runs_of_dead_processes_are_swept_and_no_others(ready: Path) -> None:
     code = (
         f"{IMPORTS}prepare_store()\n"
@@ -638,7 +637,6 @@ def test_a_store_given_by_a_relative_address_is_found_from_the_project(
     assert prepare_store() == f"sqlite:///{store}/other.db"
 
 
-@pytest.mark.slow
 def test_several_processes_may_start_on_a_new_folder_at_once(tmp_path: Path) -> None:
     code = (
         f"{IMPORTS}prepare_store()\n"
@@ -662,7 +660,6 @@ def test_the_former_file_store_is_named(store: Path) -> None:
         prepare_store()
 
 
-@pytest.mark.slow
 def test_a_moved_folder_is_named_and_can_be_relocated(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,7 +756,6 @@ def listed_pictures(address: str, run_id: str) -> list[str]:
         return [file["path"] for file in json.load(answer).get("files", [])]
 
 
-@pytest.mark.slow
 def test_a_plain_server_that_came_first_serves_clients_and_direct_runs_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -795,7 +791,6 @@ def test_a_plain_server_that_came_first_serves_clients_and_direct_runs_alike(
             assert (np.unique(served_picture(address, run_id, keyed[0]).reshape(-1, 3), axis=0) == ORANGE[0, 0]).all()
 
 
-@pytest.mark.slow
 def test_our_own_ui_shows_the_files_of_direct_runs_and_springs_no_trap(ready: Path) -> None:
     with open_run() as run:
         run.log([Picture("galleries/correct.png", ORANGE)])

@@ -9,7 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 from torch import nn
 
-from experiments.evidence.calibration import calibration
+from experiments.evidence.network_tests import calibration
 from experiments.training.predictions import Predictions, confusion_matrix, predict, prediction_table, predictions_of
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 5.0]], np.float32)
@@ -23,6 +23,17 @@ def test_accuracy_and_loss_by_hand() -> None:
     e = np.exp
     terms = [e(2) / (e(2) + e(1) + 1), 1 / (2 + e(3)), e(1) / (2 * e(1) + 1), e(5) / (2 + e(5))]
     assert pytest.approx(-np.log(terms).mean(), rel=1e-6) == FOUR.loss
+
+
+@pytest.mark.parametrize(("right", "is_near"), [(50, True), (60, True), (61, False), (100, False), (0, True)])
+def test_near_chance_is_what_the_largest_class_reaches_too(right: int, is_near: bool) -> None:
+    """Of 100 images 50 are of one class. With 60 right the exact interval begins at 49.7 %, with 61 at 50.7 %."""
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    said = np.where(np.arange(100) < right, labels, (labels + 1) % 3)
+    doubt = Predictions(np.eye(3, dtype=np.float32)[said], labels).near_chance
+    assert bool(doubt) == is_near
+    assert not is_near or f"test accuracy {right:.1f}% (95 % interval" in doubt
+    assert not is_near or doubt.endswith("the largest class has 50.0% of the images; the maps explain nothing")
 
 
 def test_confusion_matrix_by_hand() -> None:

@@ -10,13 +10,13 @@ from PIL import Image
 
 from cam_core import overlay
 
+from ...evidence.differences import mean_of_present
 from ...pictures.sheets import notes
 from ...pictures.style import Pixels
-from ..findings import Findings
-from ..measures import LAST, TEST_ACCURACY, last_layer
-from ..members import Member
+from ..findings import Findings, Member
+from ..measures import LAST, TEST_ACCURACY
 from ..pictures import last_maps, verdicts_of
-from .tables import difference_of, interval_text, named, records, signed, value_text, whose
+from .tables import DASH, difference_of, interval, named, signed, value_text, whose
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Blink:
-    """The baseline's and the variant's map of one image, which the page shows over each other."""
-
-    label: str
-    before: Figure
-    after: Figure
-
-
-@dataclass(frozen=True)
 class Words:
     """The texts of a picture: its caption, and for its text alternative what it shows and the numbers."""
 
@@ -53,7 +44,7 @@ class Words:
 def figure_groups(findings: Findings, pictures: Mapping[str, Pixels]) -> dict[str, list[Figure]]:
     """The pictures that exist, by their place on the page."""
     alone = [path for path in pictures if path.startswith("side_by_side/")]
-    deepest = {last_layer(member.run) for member in findings.members}
+    deepest = set(findings.last_layers)
     if "side_by_side.png" in pictures and len(deepest) == 1:
         alone = [path for path in alone if _within(path) not in deepest]  # shown as the last layer
     groups = {
@@ -61,7 +52,7 @@ def figure_groups(findings: Findings, pictures: Mapping[str, Pixels]) -> dict[st
         "layers": alone,
         "averages": ["over_seeds.png", "mean_maps.png"],
         "changed": [path for path in pictures if path.startswith("changed/")],
-        "class_charts": [path for path in pictures if path.startswith("charts/classes")],
+        "class_charts": ["charts/classes.png"],
         "agreement_charts": ["charts/agreement.png"],
     }
     groups |= {name: [f"charts/{name}.png"] for name in ("forest", "seeds", "reliability", "curves")}
@@ -91,7 +82,7 @@ def looks_text(findings: Findings) -> str:
     for pair in filter(findings.one_grid, findings.pairs):
         after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
         measure = "energy" if "energy" in after else "coverage"
-        difference = _mean_over_seeds(after[measure] - before[measure])
+        difference = mean_of_present(after[measure] - before[measure], axis=0)
         present = difference[np.isfinite(difference)]
         if len(present):
             what = "has a larger share on the object" if measure == "energy" else "covers more of the image"
@@ -102,19 +93,15 @@ def looks_text(findings: Findings) -> str:
     return " ".join(parts)
 
 
-def _mean_over_seeds(values: np.ndarray) -> np.ndarray:
-    """The mean over the seeds with a value; NaN if there is none."""
-    count = np.isfinite(values).sum(0)
-    return np.divide(np.nansum(values, 0), count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
 def differences_text(findings: Findings) -> str:
     """All differences as text."""
     quantities = {measure.metric: measure.quantity for measure in findings.measures}
     parts = []
-    for row in records(findings.differences):
+    for row in findings.differences.to_dict("records"):
         quantity, found = quantities[row["measure"]], difference_of(row)
-        parts.append(f"{row['variant']}, {named(quantity)}: {interval_text(found, quantity)}")
+        mean, bounds = signed(found.mean, share=quantity.share), interval(found.low, found.high, share=quantity.share)
+        shown = mean if bounds == DASH else f"{mean} ({bounds})"
+        parts.append(f"{row['variant']}, {named(quantity)}: {shown}")
     return "; ".join(parts) + "."
 
 
@@ -138,7 +125,7 @@ def calibration_text(findings: Findings) -> str:
 
 def agreement_text(findings: Findings) -> str:
     """The rank correlation of the maps of every two variants."""
-    parts = (f"{whose(row)} {row['rank_correlation']:.2f}" for row in records(findings.agreement))
+    parts = (f"{whose(row)} {row['rank_correlation']:.2f}" for row in findings.agreement.to_dict("records"))
     return f"Rank correlation: {'; '.join(parts)}."
 
 
@@ -156,7 +143,7 @@ def classes_text(findings: Findings) -> str:
     """For each variant the classes with the lowest and the highest difference."""
     parts = []
     for name, table in findings.classes.dropna(subset="difference").groupby("name", sort=False):
-        ordered = records(table.sort_values("difference"))
+        ordered = table.sort_values("difference").to_dict("records")
         ends = " to ".join(
             f"{signed(row['difference'], share=True)} ({row['class']})" for row in (ordered[0], ordered[-1])
         )
@@ -184,6 +171,7 @@ WORDS = {
     "charts/forest.png": Words("Every dot is a pair of seeds", "Differences and 95 % intervals.", differences_text),
     "charts/seeds.png": Words("Every dot is a run", "The measures of every run.", accuracies_text),
     "charts/curves.png": Words("Loss and accuracy per epoch", "Loss and accuracy per epoch.", accuracies_text),
+    "charts/classes.png": Words("The accuracy of each class", "Differences per class, in points.", classes_text),
     "charts/reliability.png": Words(
         "On the diagonal the confidence is equal to the accuracy", "Accuracy against confidence.", calibration_text
     ),
@@ -201,17 +189,11 @@ def words(findings: Findings, path: str) -> Words:
     first, own = findings.variants[0], _within(path)
     if path.startswith("side_by_side/"):
         seen = f"The same test images, each with the map of every variant at {own}."
-        return Words(f"The same images at {own}", seen, _no_numbers, f"At {own}")
+        return Words(f"The same images at {own}", seen, lambda findings: "", f"At {own}")
     if path.startswith("changed/"):
         caption = f"Images selected by how the predictions of {first} and {own} differ, one seed"
         return Words(caption, caption + ".", lambda findings: changes_text(findings, own), f"{own} against {first}")
-    if path.startswith("charts/classes"):
-        return Words("The accuracy of each class", "Differences per class, in points.", classes_text)
     return WORDS[path]
-
-
-def _no_numbers(findings: Findings) -> str:
-    return ""
 
 
 def data_uri(picture: Pixels) -> str:
@@ -221,12 +203,12 @@ def data_uri(picture: Pixels) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def blinks(findings: Findings) -> list[Blink]:
-    """The last layer's maps of two variants on each probe image; none if there are more variants."""
+def blinks(findings: Findings) -> list[tuple[str, Figure, Figure]]:
+    """The class of each probe image, and the last layer's maps of two variants on it; none with more variants."""
     if len(findings.variants) != 2:
         return []
     before, after = (_overlaid(findings, findings.of(name)[0]) for name in findings.variants)
-    return [Blink(*parts) for parts in zip(findings.probe_labels, before, after, strict=True)]
+    return list(zip(findings.probe_labels, before, after, strict=True))
 
 
 def _overlaid(findings: Findings, member: Member) -> Iterator[Figure]:

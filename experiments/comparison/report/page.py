@@ -14,9 +14,8 @@ from ...pictures.style import Pixels, method_name
 from ...runs import contents
 from ...tracking.ui import ui_address
 from ..answers import Answer, answers
-from ..findings import Findings
+from ..findings import Findings, Member
 from ..measures import TEST_ACCURACY
-from ..members import Member
 from .figures import blinks, figure_groups
 from .tables import DASH, TextTable, grid_text, measured, tables, value_text
 

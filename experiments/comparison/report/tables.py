@@ -5,26 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from ...evidence.differences import Difference, Quantity
-from ...evidence.sentences import noise_sentence, p_text, wins_text
+from ...evidence.sentences import mean_text, noise_sentence, p_text, wins_text
 from ...explaining import measuring
 from ...explaining.map_measures import MAP_MEASURES
 from ...explaining.probes import SPLIT
 from ...runs import contents
 from ..answers import primary
-from ..findings import Findings
+from ..findings import Findings, Pair
 from ..images import BOTH_RIGHT
-from ..measures import LAST, TEST_ACCURACY, Measure, last_layer, of_maps
-from ..members import Pair
+from ..measures import LAST, TEST_ACCURACY, Measure, of_maps
 
 DASH = "–"
 SUBSETS = ("all", "right", "wrong")
 REFERENCES = {"uniform": "uniform map", "random": "random map", "centre": "centred blob"}
 LOOKS = {name: of_maps(row, name) for name, row in MAP_MEASURES.items()}
 """The measures of maps by name, in the order of tables."""
+
+Row = Mapping[Any, Any]
+"""A row of a table, by column."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,9 @@ class TextTable:
 
 def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, object]:
     """All tables of the page and the texts that belong to them."""
-    layers = [layer for layer in findings.where["layer"].unique() if layer not in (LAST, _only_last(findings))]
+    # The last layer, where it has one name.
+    shown = {LAST, *findings.last_layers} if len(set(findings.last_layers)) == 1 else {LAST}
+    layers = [layer for layer in findings.where["layer"].unique() if layer not in shown]
     return {
         "summary": TextTable(
             "Mean over seeds ± standard deviation", list(rows[0]), [list(row.values()) for row in rows]
@@ -57,12 +58,6 @@ def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, o
         "agreement": agreement_table(findings),
         "calibration": calibration_table(findings),
     }
-
-
-def _only_last(findings: Findings) -> str | None:
-    """The name of the last layer if it is the same in all runs."""
-    names = {last_layer(member.run) for member in findings.members}
-    return names.pop() if len(names) == 1 else None
 
 
 def measured(findings: Findings) -> int:
@@ -90,7 +85,7 @@ def difference_table(findings: Findings, pair: Pair) -> TextTable:
     rows = [[*_difference_cells(one.difference, one.quantity), p_cell(one.p_holm)] for one in asked]
     names = {one.quantity.name for one in asked}
     measures = {measure.metric: measure for measure in findings.measures}
-    for row in records(findings.differences):
+    for row in findings.differences.to_dict("records"):
         measure = measures[row["measure"]]
         if row["variant"] == pair.variant and measure.quantity.name not in names:
             rows.append([*_difference_cells(difference_of(row), measure.quantity), DASH])
@@ -109,7 +104,7 @@ def _difference_cells(found: Difference, quantity: Quantity) -> list[str]:
     ]
 
 
-def difference_of(row: Mapping[str, Any]) -> Difference:
+def difference_of(row: Row) -> Difference:
     """The difference that a table's row was made from."""
     numbers = ("low", "high", "p", "smallest_shown", "detectable")
     found = {name: None if _missing(row[name]) else float(row[name]) for name in numbers}
@@ -124,16 +119,13 @@ def look_table(findings: Findings, layer: str) -> TextTable:
     for name in dict.fromkeys(where["variant"]):
         for subset in SUBSETS:
             own = where[(where["variant"] == name) & (where["subset"] == subset)].set_index("measure")
-            cells = (_mean_text(measure, own.loc[measure.metric], len(findings.of(name))) for measure in measures)
+            seeds = len(findings.of(name))
+            cells = (measure.written(own.loc[measure.metric], seeds, none=DASH) for measure in measures)
             rows.append([f"{name}, {subset}", *cells])
     if layer == LAST:
         rows += reference_rows(findings, measures)
-        layer = f"The last layer ({' or '.join(dict.fromkeys(last_layer(m.run) for m in findings.members))})"
+        layer = f"The last layer ({' or '.join(dict.fromkeys(findings.last_layers))})"
     return TextTable(layer, ["variant, images", *(measure.heading for measure in measures)], rows)
-
-
-def _mean_text(measure: Measure, row: pd.Series, seeds: int) -> str:
-    return measure.written(row["mean"], row["std"], int(row["count"]), seeds) if row["count"] else DASH
 
 
 def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list[str]]:
@@ -148,7 +140,8 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
     grids = dict.fromkeys(findings.grids.values())
     rows = []
     for height, width in grids:
-        found = {str(row["map"]): row for row in records(measuring.references(own, (height, width)).reset_index())}
+        references = measuring.references(own, (height, width)).reset_index()
+        found = {row["map"]: row for row in references.to_dict("records")}
         where = f", {grid_text((height, width))}" if len(grids) > 1 else ""
         for name, text in REFERENCES.items():
             values = (value_text(measure, found[name].get(measure.metric, math.nan)) for measure in measures)
@@ -160,16 +153,14 @@ def look_difference_table(findings: Findings, pair: Pair) -> TextTable:
     """The differences of the last layer's measures, on all images and on those that both classify correctly."""
     table = findings.look_differences
     own = table[(table["variant"] == pair.variant) & (table["layer"] == LAST)] if len(table) else table
-    rows = []
-    for name, measure in LOOKS.items():
-        for subset in ("all", BOTH_RIGHT):
-            for row in records(own[(own["measure"] == name) & (own["subset"] == subset)]) if len(own) else ():
-                rows.append(_look_cells(row, measure.quantity))
+    found = {(row["measure"], row["subset"]): row for row in own.to_dict("records")}
+    keys = [(name, subset) for name in LOOKS for subset in ("all", BOTH_RIGHT) if (name, subset) in found]
+    rows = [_look_cells(found[key], LOOKS[key[0]].quantity) for key in keys]
     headings = ("measure", "images", "difference", "95 % interval", "images resampled too", "seeds", "smallest shown")
     return TextTable(f"{pair.variant} against {pair.against}, last layer", headings, rows)
 
 
-def _look_cells(row: Mapping[str, Any], quantity: Quantity) -> list[str]:
+def _look_cells(row: Row, quantity: Quantity) -> list[str]:
     name, *amount, wins, smallest, _ = _difference_cells(difference_of(row), quantity)
     drawn = interval(row["boot_low"], row["boot_high"], share=quantity.share)
     return [name, f"{row['subset']} ({row['images']:,})", *amount, drawn, wins, smallest]
@@ -189,7 +180,7 @@ def class_table(findings: Findings, pair: Pair) -> TextTable:
             p_cell(row["p_holm"]),
             "yes" if row["shown"] else "not shown",
         ]
-        for row in records(table)
+        for row in table.to_dict("records")
     ]
     headings = ("class", "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
     about = " or ".join(dict.fromkeys(table["about"]))
@@ -209,7 +200,7 @@ def network_table(findings: Findings, pair: Pair) -> TextTable:
             interval(row["low"], row["high"], share=True),
             p_cell(row["p"]),
         ]
-        for row in records(table)
+        for row in table.to_dict("records")
     ]
     right = [f"right only with {name}" for name in (pair.variant, pair.against)]
     headings = ("seed", "images", *right, "difference, points", "95 % interval over images", "McNemar mid-p")
@@ -220,13 +211,13 @@ def agreement_table(findings: Findings) -> TextTable:
     """How similar the maps of every two variants are, and of two seeds of each variant."""
     rows = [
         [whose(row), f"{row['pairs']:,}", _plain(row["rank_correlation"]), _plain(row["top_iou"])]
-        for row in records(findings.agreement)
+        for row in findings.agreement.to_dict("records")
     ]
     headings = ("maps of", "pairs of networks", "rank correlation", "overlap of the highest fifth")
     return TextTable("1 = the same map; mean over images and pairs of networks", headings, rows)
 
 
-def whose(row: Mapping[str, Any]) -> str:
+def whose(row: Row) -> str:
     one, other = row["variant"], row["against"]
     return f"two seeds of {one}" if one == other else f"{one} and {other}"
 
@@ -236,14 +227,9 @@ def calibration_table(findings: Findings) -> TextTable:
     rows = []
     for name, found in findings.calibrations.items():
         values = ([calibration.ece for calibration in found], [calibration.brier for calibration in found])
-        rows.append([name, str(len(found)), *(_mean_and_deviation(numbers) for numbers in values)])
+        rows.append([name, str(len(found)), *map(mean_text, values)])
     headings = ("variant", "seeds", "expected calibration error", "Brier score")
     return TextTable("Calibration: mean over seeds ± standard deviation", headings, rows)
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{deviation}"
 
 
 def _missing(value: object) -> bool:
@@ -279,14 +265,3 @@ def interval(low: float | None, high: float | None, *, share: bool) -> str:
     if _missing(low) or _missing(high):
         return DASH
     return f"{signed(low, share=share)} to {signed(high, share=share)}"
-
-
-def interval_text(found: Difference, quantity: Quantity) -> str:
-    """The difference, and its interval in brackets if there is one."""
-    mean, bounds = signed(found.mean, share=quantity.share), interval(found.low, found.high, share=quantity.share)
-    return mean if bounds == DASH else f"{mean} ({bounds})"
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dictionaries by column."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -1,0 +1,255 @@
+"""Makes a data set of image files: reads images and masks, crops them to squares, and splits off what is missing."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from ..errors import visible
+from .dataset import VAL_SHARE, DataError, Dataset, Request, Split, assembled
+from .images import image_in, warnings_named
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+PARTS = ("train", "val", "test")
+OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val"}
+TEST_SHARE = 0.2
+"""Share of the images of each class that becomes test, if a data set has no test."""
+
+_ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
+_SOFT_LEVELS = 16  # a mask with more different values has soft edges; one with fewer has a number for each class
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """One image file, its class, its part of the data set and, if there are masks, the file of its mask."""
+
+    path: Path
+    label: int
+    part: str
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """One image after reading, with the SHA-256 of its file."""
+
+    sha256: str
+    label: int
+    part: str
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"] | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a data set. `place` is what messages call it, such as `folder pets`."""
+
+    name: str
+    place: str
+    source: str
+    classes: tuple[str, ...]
+    files: Sequence[PhotoFile]
+    others: int = 0
+
+
+def photographs(listing: Listing, request: Request) -> Dataset:
+    """The images of the listing as squares of `request.size` pixels; a missing val or test is split off train.
+
+    Raises:
+        DataError: a file cannot be read and `request.skip_bad` is false, or a part has no image of a class.
+    """
+    shown = tuple(map(visible, listing.classes))
+    if twice := [name for name, count in Counter(shown).items() if count > 1]:
+        raise DataError(f"{listing.place} has two classes that are both shown as {twice[0]!r}: rename one of them")
+    photos, left_out = _read(listing.files, request)
+    photos = _with_missing_parts(photos, {file.part for file in listing.files}, listing)
+    _check_classes(photos, listing)
+    splits = _splits(photos, listing, request)
+    counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
+    request.progress(
+        f"{listing.source}: {len(shown)} classes, {counts} images; {listing.others} other files skipped"
+        + (f"; {len(left_out)} files left out, because they cannot be used" if left_out else "")
+    )
+    for line in left_out[:5]:
+        request.progress(f"left out: {line}")
+    return assembled(listing.name, shown, splits, listing.source, left_out)
+
+
+def _read(files: Sequence[PhotoFile], request: Request) -> tuple[list[_Photo], tuple[str, ...]]:
+    """The photos, and a line for each file that cannot be used."""
+
+    def read(file: PhotoFile) -> _Photo | str:
+        try:
+            return _read_photo(file, request.size)
+        except DataError as error:
+            return str(error)
+
+    with warnings_named(request.progress), ThreadPoolExecutor() as pool:  # decoding releases Python's lock
+        found = list(pool.map(read, files))
+    bad = tuple(text for text in found if isinstance(text, str))
+    if bad and not request.skip_bad:
+        more = f" ({len(bad) - 1} more files cannot be used either)" if len(bad) > 1 else ""
+        raise DataError(f"{bad[0]}{more}; or leave such files out with on_bad=skip")
+    return [photo for photo in found if isinstance(photo, _Photo)], bad
+
+
+def _check_classes(photos: Sequence[_Photo], listing: Listing) -> None:
+    there = {(photo.part, photo.label) for photo in photos}
+    for part in PARTS:
+        for label, name in enumerate(listing.classes):
+            if (part, label) not in there:
+                raise DataError(f"{listing.place}: {part} has no image of class {name!r}; add one")
+
+
+def _splits(photos: Sequence[_Photo], listing: Listing, request: Request) -> dict[str, Split]:
+    """The photos of each part, ordered by class and then by the hash of the file, so file names do not matter."""
+    masks = _masks(photos, listing, request)
+    order = sorted(range(len(photos)), key=lambda i: (photos[i].label, photos[i].sha256))
+    splits, seen = {}, {}
+    for part in PARTS:
+        chosen = [i for i in order if photos[i].part == part]
+        splits[part] = Split(
+            images=np.stack([photos[i].image for i in chosen]),
+            labels=np.array([photos[i].label for i in chosen], np.int64),
+            masks=None if masks is None else masks[chosen],
+        )
+        seen[part] = {photos[i].sha256 for i in chosen}
+    for part in ("val", "test"):
+        if copies := len(seen["train"] & seen[part]):
+            request.progress(f"{listing.source}: {copies} images are in train and in {part}; {part} looks too good")
+    return splits
+
+
+# ------------------------------------------------------------------------------------------------------------ images
+
+
+def _read_photo(file: PhotoFile, size: int) -> _Photo:
+    from PIL import Image, ImageOps
+
+    with image_in(file.path) as (image, content):
+        upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
+        image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
+        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
+    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
+    return _Photo(hashlib.sha256(content).hexdigest(), file.label, file.part, pixels, mask)
+
+
+def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
+    """Upright 8-bit RGB: scales down 16 bits, puts transparent images on white, converts CMYK and palettes."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
+    return np.rint(pixels / 257).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------------- masks
+
+
+def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
+    """True where the mask is object, cropped like its image; resized with nearest neighbours."""
+    from PIL import Image, ImageOps
+
+    if not path.is_file():
+        raise DataError(f"image {image} has no mask: {path} is missing; add it")
+    with image_in(path) as (mask, _):
+        upright = ImageOps.exif_transpose(mask)
+        is_object = _object_in(upright)
+    if upright.size != image_size:
+        sizes = f"{upright.size[0]} x {upright.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"
+        raise DataError(f"mask {path} has another size than {image}: {sizes}")
+    return np.array(ImageOps.fit(Image.fromarray(is_object), (size, size), Image.Resampling.NEAREST))
+
+
+def _object_in(mask: "PillowImage.Image") -> Bool[np.ndarray, "h w"]:
+    """What is opaque, if some of it is transparent; else what is not black, or brighter than half if edges are soft."""
+    if mask.has_transparency_data:
+        alpha = np.asarray(mask.convert("RGBA"))[..., 3]
+        if alpha.min() < alpha.max():
+            return np.asarray(alpha > 127)
+    values = np.asarray(mask if mask.mode in ("1", "L", "F") or mask.mode[0] == "I" else mask.convert("RGB"))
+    values = values if values.ndim == 2 else values.max(axis=2)
+    has_soft_edges = values.dtype != bool and len(np.unique(values)) > _SOFT_LEVELS
+    return np.asarray(values > values.max() / 2 if has_soft_edges else values != 0)
+
+
+def _masks(photos: Sequence[_Photo], listing: Listing, request: Request) -> Bool[np.ndarray, "n h w"] | None:
+    """The masks, object true. If the border of the images is object and their middle is not, they are turned round."""
+    if any(photo.mask is None for photo in photos):
+        return None
+    masks = np.stack([photo.mask for photo in photos if photo.mask is not None])
+    share = masks.mean(axis=(1, 2))
+    empty, full = int((share == 0).sum()), int((share == 1).sum())
+    if 2 * (empty + full) > len(masks):
+        raise DataError(
+            f"{listing.place}: of {len(masks)} masks {full} are all object and {empty} have none, so it is not clear "
+            "what is object; make the background of masks black (0) or transparent"
+        )
+    border, middle = _border_and_middle(masks)
+    if border > 0.5 > middle:
+        masks = ~masks
+        request.progress(f"{listing.source}: masks are white at the border, so what is black is taken as object")
+    elif empty or full:
+        request.progress(f"{listing.source}: {empty} masks have no object, {full} are all object")
+    return masks
+
+
+def _border_and_middle(masks: Bool[np.ndarray, "n h w"]) -> tuple[float, float]:
+    """The share of object among the outermost pixels, and in the middle quarter."""
+    border = np.ones(masks.shape[1:], bool)
+    border[1:-1, 1:-1] = False
+    quarter = masks.shape[1] // 4
+    return float(masks[:, border].mean()), float(masks[:, quarter:-quarter, quarter:-quarter].mean())
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+def _with_missing_parts(photos: list[_Photo], given: set[str], listing: Listing) -> list[_Photo]:
+    """Splits test and val off train if they are missing; copies of one file stay in one part."""
+    wanted = {name: share for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)) if name not in given}
+    if not wanted:
+        return photos
+    part_of: dict[tuple[int, str], str] = {}
+    for label, name in enumerate(listing.classes):
+        hashes = sorted({photo.sha256 for photo in photos if (photo.label, photo.part) == (label, "train")})
+        if len(hashes) <= len(wanted):
+            missing = " and ".join(wanted)
+            raise DataError(
+                f"{listing.place}: class {name!r} has {len(hashes)} different images, too few to split off {missing}; "
+                f"give {len(wanted) + 1} or more, or add {missing}"
+            )
+        part_of |= {(label, sha): part for sha, part in _parts_by_hash(hashes, wanted).items()}
+    return [
+        _Photo(photo.sha256, photo.label, part_of[photo.label, photo.sha256], photo.image, photo.mask)
+        if photo.part == "train"
+        else photo
+        for photo in photos
+    ]
+
+
+def _parts_by_hash(hashes: list[str], wanted: Mapping[str, float]) -> dict[str, str]:
+    """The part of each hash: the first ones go to the wanted parts, at least one to each, the rest to train."""
+    parts = [name for name, share in wanted.items() for _ in range(max(1, round(share * len(hashes))))]
+    parts += ["train"] * (len(hashes) - len(parts))
+    return dict(zip(hashes, parts, strict=False))
