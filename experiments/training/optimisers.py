@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -132,18 +132,6 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
     kernels = [parameter for parameter in trained if parameter.ndim == 4]
     matrices = [nn.Parameter(as_matrix(kernel.detach(), kernel)) for kernel in kernels]
     assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in zip(kernels, matrices, strict=True))
-    arguments: Mapping[str, Any] = {"ns_steps": _NEWTON_SCHULZ_STEPS} | settings.optimizer_arguments
-    of_kernels = [
-        Muon(
-            matrices,
-            lr=settings.lr,
-            weight_decay=0.0,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            **arguments,
-        )
-        for _ in matrices[:1]
-    ]
     rest = (
         [parameter for parameter in trained if parameter.ndim == 2],
         [parameter for parameter in trained if parameter.ndim not in (2, 4)],
@@ -154,8 +142,12 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
         if parameters
     ]
     fused = trained[0].device.type != "mps"
-    of_rest = SGD(groups, momentum=_REST_MOMENTUM, nesterov=settings.nesterov, fused=fused)
-    return Optimizers([of_rest, *of_kernels], kernels, matrices)
+    parts: list[Optimizer] = [SGD(groups, momentum=_REST_MOMENTUM, nesterov=settings.nesterov, fused=fused)]
+    if matrices:
+        options: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+        options |= {"ns_steps": _NEWTON_SCHULZ_STEPS} | settings.optimizer_arguments
+        parts.append(Muon(matrices, lr=settings.lr, weight_decay=0.0, **options))
+    return Optimizers(parts, kernels, matrices)
 
 
 def _rates_of_the_rest(model: nn.Module, settings: TrainSettings) -> tuple[float, float]:
