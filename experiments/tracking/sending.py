@@ -29,6 +29,7 @@ from .client import (
     SETTINGS_PER_CALL,
     STATUS,
     chunks,
+    is_deleted,
     of_finished,
     one_line,
     set_tags,
@@ -201,14 +202,6 @@ def has_ended(journal: Journal) -> bool:
         if entry["what"] in ("begin", "reopen", "end", "left"):
             last = "left" if entry.get("notes") else entry["what"]
     return last in ("end", "left")
-
-
-def is_deleted(run_id: str) -> bool:
-    """Whether somebody deleted the run in MLflow."""
-    try:
-        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "deleted")
-    except MlflowException as error:
-        return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 # --------------------------------------------------------------------------------------------- the ids of other runs

@@ -27,14 +27,14 @@ from mlflow.artifacts import download_artifacts
 from experiments import compare, entry, train, tune
 from experiments.comparison import compare as _comparing
 from experiments.runs import train as _training
-from experiments.study import reconnect, tune_worker
+from experiments.study import local_workers, reconnect
 from experiments.study import tune as _tuning
 from experiments.system.terminal import run_program
 from experiments.tracking import __main__ as tracking
 from experiments.tracking import outbox, sender
 from tests.toys.scenes import TINY
 
-assert all((entry, _comparing, _training, _tuning, tune_worker))  # imported for the copies
+assert all((entry, _comparing, _training, _tuning, local_workers))  # imported for the copies
 
 OPTIONS = TINY | {"train_images": "50"}
 ENTRY_POINTS: dict[str, tuple[Callable[[], object], str]] = {
