@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
 
 from ..system.secrets import hidden
 
@@ -77,3 +78,11 @@ def import_path_kept() -> Iterator[None]:
         yield
     finally:
         sys.path[:] = path
+
+
+def is_deleted(run_id: str) -> bool:
+    """Whether somebody deleted the run in MLflow."""
+    try:
+        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "deleted")
+    except MlflowException as error:
+        return error.error_code == "RESOURCE_DOES_NOT_EXIST"

@@ -1,6 +1,10 @@
-"""The network of a run: saved in MLflow's form without a server, sent later, loaded again."""
+"""The network of a run: saved in MLflow's form without a server, sent later, loaded again.
+
+Its description has a digest of itself and of all other files.
+"""
 
 import copy
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,14 +13,21 @@ from pathlib import Path
 
 import mlflow.pytorch
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.models import Model as ModelFormat
 from mlflow.models import infer_signature
 from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from torch import nn
 
+from ..system.files import Damaged
 from .client import MODEL, import_path_kept
+from .journal import digest
 from .records import Model
+
+_OTHERS = {MLMODEL_FILE_NAME, REGISTERED_MODEL_META_FILE_NAME}  # MLflow adds the second when it downloads a model
+_SEAL = b"metadata:\n  camparison.sha256: "  # the last lines of the description, which MLflow reads as its metadata
 
 
 def save_model(record: Model, folder: Path) -> None:
@@ -37,6 +48,26 @@ def save_model(record: Model, folder: Path) -> None:
         )
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
+    _seal(folder)
+
+
+def _seal(folder: Path) -> None:
+    """Adds the digest to the description."""
+    file = folder / MLMODEL_FILE_NAME
+    described = file.read_bytes()
+    file.write_bytes(described + _SEAL + _digest(described, folder) + b"\n")
+
+
+def _check(folder: Path) -> None:
+    described, seal, written = (folder / MLMODEL_FILE_NAME).read_bytes().rpartition(_SEAL)
+    if seal and written.strip() != _digest(described, folder):
+        raise Damaged("its content does not match its digest")
+
+
+def _digest(described: bytes, folder: Path) -> bytes:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _OTHERS)
+    lines = "".join(f"{digest(path)} {path.relative_to(folder).as_posix()}\n" for path in files)
+    return hashlib.sha256(lines.encode() + described).hexdigest().encode()
 
 
 def send_model(
@@ -62,7 +93,7 @@ def send_model(
     client.log_batch(run_id, metrics=of_model)
     with tempfile.TemporaryDirectory() as copies:
         copied = shutil.copytree(folder, Path(copies, "model"))
-        _name(copied / MLMODEL_FILE_NAME, run_id, model)
+        _name(copied, run_id, model)
         client.log_model_artifacts(model.model_id, str(copied))
 
 
@@ -76,16 +107,24 @@ def _of_model(metric: Metric, run_id: str, model: LoggedModel) -> Metric:
     return Metric(metric.key, metric.value, metric.timestamp, metric.step, **place)
 
 
-def _name(file: Path, run_id: str, model: LoggedModel) -> None:
+def _name(folder: Path, run_id: str, model: LoggedModel) -> None:
     """Writes into the description of the model to which run it belongs."""
-    described = ModelFormat.load(str(file))
+    described = ModelFormat.load(str(folder))
     described.artifact_path, described.run_id = model.artifact_location, run_id
     described.model_uuid = described.model_id = model.model_id
-    described.save(str(file))
+    described.metadata = None
+    described.save(str(folder / MLMODEL_FILE_NAME))
+    _seal(folder)
 
 
 def load_model(uri: str, folder: str) -> nn.Module:
-    """The network at `uri` on the CPU, in evaluation mode; downloaded into `folder`."""
+    """The network at `uri` on the CPU, in evaluation mode; downloaded into `folder`.
+
+    Raises:
+        Damaged: a file is not as it was written. Models of version 0.2 or older have no digest.
+    """
+    place = Path(download_artifacts(uri, dst_path=folder))
+    _check(place)
     with import_path_kept():
-        loaded: nn.Module = mlflow.pytorch.load_model(uri, folder, map_location="cpu")
+        loaded: nn.Module = mlflow.pytorch.load_model(str(place), map_location="cpu")
     return loaded

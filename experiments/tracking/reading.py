@@ -22,6 +22,7 @@ from mlflow.utils.search_utils import SearchUtils
 from PIL import Image
 from torch import nn
 
+from ..system.files import Damaged
 from . import outbox, server
 from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, of_finished, one_line
 from .failures import is_away
@@ -115,6 +116,8 @@ class FinishedRun:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return patiently(lambda: load_model(f"runs:/{self.id}/{MODEL}", folder))
+            except Damaged as error:
+                raise DamagedFile(f"run {self.id} ({self.name}) has a damaged model: {error}") from error
             except (OSError, MlflowException) as error:
                 raise TrackingError(
                     f"run {self.id} ({self.name}) has no model that can be loaded: {one_line(error)}"

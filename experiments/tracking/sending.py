@@ -29,6 +29,7 @@ from .client import (
     SETTINGS_PER_CALL,
     STATUS,
     chunks,
+    is_deleted,
     of_finished,
     one_line,
     set_tags,
@@ -67,7 +68,7 @@ class Sending:
         self._is_new = is_new
         self.doubtful = not is_new
         self._sent = journal.sent
-        self._params: set[str] | None = None  # those that the run had before, if others may have written some
+        self._points: dict[str, set[tuple[int, str]]] = {}
 
     @property
     def run_id(self) -> str:
@@ -167,7 +168,7 @@ class Sending:
 
     def remember(self, made: Run) -> None:
         """Keeps the run that MLflow made or has opened."""
-        self.made = made
+        self.made, self._points = made, {}
         self._sent = Sent(made.info.run_id, self._sent.offset)
         self.journal.acknowledge(self._sent)
 
@@ -179,12 +180,19 @@ class Sending:
         """Sends none of the entries that are left."""
         self.gone = True
 
-    def known_params(self) -> set[str]:
-        """The parameters that the run had when this process began to send."""
-        if self._params is None:
-            known = self.made or self.client.get_run(self.run_id)
-            self._params = set(known.data.params)
-        return self._params
+    def before(self) -> Run:
+        """The run as it was when this process began to send, or opened it again."""
+        self.made = self.made or self.client.get_run(self.run_id)
+        return self.made
+
+    def has_point(self, key: str, step: int, value: float) -> bool:
+        """Whether the run had this value of a metric before: an attempt that goes on repeats some."""
+        if key not in self.before().data.metrics:
+            return False
+        if key not in self._points:
+            history = self.client.get_metric_history(self.run_id, key)
+            self._points[key] = {(metric.step, repr(float(metric.value))) for metric in history}
+        return (step, repr(float(value))) in self._points[key]
 
 
 def has_ended(journal: Journal) -> bool:
@@ -194,14 +202,6 @@ def has_ended(journal: Journal) -> bool:
         if entry["what"] in ("begin", "reopen", "end", "left"):
             last = "left" if entry.get("notes") else entry["what"]
     return last in ("end", "left")
-
-
-def is_deleted(run_id: str) -> bool:
-    """Whether somebody deleted the run in MLflow."""
-    try:
-        return bool(MlflowClient().get_run(run_id).info.lifecycle_stage == "deleted")
-    except MlflowException as error:
-        return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 # --------------------------------------------------------------------------------------------- the ids of other runs
@@ -321,7 +321,7 @@ def _reopen(sending: Sending, entry: Entry) -> None:
 
 
 def _params(sending: Sending, entry: Entry) -> None:
-    known = sending.known_params()
+    known = sending.before().data.params
     params = [Param(key, value) for key, value in entry["values"].items() if key not in known]
     for part in chunks(params, SETTINGS_PER_CALL):
         sending.client.log_batch(sending.run_id, params=part)
@@ -333,7 +333,8 @@ def _tags(sending: Sending, entry: Entry) -> None:
 
 
 def _metrics(sending: Sending, entry: Entry) -> None:
-    metrics = [Metric(key, float(value), entry["time"], step) for key, value, step in entry["values"]]
+    new = [values for values in entry["values"] if not sending.has_point(values[0], values[2], values[1])]
+    metrics = [Metric(key, float(value), entry["time"], step) for key, value, step in new]
     for part in chunks(metrics, METRICS_PER_CALL):
         sending.client.log_batch(sending.run_id, metrics=part)
 

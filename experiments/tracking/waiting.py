@@ -13,7 +13,11 @@ from .journal import Journal, damaged
 
 @dataclass
 class Contents:
-    """What a journal says about its run. `metrics` are key, step and value, in the order in which they were logged."""
+    """What a journal says about its run.
+
+    `metrics` are key, step and value, in the order in which they were logged first: an attempt that goes on repeats
+    some.
+    """
 
     folder: Path
     run_id: str
@@ -21,7 +25,7 @@ class Contents:
     start: int
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
-    metrics: list[tuple[str, int, float]] = field(default_factory=list)
+    metrics: dict[tuple[str, int, float], None] = field(default_factory=dict)
     files: dict[str, tuple[Path, str]] = field(default_factory=dict)
     model: tuple[Path, dict[str, str]] | None = None
     status: str = "RUNNING"
@@ -80,7 +84,7 @@ def contents(journal: Journal) -> Contents:
             case "params":
                 found.params = entry["values"] | found.params
             case "metrics":
-                found.metrics += [(key, step, value) for key, value, step in entry["values"]]
+                found.metrics |= dict.fromkeys((key, step, value) for key, value, step in entry["values"])
             case "files":
                 folder = journal.folder / entry["in"]
                 found.files |= {path: (folder, digest) for path, digest in entry["files"].items()}

@@ -1,6 +1,6 @@
 """The networks of torchvision and timm: the layers that `auto_layers` takes, and maps of them that need no `reshape`.
 
-The names are what `auto_layers` took when the table was made. Each was then compared with the code of the network: the
+Most names are what `auto_layers` took when the table was made. Each was then compared with the code of the network: the
 end of each stage, and at the last resolution what the head reads. So the table notices changes. Independent of it is
 timm's own list of stages (`feature_info`), which gives the resolutions that exist.
 """
@@ -147,6 +147,38 @@ TIMM: dict[str, tuple[int, tuple[str, ...]]] = {
     "repvit_m0_9": (224, stages(4, "stem.act1")),
     "efficientformer_l1": (224, stages(4, "stem.act1", last="norm")),
     "tiny_vit_5m_224": (224, stages(4, "patch_embed.act")),
+    # The names of the next fifteen were written down from the code before `auto_layers` ran. Three were wrong: dpn48b
+    # gives one tensor, xception41 ends without an activation, and the last convolution of efficientvit_b0 is in `head`.
+    "dpn48b": (64, ("features.conv1_1", "features.conv2_3", "features.conv3_4", "features.conv4_6", "features")),
+    "selecsls42b": (128, ("stem", "features.1", "features.3", "features", "head.1", "head")),
+    "skresnet18": (64, ("act1", *RESNET)),
+    "xception41": (64, ("stem", "blocks.0", "blocks.1", "blocks.10", "blocks")),
+    "mambaout_femto": (64, stages(4, "stem.act")),
+    "visformer_tiny": (224, ("stem", "stage1", "stage2", "norm")),
+    "nest_tiny": (224, ("levels.0", "levels.1", "norm")),
+    "sequencer2d_s": (224, ("stages.0", "norm")),
+    "fastvit_t8": (64, stages(4, "stem.0", last="final_conv")),
+    "efficientvit_b0": (64, stages(4, "stem")),
+    "rdnet_tiny": (64, ("dense_stages.0", "dense_stages.1", "dense_stages.5", "dense_stages")),
+    "swiftformer_xs": (64, stages(4, "stem.2", last="norm")),
+    "lowformer_b0": (64, stages(4, "stem", last="in_conv")),
+    # The head reads the tokens of all positions, too.
+    "volo_d1_224": (224, ("patch_embed.conv", "network.0", "norm")),
+    # A convolution and an MLP follow the stage of `feature_info` at its own resolution, before the step to the next.
+    "efficientvit_m0": (
+        224,
+        (
+            *("patch_embed.relu1", "patch_embed.relu2", "patch_embed.relu3"),
+            *("stages.1.downsample.res1", "stages.2.downsample.res1", "stages"),
+        ),
+    ),
+    "shvit_s1": (
+        224,
+        ("patch_embed.1", "patch_embed.3", "patch_embed.5", "stages.1.downsample.1", "stages.2.downsample.1", "stages"),
+    ),
+    # Attention makes fewer tokens of more, and nothing shows their order. As convolutions they are maps.
+    "levit_128s": (224, ("stem.act1", "stem.act2", "stem.act3", "stages.0")),
+    "levit_conv_128s": (224, stages(3, "stem.act1", "stem.act2", "stem.act3")),
     # Tokens in the order of windows: nothing behind the patches is a map.
     "hiera_tiny_224": (224, ("patch_embed",)),
     # Two streams of tokens: what both come from.
@@ -155,7 +187,7 @@ TIMM: dict[str, tuple[int, tuple[str, ...]]] = {
 # Without padding, maps of Inception are smaller than their stride says. The list of TResNet also names the pixels, put
 # into channels.
 FEWER = {"hrnet_w18_small", "hiera_tiny_224", "tnt_s_legacy_patch16_224", "tresnet_m", "inception_v4"}
-FEWER |= {"inception_resnet_v2"}
+FEWER |= {"inception_resnet_v2", "levit_128s"}
 SAMPLE = {
     *("resnet26", "convnext_atto", "mobilenetv4_conv_small_035", "swin_tiny_patch4_window7_224"),
     *("deit_tiny_distilled_patch16_224", "coat_lite_tiny"),
@@ -202,3 +234,11 @@ def test_timm(name: str, size: int, layers: tuple[str, ...]) -> None:
         stages_of_timm = {-(-size // info["reduction"]) for info in model.feature_info}
         missing = {side for side in stages_of_timm if not any(abs(side - one) <= side / 4 for one in rows)}
         assert missing <= {1, 2, 3}  # so small that they are one position or a pooling
+
+
+@pytest.mark.wild
+def test_a_network_whose_branches_meet_in_class_tokens_alone_has_no_layer_for_all() -> None:
+    model, images = timm.create_model("crossvit_9_240").eval(), torch.rand(1, 3, 240, 240)
+    with pytest.raises(ValueError, match=r"no layer of the model gives a map .* that all paths to the logits share"):
+        auto_layers(model, images)
+    assert capture(model, images, ["norm.0"], 1).activations["norm.0"].shape == (1, 128, 20, 20)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.data import scenes
+from experiments.data.dataset import Dataset
 from experiments.data.load import load
 
 TINY = {
@@ -15,9 +16,9 @@ TINY = {
 SIZES = {"train": 200, "val": 60, "test": 60}
 
 
-def put_scenes(folder: Path) -> None:
-    """Puts the first images of each split into `folder`/data, where commands that start in `folder` look for all."""
+def put_scenes(folder: Path) -> Dataset:
+    """Puts the first images of each split into `folder`/data, where commands that start there look; returns them."""
     few = partial(scenes.generate, sizes=SIZES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenes, "generate", few)
-        load("scenes", data_dir=str(folder / "data"), image_size=16, background_bias=0.5, train_images="all")
+        return load("scenes", data_dir=str(folder / "data"), image_size=16, background_bias=0.5, train_images="all")

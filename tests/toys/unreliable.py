@@ -2,18 +2,24 @@
 
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-GONE, FROZEN, LOGIN = "gone", "frozen", "login"
+GONE, FROZEN, LOGIN, LATE, SLOW = "gone", "frozen", "login", "late", "slow"
+LATE_S, PIECE, PIECE_S = 2.0, 16, 0.5
 KEPT = ("content-type", "accept", "mlflow-")
 
 
 class Proxy(ThreadingHTTPServer):
-    """`mode`: empty passes on; "gone" hangs up, "frozen" never answers, "login" is a page; else a status."""
+    """`mode`: empty passes on; "gone" hangs up, "frozen" never answers, "login" is a page; else a status.
+
+    With "late" the server does what is asked, and its answer comes after two seconds; with "slow" the answer comes at
+    32 bytes in a second.
+    """
 
     daemon_threads = True
 
@@ -39,7 +45,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if mode := self.server.mode:
+        mode = self.server.mode
+        if mode and mode not in (LATE, SLOW):
             self._fail(mode)
         else:
             self._pass_on(body)
@@ -68,11 +75,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(error.code, error.read(), error.headers["Content-Type"])
 
     def _send(self, status: int, body: bytes, kind: str) -> None:
+        if self.server.mode == LATE:
+            time.sleep(LATE_S)
         self.send_response(status)
         self.send_header("Content-Type", kind or "application/octet-stream")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        slow = self.server.mode == SLOW
+        for start in range(0, len(body), PIECE if slow else max(1, len(body))):
+            self.wfile.write(body[start : start + PIECE] if slow else body)
+            time.sleep(PIECE_S * slow)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Says nothing."""

@@ -256,6 +256,12 @@ def test_a_logged_model_is_itself_and_its_hooks_fire(ready: Path) -> None:
     assert len(seen) == 1
     assert not loaded.training
     assert sys.path == path
+    (weights,) = ready.rglob("model.pth")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"\(baseline\) has a damaged model: its content does not match its digest"):
+        finished_run(run.id).load_model()
 
 
 def test_a_model_loads_by_its_address_where_the_project_is_not(ready: Path, tmp_path: Path) -> None:
