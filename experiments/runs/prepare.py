@@ -81,13 +81,13 @@ def prepare(
     """
     clock = Clock()
     machine = resolve_machine(settings)
+    check_arguments(settings)
     torch.set_num_threads(machine.threads)
     explaining = resolve_explaining(settings)
     with clock.measuring("data"):
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
-    check_arguments(settings)
     if settings.freeze.startswith(UNTIL):
         with torch.random.fork_rng([]):
             freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)

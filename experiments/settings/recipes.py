@@ -45,6 +45,18 @@ PUBLISHED_CUTOUT: Values = {
 }
 
 
+# Off in every recipe of ours, and in recipe files that do not mention them, which older versions wrote.
+OFF: Values = {
+    "lr_head": "none",
+    "optimizer_args": "none",
+    "grad_clip": 0.0,
+    "accumulate": 1,
+    "freeze": "none",
+    "ema": 0.0,
+    "class_weights": "none",
+}
+
+
 # Plain SGD on flipped images. Whatever a recipe does not mention is off.
 PLAIN: Values = {
     "model": "resnet18",
@@ -52,23 +64,16 @@ PLAIN: Values = {
     "epochs": 20,
     "batch_size": 128,
     "lr": 0.1,
-    "lr_head": "none",
     "optimizer": "sgd",
-    "optimizer_args": "none",
     "momentum": 0.9,
     "momentum_swing": 0.0,
     "nesterov": False,
     "weight_decay": 0.0,
-    "grad_clip": 0.0,
-    "accumulate": 1,
-    "freeze": "none",
-    "ema": 0.0,
     "schedule": "constant",
     "lr_warmup": 0.0,
     "lr_steps": "none",
     "lr_gamma": 1.0,
     "label_smoothing": 0.0,
-    "class_weights": "none",
     "l1": 0.0,
     "l2_norm": 0.0,
     "sides": "none",
@@ -88,6 +93,7 @@ PLAIN: Values = {
     "saturation": 0,
     "value": 0,
     **PUBLISHED_CUTOUT,
+    **OFF,
 }
 
 
@@ -253,7 +259,8 @@ def find(name: str) -> Recipe:
 
 def read(path: Path) -> Recipe:
     """The recipe in a TOML file: `summary`, `source`, `reported`, all optional; `base`, the recipe to start from; and
-    a table `settings` with the options that differ from it. Without `base`, the file must decide every option.
+    a table `settings` with the options that differ from it. Without `base`, the file must decide every option but those
+    in `OFF`.
 
     Raises:
         RecipeError: the file is missing, is not TOML or contains something that no recipe has. The settings check the
@@ -275,7 +282,7 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f"{', '.join(content)}: not part of a recipe file, which has {parts}{cure}")
     if unknown := [name for name in given if name not in PLAIN]:
         raise RecipeError(f"{unknown[0]!r} is not an option of a recipe{did_you_mean(unknown[0], list(PLAIN))}")
-    if not texts["base"] and (missing := [name for name in PLAIN if name not in given]):
+    if not texts["base"] and (missing := [name for name in PLAIN if name not in {*OFF, *given}]):
         raise RecipeError(f'does not decide {", ".join(missing)}; add them, or base = "fast" to start from a recipe')
     if texts["base"] and texts["base"] not in RECIPES:
         raise RecipeError(
@@ -284,8 +291,8 @@ def read(path: Path) -> Recipe:
     if wrong := [name for name, value in given.items() if isinstance(value, bool) != isinstance(PLAIN[name], bool)]:
         what = "true or false" if isinstance(PLAIN[wrong[0]], bool) else "a number or a text, not true or false"
         raise RecipeError(f"{wrong[0]} = {json.dumps(given[wrong[0]], default=str)} must be {what}")
-    base = RECIPES[texts["base"]].values if texts["base"] else {}
-    if "epochs" in given and "lr_steps" not in given and base:
+    base = RECIPES[texts["base"]].values if texts["base"] else OFF
+    if "epochs" in given and "lr_steps" not in given and texts["base"]:
         base = with_steps_for(given["epochs"], base)
     return _recipe(texts["summary"] or path.stem, texts["source"], texts["reported"], "", {**base, **given})
 

@@ -43,6 +43,7 @@ OPTIONS = {
     "sgd": {"dropout": 0.3, "label_smoothing": 0.1, "l1": 1e-4, "l2_norm": 1e-2, "cutout": True, "cutout_size": 6},
     "muon": {"optimizer": "muon"},
     "resnet18": {"model": "resnet18", "epochs": 1, "lr": 1e-3},
+    "fp16": {"precision": "fp16", "epochs": 1, "lr": 1e-3},
     "options": {
         **{"optimizer": "adamw", "lr": 1e-3, "lr_head": 2e-3, "grad_clip": 0.1, "ema": 0.8, "accumulate": 2},
         **{"class_weights": "balanced", "freeze": "until:layer1", "batch_size": 13},
@@ -105,7 +106,14 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert together.returncode == 0, together.stderr
     one, first, second = (torch.load(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
     # Muon turns kernels in bfloat16: its rounding is that coarse.
-    for name, tolerance in {"sgd": 1e-4, "resnet18": 1e-3, "muon": 1e-2, "options": 1e-3, "resumed": 1e-4}.items():
+    for name, tolerance in {
+        "sgd": 1e-4,
+        "resnet18": 1e-3,
+        "muon": 1e-2,
+        "options": 1e-3,
+        "fp16": 1e-3,
+        "resumed": 1e-4,
+    }.items():
         assert furthest(first[name][1], second[name][1]) == 0.0
         assert furthest(one[name][1], first[name][1]) < tolerance, name
         for alone_, together_ in zip(one[name][0], first[name][0], strict=True):
