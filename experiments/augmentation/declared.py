@@ -114,7 +114,7 @@ class Augmentation:
 
     def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
         self._settings = settings
-        self._batch_size = settings.batch_size
+        self._batch_size = settings.step_images
         self._alternates = bool(settings.hflip) and settings.hflip_mode == "alternating"
         self._pipelines = {
             GEOMETRY: geometry(settings, side),

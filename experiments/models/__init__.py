@@ -2,7 +2,7 @@
 
 A network is made with `(classes, mean, std, dropout=0.0)`; `layers.Normalise` takes `mean` and `std`. It takes images
 `(n, 3, h, w)` in [0, 1] with sides of 8 pixels or more, and gives logits `(n, classes)`. `cam_layers`, a tuple, names
-its stages from shallow to deep. It may also have:
+its stages from shallow to deep. The classifier is the last layer with parameters. It may also have:
 
 - `lay_out(device, side)`: called when the network is on its device, to choose the memory format of its layers.
 - `start_training(images)`: called once before the first step, with training images `(n, 3, h, w)` in [0, 1].

@@ -18,7 +18,10 @@ from ..settings.train import TrainSettings
 from ..system.files import user_path
 from ..system.progress import Reporter
 from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
+from ..training.frozen import UNTIL, freeze
+from ..training.loop import build_model
 from ..training.machine import Machine, resolve_machine
+from ..training.optimisers import check_arguments
 from .fingerprint import fingerprint
 
 
@@ -84,6 +87,10 @@ def prepare(
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
+    check_arguments(settings)
+    if settings.freeze.startswith(UNTIL):
+        with torch.random.fork_rng([]):
+            freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)
     identity = fingerprint(settings, dataset, machine)
     if settings.checkpoint not in (AUTO, NONE):
         check_place(user_path(settings.checkpoint))

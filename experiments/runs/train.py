@@ -49,7 +49,7 @@ def work(prepared: Prepared) -> int:
 
 
 def _steps_of_an_epoch(prepared: Prepared) -> int:
-    return steps_of(len(prepared.dataset.splits["train"]), prepared.settings.batch_size)
+    return steps_of(len(prepared.dataset.splits["train"]), prepared.settings.step_images)
 
 
 def _explaining_steps(prepared: Prepared) -> int:

@@ -1,4 +1,4 @@
-"""Reads option values: sizes of holes, epochs at which the learning rate falls, sides of smaller images.
+"""Reads option values: sizes of holes, epochs at which the learning rate falls, smaller images, layers, arguments.
 
 This module imports no other module of the suite. Unlike the other settings modules, its code can change a result.
 """
@@ -67,3 +67,37 @@ def side_shares(text: str) -> tuple[float, ...]:
     if len(sides) != len(parts) or sides != sorted(set(sides)) or sides[0] < 8 or sides[-1] != WHOLE_SIDE:
         raise ValueError("must be none, or rising sides from 8 to 32 that end with 32, such as 20,24,32")
     return tuple(side / WHOLE_SIDE for side in sides)
+
+
+def frozen_layer(text: str) -> str | None:
+    """The layer in a text such as `"until:layer2"`; None for `none` and `backbone`.
+
+    Raises:
+        ValueError: names what is allowed, in one line.
+    """
+    layer = text.removeprefix("until:")
+    if text not in ("none", "backbone") and layer in (text, ""):
+        raise ValueError("must be none, backbone, or until:LAYER such as until:layer2")
+    return layer if layer != text else None
+
+
+def arguments(text: str) -> dict[str, bool | int | float | tuple[float, ...]]:
+    """The arguments in a text such as `"betas=0.9/0.95 eps=1e-8"`, separated by spaces or commas; none for `none`.
+
+    Raises:
+        ValueError: names what is allowed, in one line.
+    """
+    found: dict[str, bool | int | float | tuple[float, ...]] = {}
+    for word in [] if text == "none" else re.split(r"[\s,]+", text.strip()):
+        name, _, value = word.partition("=")
+        numbers = [float(part) for part in value.split("/") if re.fullmatch(_NUMBER, part)]
+        whole = re.fullmatch(r"-?\d{1,9}", value)
+        boolean = {"true": True, "false": False}.get(value.lower())
+        if not name.isidentifier() or name in found or (boolean is None and len(numbers) != value.count("/") + 1):
+            raise ValueError("must be none, or arguments such as betas=0.9/0.95 eps=1e-8 amsgrad=true, each once")
+        number = int(value) if whole else numbers[0] if len(numbers) == 1 else tuple(numbers)
+        found[name] = number if boolean is None else boolean
+    return found
+
+
+_NUMBER = r"-?(\d{1,9}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,2})?"

@@ -47,8 +47,23 @@ AUGMENTERS: Parts = MappingProxyType(
 )
 """`(settings, side, mean, device, memory_format) -> Augmentation`."""
 
-OPTIMISERS: Parts = MappingProxyType({"sgd": "training.optimisers:sgd", "muon": "training.optimisers:muon"})
-"""`(model, trained parameters, settings) -> Optimizers`."""
+_OF_TORCH = (
+    *("sgd", "adamw", "adam", "adadelta", "adafactor", "adagrad"),
+    *("adamax", "asgd", "nadam", "radam", "rmsprop", "rprop"),
+)
+OPTIMISERS: Parts = MappingProxyType(
+    dict.fromkeys(_OF_TORCH, "training.optimisers:of_torch") | {"muon": "training.optimisers:muon"}
+)
+"""`(model, trained parameters, settings) -> Optimizers`. Of torch.optim all that need only dense gradients."""
+
+WITH = MappingProxyType(
+    {
+        "momentum": ("sgd", "muon", "rmsprop"),
+        "nesterov": ("sgd", "muon"),
+        "weight_decay": tuple(name for name in OPTIMISERS if name != "rprop"),
+    }
+)
+"""The optimisers with each of these options."""
 
 SCHEDULES: Parts = MappingProxyType(
     {

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
-from .base import AUTO, BY_RECIPE, Settings, read_by
-from .notation import hole_ranges, padding_pixels, rising_epochs, side_shares
-from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, OneOf
+from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
+from .idle import idle
+from .notation import arguments, frozen_layer, hole_ranges, padding_pixels, rising_epochs, side_shares
+from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, WITH, OneOf
 from .recipes import RECIPES, Values, find
 
 _NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
@@ -75,8 +76,15 @@ class TrainSettings(Settings):
     lr: Annotated[float, BY_RECIPE] = Field(
         gt=0, le=100, description="peak learning rate; with optimizer=muon, that of Muon"
     )
+    lr_head: Annotated[Annotated[float, Field(gt=0, le=100)] | Literal["none"], BY_RECIPE] = Field(
+        description="peak learning rate of the classifier; none: the same as that of the other layers"
+    )
     optimizer: Annotated[str, OneOf(tuple(OPTIMISERS)), BY_RECIPE] = Field(
-        description="sgd, or muon: orthogonalised steps for convolution kernels and SGD for the other parameters"
+        description="an optimizer of torch.optim, or muon: orthogonalised steps for convolution kernels and SGD "
+        "for the other parameters"
+    )
+    optimizer_args: Annotated[str, BeforeValidator(str), read_by(arguments), BY_RECIPE] = Field(
+        description="further arguments of the optimizer, such as betas=0.9/0.95 eps=1e-8, or none"
     )
     momentum: Annotated[float, BY_RECIPE] = Field(ge=0, lt=1, description="momentum; with optimizer=muon, that of Muon")
     momentum_swing: Annotated[float, BY_RECIPE] = Field(
@@ -92,11 +100,30 @@ class TrainSettings(Settings):
         description="weight decay; with optimizer=muon: the share by which a step at the peak rate shrinks the "
         "parameters that Muon does not train",
     )
+    grad_clip: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1e6, description="largest norm of the gradient of all parameters together; 0: any"
+    )
+    accumulate: Annotated[int, BY_RECIPE] = Field(
+        ge=1,
+        le=65_536,
+        description="batches whose gradients are added up for one step: as a batch that is so many times as large, "
+        "but batch normalisation still sees batch_size images at a time",
+    )
+    freeze: Annotated[str, read_by(frozen_layer), BY_RECIPE] = Field(
+        description="layers that stay as they are, with their batch statistics; none; backbone: all but the "
+        "classifier; until:LAYER, such as until:layer2: this layer and all before it"
+    )
+    ema: Annotated[float, BY_RECIPE] = Field(
+        ge=0,
+        lt=1,
+        description="evaluate, explain and log an exponential moving average of the weights after each step, with this "
+        "decay, such as 0.999; 0: the last weights",
+    )
     schedule: Annotated[str, OneOf(tuple(SCHEDULES)), BY_RECIPE] = Field(
         description="how the learning rate changes during the training"
     )
     lr_warmup: Annotated[float, BY_RECIPE] = Field(
-        ge=0, lt=1, description="onecycle only: share of the training before the peak of the learning rate"
+        ge=0, lt=1, description="onecycle and cosine only: share of the training before the peak of the learning rate"
     )
     lr_steps: Annotated[str, BeforeValidator(str), read_by(rising_epochs), BY_RECIPE] = Field(
         description="step only: multiply the learning rate by lr_gamma at the end of these epochs, such as 60,120,160, "
@@ -107,6 +134,9 @@ class TrainSettings(Settings):
     )
     label_smoothing: Annotated[float, BY_RECIPE] = Field(
         ge=0, lt=1, description="label smoothing: share of the target that is spread evenly over all classes"
+    )
+    class_weights: Annotated[Literal["none", "balanced"], BY_RECIPE] = Field(
+        description="weights of the classes in the loss; balanced: in inverse proportion to their numbers of images"
     )
     l1: Annotated[float, BY_RECIPE] = Field(
         ge=0, le=1, description="weight of the L1 norm of the parameters in the loss"
@@ -202,8 +232,10 @@ class TrainSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="device to compute on; auto: cuda if available, else mps, else cpu"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="number format of the training; auto: bf16 if the hardware supports it, else fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="number format of the training; fp16: for GPUs without bf16, with a scaled loss; auto: bf16 if the "
+        "hardware supports it, else fp32",
     )
     channels_last: Literal["auto", "true", "false"] = Field(
         "auto", description="use the channels-last memory format for images and weights; auto: true on cpu and cuda"
@@ -265,9 +297,10 @@ class TrainSettings(Settings):
             raise ValueError(
                 f"crop_padding={self.crop_padding}: must be at most the images' side of {self.side} pixels"
             )
-        if self.nesterov and not self.momentum:
+        if self.nesterov and not self.momentum and self.optimizer in WITH["nesterov"]:
             raise ValueError("momentum=0: nesterov needs a momentum; add nesterov=false, or a momentum above 0")
-        if self.schedule == "onecycle" and not self.momentum_swing <= self.momentum < 1 - self.momentum_swing:
+        swings = self.schedule == "onecycle" and self.optimizer in WITH["momentum"]
+        if swings and not self.momentum_swing <= self.momentum < 1 - self.momentum_swing:
             raise ValueError(
                 f"momentum_swing={self.momentum_swing}: moves momentum={self.momentum} out of the range 0 to 1; "
                 "give a smaller momentum_swing, or another momentum"
@@ -280,29 +313,7 @@ class TrainSettings(Settings):
 
     def idle(self) -> dict[str, tuple[str, str]]:
         """The options that have no effect, each with the reason and with an option that gives it an effect."""
-        idle = {}
-        for name in type(self).model_fields:
-            if name.startswith("cutout_") and not self.cutout:
-                idle[name] = ("cutout is false", "cutout=true")
-        of_schedules = {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle", "momentum_swing": "onecycle"}
-        for name, schedule in of_schedules.items():
-            if self.schedule != schedule:
-                idle[name] = (f"schedule is {self.schedule}", f"schedule={schedule}")
-        if not self.hflip:
-            idle["hflip_mode"] = ("hflip is 0", "hflip=0.5")
-        for name in ("shift", "scale", "rotate"):
-            if not self.affine_p:
-                idle[name] = ("affine_p is 0", "affine_p=0.5")
-        for name in ("hue", "saturation", "value"):
-            if not self.hsv_p:
-                idle[name] = ("hsv_p is 0", "hsv_p=0.5")
-        if not self.padding and not self.affine_p:
-            idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
-        if self.dataset not in ("auto", "scenes"):
-            idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
-        if self.dataset.partition(":")[0] not in OWN_DATA_SETS:
-            idle["on_bad"] = (f"dataset is {self.dataset}", "dataset=folder:PATH")
-        return idle
+        return idle(self)
 
     def without_effect(self) -> dict[str, str]:
         return {
@@ -322,6 +333,21 @@ class TrainSettings(Settings):
     def augment_path(self) -> str:
         """How the augmentation is computed, `batch` or `albumentations`."""
         return "batch" if self.augment_by == AUTO else self.augment_by
+
+    @property
+    def step_images(self) -> int:
+        """The images of each step of the optimizer."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def head_rate(self) -> float:
+        """The peak learning rate of the classifier."""
+        return self.lr if self.lr_head == NONE else float(self.lr_head)
+
+    @property
+    def optimizer_arguments(self) -> dict[str, bool | int | float | tuple[float, ...]]:
+        """The arguments in `optimizer_args`."""
+        return arguments(self.optimizer_args)
 
     @property
     def side_shares(self) -> tuple[float, ...]:

@@ -23,13 +23,12 @@ from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from . import distributed
 from .machine import Machine
-from .optimisers import Optimizers, optimizers
 from .predictions import predict
 from .schedule import momentum_shift, relative_rate
+from .steps import Steps, parts_of
 
 CHECK_EVERY = 50  # steps between two checks of the loss
 SEEN_PIXELS = 5000 * 32 * 32  # of the training images that a network may use before its training
-SMALLEST_SIDE = 8  # the smallest image side that the networks accept
 
 
 class TrainingDiverged(Failed):
@@ -72,10 +71,10 @@ def fit(
     """Trains `model` in place and yields after every epoch; `on_step` is called after every batch.
 
     With the state of an earlier `EpochResult` as `resumed` it continues from there, on a CPU with the same weights bit
-    for bit. The curves of validation and test images use the number format of the training. The last epoch, whose
-    numbers are reported, uses float32. A last batch with less than a quarter of `batch_size` is left out, because its
-    step would count as much as the others, and batch normalisation would store its statistics. Each epoch leaves out
-    other images.
+    for bit. With `ema`, `model` is the average of the weights. The curves of validation and test images use the number
+    format of the training. The last epoch, whose numbers are reported, uses float32. A last batch with less than a
+    quarter of `batch_size` is left out, because its step would count as much as the others, and batch normalisation
+    would store its statistics. Each epoch leaves out other images.
 
     Processes that `distributed.started` has connected train one network together, with `batch_size` images in total.
     They continue from `resumed` of the first process.
@@ -87,29 +86,28 @@ def fit(
     torch.set_num_threads(machine.threads)
     torch.manual_seed(settings.seed)
     _lay_out(model, dataset, machine)
-    network = torch.compile(model) if settings.compile else model
-    optimizer = optimizers(model, settings)
     train = dataset.splits["train"]
-    check_shares(len(train), settings.batch_size, distributed.size())
+    fitting = Steps(model, torch.from_numpy(train.labels), len(dataset.classes), settings, machine)
+    check_shares(len(train), settings, distributed.size())
     if resumed := distributed.as_first(resumed):
-        start = _restore(resumed, model, optimizer)
+        start = _restore(resumed, fitting)
     else:
         start = 0
-        _prepare(model, train, machine)
-    distributed.start_alike(model)
-    steps = steps_of(len(train), settings.batch_size)
+        _prepare(fitting.trained, train, machine)
+    distributed.start_alike(fitting.trained)
+    steps = steps_of(len(train), settings.step_images)
     tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
     for epoch in range(start, settings.epochs):
         started = time.perf_counter()
         batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
-        _tell(model, "start_epoch", epoch / settings.epochs)
-        with _seeing_whole_batches(model):
-            metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
+        _tell(fitting.trained, "start_epoch", epoch / settings.epochs)
+        with _seeing_whole_batches(fitting.trained):
+            metrics = _train_epoch(fitting, batches, epoch, steps, settings, on_step)
         metrics["train/epoch_s"] = time.perf_counter() - started
         precision = "fp32" if epoch == settings.epochs - 1 else machine.precision
         for name in tracked:
             metrics |= evaluate(model, dataset.splits[name], name, machine.device, precision)
-        yield EpochResult(epoch + 1, metrics, partial(_state, epoch + 1, model, optimizer))
+        yield EpochResult(epoch + 1, metrics, partial(_state, epoch + 1, fitting))
 
 
 def _lay_out(model: nn.Module, dataset: Dataset, machine: Machine) -> None:
@@ -134,20 +132,19 @@ def _tell(model: nn.Module, method: str, *arguments: object) -> None:
         own(*arguments)
 
 
-def _state(epochs: int, model: nn.Module, optimizer: Optimizers) -> dict[str, Any]:
+def _state(epochs: int, fitting: Steps) -> dict[str, Any]:
     random = {"cpu": torch.get_rng_state()}
-    device = next(model.parameters()).device.type
+    device = next(fitting.model.parameters()).device.type
     if device != "cpu":
         random[device] = torch.get_device_module(device).get_rng_state()
-    return {"epochs": epochs, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
+    return {"epochs": epochs, "random": random, **fitting.state()}
 
 
-def _restore(state: Mapping[str, Any], model: nn.Module, optimizer: Optimizers) -> int:
+def _restore(state: Mapping[str, Any], fitting: Steps) -> int:
     """Restores the state and returns the number of finished epochs."""
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    fitting.restore(state)
     torch.set_rng_state(state["random"]["cpu"])
-    device = next(model.parameters()).device.type
+    device = next(fitting.model.parameters()).device.type
     if device in state["random"] and device != "cpu":
         torch.get_device_module(device).set_rng_state(state["random"][device])
     return int(state["epochs"])
@@ -160,45 +157,29 @@ def evaluate(model: nn.Module, split: Split, name: str, device: str, precision: 
 
 
 def _train_epoch(
-    network: Callable[[Tensor], Tensor],
-    model: nn.Module,
-    optimizer: Optimizers,
+    fitting: Steps,
     batches: Iterator[tuple[Tensor, Tensor]],
     epoch: int,
     steps: int,
     settings: TrainSettings,
-    machine: Machine,
     on_step: Callable[[], None],
 ) -> dict[str, float]:
-    model.train()
-    loss_function = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-    # Sums stay on the device, because reading them in every step would make a GPU wait.
-    losses, right, seen = [], torch.zeros((), dtype=torch.int64, device=machine.device), 0
+    fitting.start_epoch()
+    losses, right, seen = [], [], 0
     for step, batch in enumerate(batches):
-        whole, own = len(batch[1]), distributed.share(len(batch[1]))
-        images = batch[0][own].to(machine.device, memory_format=machine.memory_format, non_blocking=True)
-        images = shrink(images, side_share(settings, epoch * steps + step, settings.epochs * steps))
-        labels = batch[1][own].to(machine.device, non_blocking=True)
-        rate = relative_rate(settings, epoch + step / steps)
-        with machine.autocast():
-            logits = network(images).float()
-        # The sums of the processes' losses and gradients are those of the whole batch.
-        loss = loss_function(logits, labels) * (len(labels) / whole)
-        loss.backward()
-        distributed.add_gradients(model.parameters())
-        add_penalties(model, settings)
-        optimizer.step(rate, momentum_shift(settings, epoch + step / steps))
-        losses.append(loss.detach())
-        right += (logits.argmax(1) == labels).sum()
-        seen += whole
+        before, done = epoch * steps + step, epoch + step / steps
+        rate, share = relative_rate(settings, done), side_share(settings, before, settings.epochs * steps)
+        loss, ours = fitting.take(batch, before + 1, share, rate, momentum_shift(settings, done))
+        losses.append(loss)
+        right.append(ours)
+        seen += len(batch[1])
         if step % CHECK_EVERY == CHECK_EVERY - 1 or step == steps - 1:
-            _check_finite(
-                distributed.total(torch.stack(losses[-CHECK_EVERY:])), model, epoch * steps + step, settings.lr * rate
-            )
+            recent = distributed.total(torch.stack(losses[-CHECK_EVERY:]))
+            _check_finite(recent, fitting.trained, before, settings.lr * rate)
         on_step()
-    loss, right = distributed.total(torch.stack(losses)).mean(), distributed.total(right)
-    metrics = {"train/loss": float(loss), "train/accuracy": float(right) / seen}
-    return metrics | {"train/lr": settings.lr * rate}
+    loss = distributed.total(torch.stack(losses)).mean()
+    accuracy = float(distributed.total(torch.stack(right).sum())) / seen
+    return {"train/loss": float(loss), "train/accuracy": accuracy, "train/lr": settings.lr * rate}
 
 
 def _prepare(model: nn.Module, train: Split, machine: Machine) -> None:
@@ -216,18 +197,19 @@ def steps_of(images: int, batch_size: int) -> int:
     return max(1, images // batch_size + (last >= batch_size / 4 and last > 1))
 
 
-def check_shares(images: int, batch_size: int, processes: int) -> None:
+def check_shares(images: int, settings: TrainSettings, processes: int) -> None:
     """Checks that every process has at least one image of every batch.
 
     Raises:
         SettingsError: a batch has fewer images than there are processes.
     """
-    last = images % batch_size
-    smallest = last if steps_of(images, batch_size) > images // batch_size else batch_size
+    step, last = settings.step_images, images % settings.step_images
+    batches = [*([step] if images >= step else []), *([last] if steps_of(images, step) > images // step else [])]
+    smallest = min(n // parts_of(n, settings.batch_size) for n in batches)
     if smallest < processes:
         raise SettingsError(
             [
-                f"batch_size={batch_size}: the smallest batch of {images:,} images has {smallest}, "
+                f"batch_size={settings.batch_size}: the smallest batch of {images:,} images has {smallest}, "
                 f"fewer than the {processes} processes; give a larger batch_size, or fewer processes"
             ]
         )
@@ -237,16 +219,6 @@ def side_share(settings: TrainSettings, done: int, steps: int) -> float:
     """The value of `side_shares` after `done` of all `steps`; each value applies to an equal part of the steps."""
     shares = settings.side_shares
     return shares[done * len(shares) // steps]
-
-
-def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
-    """The images at `share` of their side, in the same memory format; each pixel is the mean of its area."""
-    side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
-    if side >= images.shape[-1]:
-        return images
-    smaller = nn.functional.interpolate(images, (side, side), mode="area")
-    channels_last = images.is_contiguous(memory_format=torch.channels_last)
-    return smaller.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _check_finite(losses: Float[Tensor, "steps"], model: nn.Module, last_step: int, rate: float) -> None:
@@ -263,21 +235,3 @@ def _check_finite(losses: Float[Tensor, "steps"], model: nn.Module, last_step: i
             f"a weight is no longer finite at step {last_step} (learning rate {rate:.4g}); "
             "give a smaller lr or precision=fp32"
         )
-
-
-@torch.no_grad()
-def add_penalties(model: nn.Module, settings: TrainSettings) -> None:
-    """Adds the gradients of `l1` times the sum of |w| and of `l2_norm` times the 2-norm of all trained parameters w.
-
-    As terms of the loss they would cost a copy of every parameter.
-    """
-    trained = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.grad is not None]
-    if settings.l1:
-        for weight, gradient in trained:
-            gradient.add_(weight.sign(), alpha=settings.l1)
-    if settings.l2_norm:
-        norm = nn.utils.get_total_norm([weight for weight, _ in trained])
-        # At 0 the norm has no gradient; torch uses 0 there.
-        share = settings.l2_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        for weight, gradient in trained:
-            gradient.addcmul_(weight, share)

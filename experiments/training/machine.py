@@ -25,8 +25,14 @@ class Machine:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Autocast to bfloat16 if that was chosen, else a context without effect."""
-        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        """Autocast to the number format that was chosen; without effect if it is float32."""
+        return autocast(self.device, self.precision)
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    """Autocast to `bf16` or `fp16`; for `fp32` a context without effect."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device, kinds[precision]) if precision in kinds else nullcontext()
 
 
 def resolve_machine(settings: TrainSettings) -> Machine:

@@ -1,5 +1,6 @@
-"""The optimisers: SGD, or Muon for convolution kernels together with SGD for all other parameters."""
+"""The optimisers: those of torch.optim, or Muon for convolution kernels together with SGD for all other parameters."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import SGD, Muon, Optimizer
 
+from ..errors import did_you_mean
+from ..settings.base import NONE, SettingsError
 from ..settings.parts import OPTIMISERS, load_part
 from ..settings.train import TrainSettings
+from .frozen import classifier
 
 _REST_MOMENTUM, _NEWTON_SCHULZ_STEPS = 0.85, 3
+_OPTIONS = {"weight_decay", "momentum", "nesterov"}  # arguments that are options of their own
+_NO_CHOICE = {"params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize", *_OPTIONS}
 
 
 class Optimizers:
@@ -25,6 +31,9 @@ class Optimizers:
         self, parts: Sequence[Optimizer], kernels: Sequence[nn.Parameter] = (), matrices: Sequence[nn.Parameter] = ()
     ) -> None:
         self._parts, self._kernels, self._matrices = parts, kernels, matrices
+        shared = set(map(id, matrices))
+        rest = [p for group in self._groups() for p in group["params"] if id(p) not in shared]
+        self.param_groups = [{"params": [*kernels, *rest]}]  # all trained parameters of the network, for GradScaler
         for group in self._groups():
             group["peak"] = group["lr"]
             if "momentum" in group:  # Adam and its variants have none
@@ -75,10 +84,44 @@ def optimizers(model: nn.Module, settings: TrainSettings) -> Optimizers:
     return made
 
 
-def sgd(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:
-    """SGD for all parameters."""
-    group = {"params": trained, "lr": settings.lr, "weight_decay": settings.weight_decay}
-    return Optimizers([_sgd([group], settings.momentum, settings.nesterov)])
+def of_torch(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:
+    """The optimizer of torch.optim for all parameters; the classifier may have its own rate."""
+    kind = _kind(settings.optimizer)
+    own = {name: getattr(settings, name) for name in _OPTIONS & inspect.signature(kind).parameters.keys()}
+    if settings.optimizer in ("sgd", "adam", "adamw"):
+        own["fused"] = trained[0].device.type != "mps"
+    head = {id(parameter) for parameter in classifier(model).parameters()}
+    groups = [
+        {"params": [p for p in trained if (id(p) in head) == of_head], "lr": lr}
+        for lr, of_head in ((settings.lr, False), (settings.head_rate, True))
+    ]
+    return Optimizers([kind([group for group in groups if group["params"]], **own | settings.optimizer_arguments)])
+
+
+def _kind(name: str) -> Any:
+    return next(kind for known, kind in vars(torch.optim).items() if known.lower() == name)
+
+
+def check_arguments(settings: TrainSettings) -> None:
+    """Checks `optimizer_args` against the optimizer's own signature and limits.
+
+    Raises:
+        SettingsError: the optimizer has no such argument, or does not take the value; says what is allowed.
+    """
+    kind, given = _kind(settings.optimizer), settings.optimizer_arguments
+    allowed = [name for name in inspect.signature(kind).parameters if name not in _NO_CHOICE]
+    start = f"optimizer_args={settings.optimizer_args}: "
+    if unknown := [name for name in given if name not in allowed]:
+        name = unknown[0]
+        where = f"; give it as the option {name}" if name in {"lr", *_OPTIONS} else did_you_mean(name, allowed)
+        raise SettingsError([f"{start}{settings.optimizer} takes {', '.join(allowed) or NONE}, not {name!r}{where}"])
+    try:
+        parameter = nn.Parameter(torch.ones(2, 2))
+        parameter.grad = torch.ones(2, 2)
+        kind([parameter], **given).step()
+    except (ValueError, TypeError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise SettingsError([f"{start}{settings.optimizer} does not take these values ({why})"]) from error
 
 
 def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:
@@ -89,14 +132,6 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
     kernels = [parameter for parameter in trained if parameter.ndim == 4]
     matrices = [nn.Parameter(as_matrix(kernel.detach(), kernel)) for kernel in kernels]
     assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in zip(kernels, matrices, strict=True))
-    of_kernels = Muon(
-        matrices,
-        lr=settings.lr,
-        weight_decay=0.0,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        ns_steps=_NEWTON_SCHULZ_STEPS,
-    )
     rest = (
         [parameter for parameter in trained if parameter.ndim == 2],
         [parameter for parameter in trained if parameter.ndim not in (2, 4)],
@@ -104,22 +139,24 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
     groups = [
         {"params": parameters, "lr": lr, "weight_decay": settings.weight_decay / lr}
         for parameters, lr in zip(rest, _rates_of_the_rest(model, settings), strict=True)
+        if parameters
     ]
-    return Optimizers([_sgd(groups, _REST_MOMENTUM, settings.nesterov), of_kernels], kernels, matrices)
+    fused = trained[0].device.type != "mps"
+    parts: list[Optimizer] = [SGD(groups, momentum=_REST_MOMENTUM, nesterov=settings.nesterov, fused=fused)]
+    if matrices:
+        options: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
+        options |= {"ns_steps": _NEWTON_SCHULZ_STEPS} | settings.optimizer_arguments
+        parts.append(Muon(matrices, lr=settings.lr, weight_decay=0.0, **options))
+    return Optimizers(parts, kernels, matrices)
 
 
 def _rates_of_the_rest(model: nn.Module, settings: TrainSettings) -> tuple[float, float]:
     """The peak rates of the classifier and of biases and scales: from the network if it has them, else Muon's."""
     own: tuple[float, float] | None = getattr(model, "rates_beside_muon", None)
     if own is None:
-        return settings.lr, settings.lr
-    unit = settings.lr * math.sqrt(settings.batch_size)
-    return own[0] * unit, own[1] * unit
-
-
-def _sgd(groups: Sequence[dict[str, Any]], momentum: float, nesterov: bool) -> SGD:
-    fused = groups[0]["params"][0].device.type != "mps"
-    return SGD(groups, momentum=momentum, nesterov=nesterov, fused=fused)
+        return settings.head_rate, settings.lr
+    unit = settings.lr * math.sqrt(settings.step_images)
+    return own[0] * unit if settings.lr_head == NONE else settings.head_rate, own[1] * unit
 
 
 def as_matrix(tensor: Float[Tensor, "d c h w"], kernel: Float[Tensor, "d c h w"]) -> Float[Tensor, "d chw"]:

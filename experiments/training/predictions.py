@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import nn
 
 from ..data.tensors import to_tensor
+from .machine import autocast
 
 _CHUNK_PIXELS = 500 * 32**2  # pixels of all images of a forward pass
 
@@ -84,11 +85,10 @@ def predict(
     device: str,
     precision: str = "fp32",
 ) -> Predictions:
-    """The model's predictions, computed in chunks with `precision`, fp32 or bf16; the model is left unchanged."""
+    """The model's predictions, computed in chunks with `precision`, fp32, bf16 or fp16; the model is left unchanged."""
     chunks = []
     size = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
-    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
-    with eval_mode(model), torch.inference_mode(), autocast:
+    with eval_mode(model), torch.inference_mode(), autocast(device, precision):
         for start in range(0, len(images), size):
             batch = to_tensor(images[start : start + size]).to(device, memory_format=torch.channels_last)
             chunks.append(model(batch).float().cpu())

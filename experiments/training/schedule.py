@@ -34,8 +34,14 @@ def linear(settings: TrainSettings, done: float) -> float:
 
 
 def cosine(settings: TrainSettings, done: float) -> float:
-    """Half a cosine from 1 at the start to 0 at the end (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
-    return _half_cosine(done / settings.epochs)
+    """Half a cosine from 1 to 0 at the end (Loshchilov & Hutter 2017, arXiv 1608.03983).
+
+    Before it, until `lr_warmup`, a straight line from 1/100, as in torchvision's references.
+    """
+    progress = done / settings.epochs
+    if progress < settings.lr_warmup:
+        return 0.01 + 0.99 * progress / settings.lr_warmup
+    return _half_cosine((progress - settings.lr_warmup) / (1 - settings.lr_warmup))
 
 
 def onecycle(settings: TrainSettings, done: float) -> float:

@@ -35,6 +35,8 @@ def seeing_whole_batches(model: nn.Module) -> Iterator[None]:
 class _WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Combines the means and variances of the processes over their own images (Chan et al. 1979)."""
+        if not self.training:  # a frozen layer
+            return super().forward(x)
         values = x.float()
         own_variances, own_means = torch.var_mean(values, (0, 2, 3), correction=0)
         images = torch.full((1,), len(x), dtype=values.dtype, device=x.device)

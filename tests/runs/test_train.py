@@ -22,6 +22,7 @@ from experiments.runs.evaluate import curves_title, iter_evaluation
 from experiments.runs.fingerprint import deciding_sources
 from experiments.runs.prepare import Prepared, prepare
 from experiments.runs.train import headline, train, work
+from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
 from experiments.system.progress import Printer, Reporter
 from experiments.tracking.reading import FinishedRun, completed_run
@@ -59,6 +60,20 @@ def ready(**options: object) -> Prepared:
 )
 def test_a_run_is_called_what_is_done_to_its_images(options: dict[str, object], name: str) -> None:
     assert ready(**options).name == name
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"freeze": "until:layer9"}, "freeze=until:layer9: the network has no layer 'layer9'; .*did you mean 'layer"),
+        ({"optimizer_args": "beta=1"}, "optimizer_args=beta=1: muon takes ns_coefficients, eps, ns_steps, adjust_lr"),
+    ],
+)
+def test_layers_and_arguments_are_checked_before_a_run_exists(options: dict[str, object], said: str) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(SettingsError, match=said):
+        ready(**options)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_curves_say_what_they_are_of() -> None:

@@ -83,7 +83,11 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"cutout": "banana"}, "cutout=banana: must be true or false"),
         ({"seed": "-1"}, "seed=-1: must be a whole number, 0 or more"),
         ({"data_dir": ""}, "data_dir: is empty; give a value, or leave data_dir out"),
-        ({"optimizer": "SGD"}, "optimizer=SGD: must be one of sgd, muon; did you mean 'sgd'?"),
+        ({"optimizer": "SGD"}, "optimizer=SGD: must be one of sgd, adamw, adam, "),
+        ({"optimizer": "AdamV"}, "rprop, muon; did you mean 'adam'?"),
+        ({"optimizer_args": "betas"}, "optimizer_args=betas: must be none, or arguments such as betas=0.9/0.95"),
+        ({"lr_head": "0"}, "lr_head=0: must be a number, above 0, up to 100, or none"),
+        ({"freeze": "until:"}, "freeze=until:: must be none, backbone, or until:LAYER such as until:layer2"),
         ({"seeds": "3"}, "unknown option 'seeds'; it is an option of 'python -m experiments.compare'"),
         ({"trials": "40"}, "unknown option 'trials'; it is an option of 'python -m experiments.tune'"),
         ({"study": "cutout"}, "an option of 'python -m experiments.compare' and 'python -m experiments.tune'"),
@@ -144,7 +148,21 @@ def test_a_hole_larger_than_the_images_is_refused_in_one_line(capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
-        (["--schedule", "cosine", "--lr_warmup", "0.1"], "lr_warmup=0.1: has no effect while schedule is cosine"),
+        (
+            ["--schedule", "step", "--lr_steps", "3", "--lr_warmup", "0.1"],
+            "lr_warmup=0.1: has no effect while schedule is",
+        ),
+        (
+            ["--optimizer", "adamw", "--momentum", "0.8"],
+            "momentum=0.8: has no effect while optimizer is adamw; add opt",
+        ),
+        (["--optimizer", "rmsprop", "--nesterov", "false"], "nesterov=false: has no effect while optimizer is rmsprop"),
+        (["--optimizer", "rprop", "--weight_decay", "0.1"], "weight_decay=0.1: has no effect while optimizer is rprop"),
+        (
+            ["--optimizer", "adam", "--schedule", "onecycle", "--momentum_swing", "0.01"],
+            "momentum_swing=0.01: has no effect while optimizer is adam; add optimizer=sgd",
+        ),
+        (["--freeze", "backbone", "--lr_head", "0.1", "--lr", "0.2"], "lr=0.2: has no effect while freeze is backbone"),
         (["--lr_gamma", "0.5"], "lr_gamma=0.5: has no effect while schedule is linear"),
         (
             ["--dataset", "cifar10", "--background_bias", "0.9"],

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from experiments.settings.base import SettingsError
 from experiments.settings.command_line import words_of
+from experiments.settings.train import TrainSettings
 from experiments.training.checkpoints import read
 from experiments.training.loop import check_shares
 from tests.conftest import PATIENCE_S
@@ -42,6 +43,10 @@ OPTIONS = {
     "sgd": {"dropout": 0.3, "label_smoothing": 0.1, "l1": 1e-4, "l2_norm": 1e-2, "cutout": True, "cutout_size": 6},
     "muon": {"optimizer": "muon"},
     "resnet18": {"model": "resnet18", "epochs": 1, "lr": 1e-3},
+    "options": {
+        **{"optimizer": "adamw", "lr": 1e-3, "lr_head": 2e-3, "grad_clip": 0.1, "ema": 0.8, "accumulate": 2},
+        **{"class_weights": "balanced", "freeze": "until:layer1", "batch_size": 13},
+    },
 }
 
 with distributed.started():
@@ -79,11 +84,15 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((a.double() - b.double()).abs().max()) for a, b in zip(one.values(), other.values(), strict=True))
 
 
-@pytest.mark.parametrize(("images", "batch_size", "smallest"), [(100, 10, 10), (103, 10, 3), (102, 10, 10), (5, 10, 5)])
-def test_no_process_is_without_an_image(images: int, batch_size: int, smallest: int) -> None:
-    check_shares(images, batch_size, processes=smallest)
+@pytest.mark.parametrize(
+    ("images", "batch_size", "accumulate", "smallest"),
+    [(100, 10, 1, 10), (103, 10, 1, 3), (102, 10, 1, 10), (5, 10, 1, 5), (60, 10, 3, 10), (45, 10, 3, 7)],
+)
+def test_no_process_is_without_an_image(images: int, batch_size: int, accumulate: int, smallest: int) -> None:
+    settings = TrainSettings.of(batch_size=batch_size, accumulate=accumulate)
+    check_shares(images, settings, processes=smallest)
     with pytest.raises(SettingsError, match=f"has {smallest}, fewer than the {smallest + 1} processes"):
-        check_shares(images, batch_size, processes=smallest + 1)
+        check_shares(images, settings, processes=smallest + 1)
 
 
 @pytest.mark.slow
@@ -96,13 +105,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert together.returncode == 0, together.stderr
     one, first, second = (torch.load(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
     # Muon turns kernels in bfloat16: its rounding is that coarse.
-    for name, tolerance in {"sgd": 1e-4, "resnet18": 1e-3, "muon": 1e-2, "resumed": 1e-4}.items():
+    for name, tolerance in {"sgd": 1e-4, "resnet18": 1e-3, "muon": 1e-2, "options": 1e-3, "resumed": 1e-4}.items():
         assert furthest(first[name][1], second[name][1]) == 0.0
         assert furthest(one[name][1], first[name][1]) < tolerance, name
         for alone_, together_ in zip(one[name][0], first[name][0], strict=True):
             for metric in ("train/loss", "val/loss", "train/accuracy"):
                 assert together_[metric] == pytest.approx(alone_[metric], abs=tolerance), (name, metric)
-    for name in ("sgd", "muon", "resnet18"):  # nobody has drawn more random numbers than one process alone
+    for name in ("sgd", "muon", "resnet18", "options"):  # nobody has drawn more random numbers than one process alone
         assert torch.equal(one[name][2], first[name][2])
         assert torch.equal(one[name][2], second[name][2])
 

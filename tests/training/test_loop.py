@@ -23,16 +23,15 @@ from experiments.settings.train import TrainSettings
 from experiments.training.loop import (
     EpochResult,
     TrainingDiverged,
-    add_penalties,
     build_model,
     evaluate,
     fit,
-    shrink,
     side_share,
     steps_of,
 )
 from experiments.training.machine import resolve_machine
 from experiments.training.optimisers import Optimizers
+from experiments.training.steps import add_penalties, shrink
 from tests.toys.networks import CLASSES, narrow_resnet18, toy_dataset
 
 

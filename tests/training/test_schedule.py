@@ -28,6 +28,20 @@ def test_cosine_by_hand() -> None:
     assert schedule.cosine(settings(), 1.0) == 0
 
 
+@pytest.mark.parametrize("steps", [10, 40])
+def test_cosine_warms_up_as_torchvisions_reference_does(steps: int) -> None:
+    warmup = steps // 5
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    first = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
+    second = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps - warmup)
+    theirs = torch.optim.lr_scheduler.SequentialLR(optimizer, [first, second], milestones=[warmup])
+    for done in range(steps):
+        ours = relative_rate(settings(schedule="cosine", lr_warmup=warmup / steps), done / steps)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)
+        optimizer.step()
+        theirs.step()
+
+
 def test_onecycle_is_that_of_pytorch() -> None:
     steps, warmup = 50, 0.3
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)

@@ -1,0 +1,48 @@
+"""The options of a training that have no effect because of its other options."""
+
+from typing import Any
+
+from .base import NONE
+from .parts import OWN_DATA_SETS, WITH
+
+
+def idle(settings: Any) -> dict[str, tuple[str, str]]:
+    """These options of `TrainSettings`, each with the reason and with an option that gives it an effect."""
+    idle = _of_optimisation(settings)
+    for name in type(settings).model_fields:
+        if name.startswith("cutout_") and not settings.cutout:
+            idle[name] = ("cutout is false", "cutout=true")
+    if not settings.hflip:
+        idle["hflip_mode"] = ("hflip is 0", "hflip=0.5")
+    for name in ("shift", "scale", "rotate"):
+        if not settings.affine_p:
+            idle[name] = ("affine_p is 0", "affine_p=0.5")
+    for name in ("hue", "saturation", "value"):
+        if not settings.hsv_p:
+            idle[name] = ("hsv_p is 0", "hsv_p=0.5")
+    if not settings.padding and not settings.affine_p:
+        idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
+    if settings.dataset not in ("auto", "scenes"):
+        idle["background_bias"] = (f"dataset is {settings.dataset}", "dataset=scenes")
+    if settings.dataset.partition(":")[0] not in OWN_DATA_SETS:
+        idle["on_bad"] = (f"dataset is {settings.dataset}", "dataset=folder:PATH")
+    return idle
+
+
+def _of_optimisation(settings: Any) -> dict[str, tuple[str, str]]:
+    idle = {}
+    needs = {
+        "lr_steps": ("schedule", ("step",)),
+        "lr_gamma": ("schedule", ("step",)),
+        "lr_warmup": ("schedule", ("cosine", "onecycle")),
+        "momentum_swing": ("schedule", ("onecycle",)),
+        **{name: ("optimizer", optimisers) for name, optimisers in WITH.items()},
+    }
+    for name, (option, values) in needs.items():
+        if (value := getattr(settings, option)) not in values:
+            idle[name] = (f"{option} is {value}", f"{option}={values[0]}")
+    if settings.schedule == "onecycle" and "momentum" in idle:
+        idle["momentum_swing"] = idle["momentum"]
+    if settings.freeze == "backbone" and settings.lr_head != NONE:
+        idle["lr"] = ("freeze is backbone and lr_head is the rate of the rest", "freeze=none")
+    return idle
