@@ -9,7 +9,7 @@ import torch
 from ..explaining.probes import in_turn
 from ..pictures import sheets
 from ..settings.base import Settings
-from ..tracking.records import DatasetUse, Param, Record
+from ..tracking.records import DatasetUse, Param, Record, Text
 from ..training import distributed
 from .contents import AUGMENTED, RunConfig, UsedData, config_records, options_record, picture
 from .prepare import Prepared
@@ -21,6 +21,8 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield from _settings(config.resolved)
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
     yield from config_records(config)
+    for name, text in prepared.augmentation.sources.items():
+        yield Text(f"augmentation/{name}", text)
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
     yield picture(AUGMENTED, lambda: sheets.augmented(prepared.augmentation.examples(train.images[chosen])))

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
-from .base import AUTO, BY_RECIPE, Settings, read_by
-from .notation import hole_ranges, padding_pixels, rising_epochs, side_shares
+from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
+from .idle import POLICIES, idle
+from .notation import hole_ranges, own_part, padding_pixels, rising_epochs, side_shares
 from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, SCHEDULES, OneOf
 from .recipes import RECIPES, Values, find
 
@@ -127,6 +128,10 @@ class TrainSettings(Settings):
     )
 
     # Augmentation
+    augmentation: Annotated[str, read_by(own_part), BY_RECIPE] = Field(
+        description="your own in place of geometry and colour: FILE.py:NAME, a transform of albumentations or "
+        "torchvision or a function that returns one; FILE.yaml, as albumentations saves it; or none"
+    )
     hflip: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability of a horizontal flip")
     hflip_mode: Annotated[Literal["random", "alternating"], BY_RECIPE] = Field(
         description="random: decide anew in every epoch; alternating: decide once, then flip every other epoch"
@@ -144,6 +149,9 @@ class TrainSettings(Settings):
     crop_padding: Annotated[str, BeforeValidator(str), read_by(padding_pixels), BY_RECIPE] = Field(
         description="pad every side by pixels (4), or by a share of the side (0.125), then crop at random; 0: off"
     )
+    random_resized_crop: Annotated[float, BY_RECIPE] = Field(
+        ge=0, lt=1, description="enlarge a random part of the image; smallest share of its area, such as 0.08; 0: off"
+    )
     border: Annotated[Literal["black", "reflect"], BY_RECIPE] = Field(
         description="what crops, shifts and rotations show outside the image"
     )
@@ -159,6 +167,22 @@ class TrainSettings(Settings):
     value: Annotated[int, BY_RECIPE] = Field(
         ge=0, le=255, description="largest change of the value (brightness), out of 255"
     )
+    grayscale: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image becomes grey")
+    gaussian_noise: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="standard deviation of normal noise, as a share of the range of values; 0: off"
+    )
+    trivial_augment: Annotated[bool, BY_RECIPE] = Field(
+        description="torchvision's TrivialAugmentWide, image by image, before all other transforms"
+    )
+    rand_augment: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=30, description="magnitude of torchvision's RandAugment, two operations, such as 9; 0: off"
+    )
+    auto_augment: Annotated[Literal["none", "cifar10", "imagenet", "svhn"], BY_RECIPE] = Field(
+        description="policy of torchvision's AutoAugment"
+    )
+    augmix: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=10, description="severity of torchvision's AugMix, such as 3; 0: off"
+    )
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="number of holes per image")
     cutout_size: Annotated[str, BeforeValidator(str), read_by(hole_ranges), BY_RECIPE] = Field(
@@ -173,6 +197,17 @@ class TrainSettings(Settings):
     cutout_placement: Annotated[Literal["published", "inside"], BY_RECIPE] = Field(
         description="published: the centre is anywhere, and the hole is clipped at the border; inside: the whole hole "
         "is in the image, as in CoarseDropout"
+    )
+    random_erasing: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="probability that a rectangle of 2 to 33 % of the image gets the mean colour"
+    )
+    mixup: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=10, description="alpha of MixUp, such as 0.2: two images and their labels are mixed; 0: off"
+    )
+    cutmix: Annotated[float, BY_RECIPE] = Field(
+        ge=0,
+        le=10,
+        description="alpha of CutMix, such as 1: a box comes from another image; 0: off; with mixup: one of both",
     )
 
     # Pictures
@@ -214,6 +249,11 @@ class TrainSettings(Settings):
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",
+    )
+    augment_workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="processes for transforms that take one image at a time; 0: the training's own; auto: one for each "
+        "of its threads",
     )
     checkpoint: str = Field(
         "auto",
@@ -275,27 +315,7 @@ class TrainSettings(Settings):
 
     def idle(self) -> dict[str, tuple[str, str]]:
         """The options that have no effect, each with the reason and with an option that gives it an effect."""
-        idle = {}
-        for name in type(self).model_fields:
-            if name.startswith("cutout_") and not self.cutout:
-                idle[name] = ("cutout is false", "cutout=true")
-        of_schedules = {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle", "momentum_swing": "onecycle"}
-        for name, schedule in of_schedules.items():
-            if self.schedule != schedule:
-                idle[name] = (f"schedule is {self.schedule}", f"schedule={schedule}")
-        if not self.hflip:
-            idle["hflip_mode"] = ("hflip is 0", "hflip=0.5")
-        for name in ("shift", "scale", "rotate"):
-            if not self.affine_p:
-                idle[name] = ("affine_p is 0", "affine_p=0.5")
-        for name in ("hue", "saturation", "value"):
-            if not self.hsv_p:
-                idle[name] = ("hsv_p is 0", "hsv_p=0.5")
-        if not self.padding and not self.affine_p:
-            idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
-        if self.dataset not in ("auto", "scenes"):
-            idle["background_bias"] = (f"dataset is {self.dataset}", "dataset=scenes")
-        return idle
+        return idle(self)
 
     def without_effect(self) -> dict[str, str]:
         return {
@@ -310,6 +330,11 @@ class TrainSettings(Settings):
         return {
             name: getattr(self, name) for name, field in type(self).model_fields.items() if BY_RECIPE in field.metadata
         }
+
+    @property
+    def image_by_image(self) -> bool:
+        """Whether some transforms take one image at a time."""
+        return any(getattr(self, name) not in (0, NONE) for name in ("augmentation", *POLICIES))
 
     @property
     def augment_path(self) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ..augmentation.declared import Augmentation
+from ..augmentation.mixing import hard, mixed_batches
 from ..data.dataset import Dataset, Split
 from ..data.tensors import to_tensor
 from ..errors import Failed
@@ -101,7 +102,8 @@ def fit(
     tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
     for epoch in range(start, settings.epochs):
         started = time.perf_counter()
-        batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        plain = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        batches = mixed_batches(settings, plain, len(dataset.classes), epoch)
         _tell(model, "start_epoch", epoch / settings.epochs)
         with _seeing_whole_batches(model):
             metrics = _train_epoch(network, model, optimizer, batches, epoch, steps, settings, machine, on_step)
@@ -189,7 +191,7 @@ def _train_epoch(
         add_penalties(model, settings)
         optimizer.step(rate, momentum_shift(settings, epoch + step / steps))
         losses.append(loss.detach())
-        right += (logits.argmax(1) == labels).sum()
+        right += (logits.argmax(1) == hard(labels)).sum()
         seen += whole
         if step % CHECK_EVERY == CHECK_EVERY - 1 or step == steps - 1:
             _check_finite(

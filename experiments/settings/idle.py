@@ -1,0 +1,56 @@
+"""The options of a training that have no effect because of its other options."""
+
+from typing import Any
+
+from .base import NONE
+
+GEOMETRY = (
+    "hflip",
+    "hflip_mode",
+    "affine_p",
+    "shift",
+    "scale",
+    "rotate",
+    "crop_padding",
+    "random_resized_crop",
+    "border",
+)
+COLOUR = ("hsv_p", "hue", "saturation", "value", "grayscale", "gaussian_noise")
+POLICIES = ("trivial_augment", "rand_augment", "auto_augment", "augmix")
+
+
+def idle(settings: Any) -> dict[str, tuple[str, str]]:
+    """These options of `TrainSettings`, each with the reason and with an option that gives it an effect."""
+    found = _of_others(settings)
+    if settings.augmentation != NONE:
+        why = (f"augmentation is {settings.augmentation}", "augmentation=none")
+        found |= dict.fromkeys((*GEOMETRY, *COLOUR, *POLICIES), why)
+    if settings.image_by_image:
+        found["augment_by"] = ("workers transform image by image", "augmentation=none and no policy")
+    else:
+        found["augment_workers"] = ("whole batches are transformed", "trivial_augment=true")
+    return found
+
+
+def _of_others(settings: Any) -> dict[str, tuple[str, str]]:
+    idle = {}
+    for name in type(settings).model_fields:
+        if name.startswith("cutout_") and not settings.cutout:
+            idle[name] = ("cutout is false", "cutout=true")
+    of_schedules = {"lr_steps": "step", "lr_gamma": "step", "lr_warmup": "onecycle", "momentum_swing": "onecycle"}
+    for name, schedule in of_schedules.items():
+        if settings.schedule != schedule:
+            idle[name] = (f"schedule is {settings.schedule}", f"schedule={schedule}")
+    if not settings.hflip:
+        idle["hflip_mode"] = ("hflip is 0", "hflip=0.5")
+    for name in ("shift", "scale", "rotate"):
+        if not settings.affine_p:
+            idle[name] = ("affine_p is 0", "affine_p=0.5")
+    for name in ("hue", "saturation", "value"):
+        if not settings.hsv_p:
+            idle[name] = ("hsv_p is 0", "hsv_p=0.5")
+    if not settings.padding and not settings.affine_p:
+        idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
+    if settings.dataset not in ("auto", "scenes"):
+        idle["background_bias"] = (f"dataset is {settings.dataset}", "dataset=scenes")
+    return idle
