@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import cam_core
 
@@ -20,24 +22,29 @@ _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` c
 # Options that change where or how fast something is computed, or that the data set's digest stands for.
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
-    *("device", "precision", "channels_last", "compile", "threads", "augment_by", "checkpoint", "resume"),
+    *("device", "precision", "channels_last", "compile", "threads", "checkpoint", "resume"),
+    *("augment_by", "augment_workers", "augmentation"),
     *("offline", "outbox", "wait_for_tracking"),
 }
 
 
-def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
+def fingerprint(
+    settings: TrainSettings, dataset: Dataset, machine: Machine, sources: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """20 hex digits that are equal if settings, data, number format, code and libraries give the same result.
 
-    The same up to rounding: threads, compilation and options without effect are left out.
+    The same up to rounding: threads, compilation and options without effect are left out. `sources` are files of one's
+    own that decide the result, as text by name.
     """
     left_out = settings.idle().keys() | _NOT_IDENTITY
     texts = settings.as_params() | settings.in_pixels
     options = {name: value for name, value in texts.items() if name not in left_out}
     code = hashlib.sha256(b"".join(source.read_bytes() for source in deciding_sources())).hexdigest()
-    libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
+    libraries = [version(name) for name in ("torch", "torchvision", "albumentations", "opencv-python-headless")]
     # In another memory layout the state of an optimizer means another thing.
     computed = [machine.device, machine.precision, machine.channels_last, settings.augment_path]
-    identity = [options, dataset.digest, *computed, code, libraries]
+    own = [settings.augmentation.rpartition(":")[2] if sources else "", *sorted(sources.items())]
+    identity = [options, dataset.digest, *computed, code, libraries, own]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -13,7 +13,8 @@ from ..augmentation.declared import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
-from ..settings.base import AUTO, NONE
+from ..settings.base import AUTO, NONE, spelled
+from ..settings.recipes import OFF
 from ..settings.train import TrainSettings
 from ..system.files import user_path
 from ..system.progress import Reporter
@@ -91,7 +92,8 @@ def prepare(
     if settings.freeze.startswith(UNTIL):
         with torch.random.fork_rng([]):
             freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)
-    identity = fingerprint(settings, dataset, machine)
+    augmented = augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
+    identity = fingerprint(settings, dataset, machine, augmented.sources)
     if settings.checkpoint not in (AUTO, NONE):
         check_place(user_path(settings.checkpoint))
     return Prepared(
@@ -99,7 +101,7 @@ def prepare(
         settings=settings,
         dataset=dataset,
         machine=machine,
-        augmentation=augmentation(settings, settings.side, mean, machine.device, machine.memory_format),
+        augmentation=augmented,
         explaining=explaining,
         fingerprint=identity,
         checkpoint=find_checkpoint(settings, identity, reporter or Reporter()),
@@ -129,8 +131,9 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 
 def default_name(settings: TrainSettings) -> str:
     """The run's name in MLflow, unless it is given."""
-    variant = f"cutout {settings.in_pixels['cutout_size']} px" if settings.cutout else "baseline"
-    return f"{variant}, seed {settings.seed}"
+    words = [f"cutout {settings.in_pixels['cutout_size']} px"] if settings.cutout else []
+    words += [f"{name} {spelled(value)}" for name in OFF if (value := getattr(settings, name)) != OFF[name]]
+    return f"{', '.join(words) or 'baseline'}, seed {settings.seed}"
 
 
 def keeper_of(prepared: Prepared) -> Keeper | None:

@@ -62,6 +62,8 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield from setting_params(config.resolved)
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
     yield from config_records(config)
+    for name, text in prepared.augmentation.sources.items():
+        yield Text(f"augmentation/{name}", text)
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
     if dataset.left_out:

@@ -5,10 +5,36 @@ from typing import Any
 from .base import NONE
 from .parts import OWN_DATA_SETS, WITH
 
+GEOMETRY = (
+    "hflip",
+    "hflip_mode",
+    "affine_p",
+    "shift",
+    "scale",
+    "rotate",
+    "crop_padding",
+    "random_resized_crop",
+    "border",
+)
+COLOUR = ("hsv_p", "hue", "saturation", "value", "grayscale", "gaussian_noise")
+POLICIES = ("trivial_augment", "rand_augment", "auto_augment", "augmix")
+
 
 def idle(settings: Any) -> dict[str, tuple[str, str]]:
     """These options of `TrainSettings`, each with the reason and with an option that gives it an effect."""
-    idle = _of_optimisation(settings)
+    found = _of_optimisation(settings) | _of_others(settings)
+    if settings.augmentation != NONE:
+        why = (f"augmentation is {settings.augmentation}", "augmentation=none")
+        found |= dict.fromkeys((*GEOMETRY, *COLOUR, *POLICIES), why)
+    if settings.image_by_image:
+        found["augment_by"] = ("workers transform image by image", "augmentation=none and no policy")
+    else:
+        found["augment_workers"] = ("whole batches are transformed", "trivial_augment=true")
+    return found
+
+
+def _of_others(settings: Any) -> dict[str, tuple[str, str]]:
+    idle = {}
     for name in type(settings).model_fields:
         if name.startswith("cutout_") and not settings.cutout:
             idle[name] = ("cutout is false", "cutout=true")

@@ -43,6 +43,16 @@ def _pixels(size: str, side: int) -> int:
     return max(round(float(size) * side), int(float(size) > 0)) if "." in size else int(size)
 
 
+def own_part(text: str) -> None:
+    """Checks the form of `FILE.py:NAME`, `FILE.yaml` or `none`.
+
+    Raises:
+        ValueError: names what is allowed, in one line.
+    """
+    if text != "none" and not re.fullmatch(r".+\.py:[^\W\d]\w*|.+\.ya?ml", text):
+        raise ValueError("must be none, FILE.py:NAME or FILE.yaml")
+
+
 def rising_epochs(text: str) -> tuple[int, ...]:
     """The epochs in a text such as `"60,120,160"`; empty for `none`.
 

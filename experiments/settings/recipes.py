@@ -45,6 +45,22 @@ PUBLISHED_CUTOUT: Values = {
 }
 
 
+# Off in every recipe of ours, and in recipe files that do not mention them, which older versions wrote.
+OFF: Values = {
+    "augmentation": "none",
+    "random_resized_crop": 0.0,
+    "grayscale": 0.0,
+    "gaussian_noise": 0.0,
+    "trivial_augment": False,
+    "rand_augment": 0,
+    "auto_augment": "none",
+    "augmix": 0,
+    "random_erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+
+
 # Plain SGD on flipped images. Whatever a recipe does not mention is off.
 PLAIN: Values = {
     "model": "resnet18",
@@ -88,6 +104,7 @@ PLAIN: Values = {
     "saturation": 0,
     "value": 0,
     **PUBLISHED_CUTOUT,
+    **OFF,
 }
 
 
@@ -275,7 +292,7 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f"{', '.join(content)}: not part of a recipe file, which has {parts}{cure}")
     if unknown := [name for name in given if name not in PLAIN]:
         raise RecipeError(f"{unknown[0]!r} is not an option of a recipe{did_you_mean(unknown[0], list(PLAIN))}")
-    if not texts["base"] and (missing := [name for name in PLAIN if name not in given]):
+    if not texts["base"] and (missing := [name for name in PLAIN if name not in {*OFF, *given}]):
         raise RecipeError(f'does not decide {", ".join(missing)}; add them, or base = "fast" to start from a recipe')
     if texts["base"] and texts["base"] not in RECIPES:
         raise RecipeError(
@@ -284,8 +301,8 @@ def read(path: Path) -> Recipe:
     if wrong := [name for name, value in given.items() if isinstance(value, bool) != isinstance(PLAIN[name], bool)]:
         what = "true or false" if isinstance(PLAIN[wrong[0]], bool) else "a number or a text, not true or false"
         raise RecipeError(f"{wrong[0]} = {json.dumps(given[wrong[0]], default=str)} must be {what}")
-    base = RECIPES[texts["base"]].values if texts["base"] else {}
-    if "epochs" in given and "lr_steps" not in given and base:
+    base = RECIPES[texts["base"]].values if texts["base"] else OFF
+    if "epochs" in given and "lr_steps" not in given and texts["base"]:
         base = with_steps_for(given["epochs"], base)
     return _recipe(texts["summary"] or path.stem, texts["source"], texts["reported"], "", {**base, **given})
 

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
-from .idle import idle
-from .notation import arguments, frozen_layer, hole_ranges, padding_pixels, rising_epochs, side_shares
+from .idle import POLICIES, idle
+from .notation import arguments, frozen_layer, hole_ranges, own_part, padding_pixels, rising_epochs, side_shares
 from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, WITH, OneOf
 from .recipes import RECIPES, Values, find
 
@@ -162,6 +162,10 @@ class TrainSettings(Settings):
     )
 
     # Augmentation
+    augmentation: Annotated[str, read_by(own_part), BY_RECIPE] = Field(
+        description="your own in place of geometry and colour: FILE.py:NAME, a transform of albumentations or "
+        "torchvision or a function that returns one; FILE.yaml, as albumentations saves it; or none"
+    )
     hflip: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability of a horizontal flip")
     hflip_mode: Annotated[Literal["random", "alternating"], BY_RECIPE] = Field(
         description="random: decide anew in every epoch; alternating: decide once, then flip every other epoch"
@@ -179,6 +183,9 @@ class TrainSettings(Settings):
     crop_padding: Annotated[str, BeforeValidator(str), read_by(padding_pixels), BY_RECIPE] = Field(
         description="pad every side by pixels (4), or by a share of the side (0.125), then crop at random; 0: off"
     )
+    random_resized_crop: Annotated[float, BY_RECIPE] = Field(
+        ge=0, lt=1, description="enlarge a random part of the image; smallest share of its area, such as 0.08; 0: off"
+    )
     border: Annotated[Literal["black", "reflect"], BY_RECIPE] = Field(
         description="what crops, shifts and rotations show outside the image"
     )
@@ -194,6 +201,22 @@ class TrainSettings(Settings):
     value: Annotated[int, BY_RECIPE] = Field(
         ge=0, le=255, description="largest change of the value (brightness), out of 255"
     )
+    grayscale: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image becomes grey")
+    gaussian_noise: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="standard deviation of normal noise, as a share of the range of values; 0: off"
+    )
+    trivial_augment: Annotated[bool, BY_RECIPE] = Field(
+        description="torchvision's TrivialAugmentWide, image by image, before all other transforms"
+    )
+    rand_augment: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=30, description="magnitude of torchvision's RandAugment, two operations, such as 9; 0: off"
+    )
+    auto_augment: Annotated[Literal["none", "cifar10", "imagenet", "svhn"], BY_RECIPE] = Field(
+        description="policy of torchvision's AutoAugment"
+    )
+    augmix: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=10, description="severity of torchvision's AugMix, such as 3; 0: off"
+    )
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="number of holes per image")
     cutout_size: Annotated[str, BeforeValidator(str), read_by(hole_ranges), BY_RECIPE] = Field(
@@ -208,6 +231,17 @@ class TrainSettings(Settings):
     cutout_placement: Annotated[Literal["published", "inside"], BY_RECIPE] = Field(
         description="published: the centre is anywhere, and the hole is clipped at the border; inside: the whole hole "
         "is in the image, as in CoarseDropout"
+    )
+    random_erasing: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="probability that a rectangle of 2 to 33 % of the image gets the mean colour"
+    )
+    mixup: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=10, description="alpha of MixUp, such as 0.2: two images and their labels are mixed; 0: off"
+    )
+    cutmix: Annotated[float, BY_RECIPE] = Field(
+        ge=0,
+        le=10,
+        description="alpha of CutMix, such as 1: a box comes from another image; 0: off; with mixup: one of both",
     )
 
     # Pictures
@@ -251,6 +285,11 @@ class TrainSettings(Settings):
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",
+    )
+    augment_workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="processes for transforms that take one image at a time; 0: the training's own; auto: one for each "
+        "of its threads",
     )
     checkpoint: str = Field(
         "auto",
@@ -328,6 +367,11 @@ class TrainSettings(Settings):
         return {
             name: getattr(self, name) for name, field in type(self).model_fields.items() if BY_RECIPE in field.metadata
         }
+
+    @property
+    def image_by_image(self) -> bool:
+        """Whether some transforms take one image at a time."""
+        return any(getattr(self, name) not in (0, NONE) for name in ("augmentation", *POLICIES))
 
     @property
     def augment_path(self) -> str:

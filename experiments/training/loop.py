@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ..augmentation.declared import Augmentation
+from ..augmentation.mixing import Batch, mixed_batches
 from ..data.dataset import Dataset, Split
 from ..data.tensors import to_tensor
 from ..errors import Failed
@@ -99,7 +100,8 @@ def fit(
     tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
     for epoch in range(start, settings.epochs):
         started = time.perf_counter()
-        batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        plain = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        batches = mixed_batches(settings, plain, len(dataset.classes), epoch)
         _tell(fitting.trained, "start_epoch", epoch / settings.epochs)
         with _seeing_whole_batches(fitting.trained):
             metrics = _train_epoch(fitting, batches, epoch, steps, settings, on_step)
@@ -158,7 +160,7 @@ def evaluate(model: nn.Module, split: Split, name: str, device: str, precision: 
 
 def _train_epoch(
     fitting: Steps,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[Batch],
     epoch: int,
     steps: int,
     settings: TrainSettings,

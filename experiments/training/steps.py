@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..augmentation.mixing import Batch, hard
 from ..settings.train import TrainSettings
 from . import distributed
 from .frozen import freeze
@@ -45,7 +46,7 @@ class Steps:
 
     def take(
         self,
-        batch: tuple[Float[Tensor, "n c h w"], Int64[Tensor, "n"]],
+        batch: Batch,
         number: int,
         share: float,
         rate: float,
@@ -53,12 +54,13 @@ class Steps:
     ) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
         """Takes step `number`, counted from 1, with images at `share` of their side.
 
-        Returns this process's part of the loss, and the number of its images that were classified correctly. Both stay
-        on the device, because reading them in every step would make a GPU wait.
+        The labels are classes, or shares of classes as `mixup` makes them. Returns this process's part of the loss, and
+        the number of its images that were classified correctly. Both stay on the device, because reading them in every
+        step would make a GPU wait.
         """
         images, labels = batch[0], batch[1].to(self._machine.device, non_blocking=True)
         loss, right = torch.zeros((), device=labels.device), torch.zeros((), dtype=torch.int64, device=labels.device)
-        mass = self._of_classes[labels].sum()
+        mass = (self._of_classes[labels] if labels.ndim == 1 else labels @ self._of_classes).sum()
         parts = parts_of(len(labels), self._settings.batch_size)
         for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             own = distributed.share(len(truth))
@@ -70,7 +72,7 @@ class Steps:
             # The sums of the parts' and processes' losses and gradients are those of the whole batch.
             torch.autograd.backward(self._scaler.scale(summed / mass))
             loss += summed.detach() / mass
-            right += (logits.argmax(1) == truth[own]).sum()
+            right += (logits.argmax(1) == hard(truth[own])).sum()
         self._update(rate, momentum_shift)
         if self._settings.ema:
             self._average(number)
