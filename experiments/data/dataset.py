@@ -28,13 +28,17 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels."""
+    """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels.
+
+    `interpolation` is how images are resized, `bilinear` or `bicubic`.
+    """
 
     data_dir: str
     size: int
     background_bias: float
     progress: Progress
     path: str = ""
+    interpolation: str = "bicubic"
 
 
 class DataError(CannotStart):

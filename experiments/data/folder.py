@@ -62,7 +62,9 @@ def load_folder(request: Request) -> Dataset:
         files, others = _image_files(root, part, classes)
         skipped += others
         with warnings_named(request.progress), ThreadPoolExecutor() as pool:  # decoding releases Python's lock
-            pictures[name] = list(pool.map(lambda file: _read_picture(file, request.size), files))
+            pictures[name] = list(
+                pool.map(lambda file: _read_picture(file, request.size, request.interpolation), files)
+            )
     pictures = _with_missing_parts(pictures, classes, root)
     shown = tuple(map(visible, classes))
     if twice := sorted({name for name in shown if shown.count(name) > 1}):
@@ -132,13 +134,14 @@ def _is_image(path: Path) -> bool:
     return ending_of(path) in ENDINGS and not path.name.startswith(".") and not path.is_dir()
 
 
-def _read_picture(file: _File, size: int) -> _Photo:
+def _read_picture(file: _File, size: int, interpolation: str) -> _Photo:
     from PIL import Image, ImageOps
 
     with image_in(file.path) as (image, content):
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
-        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
+        method = Image.Resampling[interpolation.upper()]
+        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), method))
     mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
     return _Photo(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
 

@@ -50,15 +50,17 @@ def load(
     background_bias: float,
     train_images: int | Literal["all"],
     holdout: bool = True,
+    interpolation: str = "auto",
     progress: Progress = print,
 ) -> Dataset:
     """The data set `name`: `cifar10`, `scenes` or `folder:PATH`.
 
     `data_dir` contains CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of
-    the scenes. `image_size` is the side in pixels; `auto` is 32. `background_bias`, in [0, 1], has an effect only on
-    scenes. `train_images` keeps the first images of the train split in a fixed order with the class shares of the whole
-    split; val and test stay complete. Without `holdout` the val images are part of train, and there is no val. Raises
-    DataError for anything missing, damaged or out of range.
+    the scenes. `image_size` is the side in pixels; `auto` is 32. Images are resized with `interpolation`, `bilinear` or
+    `bicubic`; `auto` is the latter. `background_bias`, in [0, 1], has an effect only on scenes. `train_images` keeps
+    the first images of the train split in a fixed order with the class shares of the whole split; val and test stay
+    complete. Without `holdout` the val images are part of train, and there is no val. Raises DataError for anything
+    missing, damaged or out of range.
     """
     size = 32 if image_size == "auto" else image_size
     if size < SMALLEST_SIDE:
@@ -66,7 +68,8 @@ def load(
     kind, colon, path = name.partition(":")
     if kind not in DATA_SETS or bool(colon) != (kind == "folder") or bool(path) != bool(colon):
         raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
+    how = "bicubic" if interpolation == "auto" else interpolation
     with _readable(f"dataset={name}"):
-        dataset: Dataset = load_part(DATA_SETS, kind)(Request(data_dir, size, background_bias, progress, path))
+        dataset: Dataset = load_part(DATA_SETS, kind)(Request(data_dir, size, background_bias, progress, path, how))
     dataset = dataset if holdout else without_val(dataset)
     return dataset if train_images == "all" else with_fewer_train_images(dataset, train_images)

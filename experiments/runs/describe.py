@@ -2,14 +2,16 @@
 
 import platform
 from collections.abc import Collection, Iterator, Mapping
+from importlib.metadata import version
 
 import numpy as np
 import torch
 
 from ..explaining.probes import in_turn
+from ..models.foreign import network_of
 from ..pictures import sheets
 from ..settings.base import Settings
-from ..tracking.records import DatasetUse, Param, Record
+from ..tracking.records import DatasetUse, Param, Record, Text
 from ..training import distributed
 from .contents import AUGMENTED, RunConfig, UsedData, config_records, options_record, picture
 from .prepare import Prepared
@@ -21,6 +23,8 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield from _settings(config.resolved)
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
     yield from config_records(config)
+    for path, text in network_of(prepared.settings).sources.items():
+        yield Text(f"network/{path}", text)
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
     yield picture(AUGMENTED, lambda: sheets.augmented(prepared.augmentation.examples(train.images[chosen])))
@@ -40,9 +44,11 @@ def run_config(prepared: Prepared) -> RunConfig:
         dataset=UsedData(
             dataset.name, dataset.digest, dataset.source, tuple(dataset.classes), prepared.settings.side, sizes
         ),
-        software={"python": platform.python_version(), "torch": torch.__version__},
+        software={"python": platform.python_version(), "torch": torch.__version__}
+        | {name: version(name) for name in network_of(prepared.settings).libraries},
         methods=prepared.explaining.methods,
         augmentation=str(prepared.augmentation),
+        network=prepared.network,
     )
 
 

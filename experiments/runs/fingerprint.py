@@ -8,6 +8,7 @@ from pathlib import Path
 import cam_core
 
 from ..data.dataset import Dataset
+from ..models.foreign import network_of
 from ..settings.train import TrainSettings
 from ..training.machine import Machine
 
@@ -17,9 +18,10 @@ _ROOMS = ("data", "models", "augmentation", "training", "explaining")
 _NOTATION = Path("settings", "notation.py")
 _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` computes: no part of the result
 
-# Options that change where or how fast something is computed, or that the data set's digest stands for.
+# Options that change where or how fast something is computed, or that the data set's digest or the network stands for.
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout"),
+    *("interpolation", "model", "weights"),
     *("device", "precision", "channels_last", "compile", "threads", "augment", "checkpoint", "resume"),
     *("offline", "outbox", "wait_for_tracking"),
 }
@@ -33,10 +35,12 @@ def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> 
     left_out = settings.idle().keys() | _NOT_IDENTITY
     options = {name: value for name, value in settings.as_params().items() if name not in left_out}
     code = hashlib.sha256(b"".join(source.read_bytes() for source in deciding_sources())).hexdigest()
-    libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
+    network = network_of(settings)
+    packages = ("torch", "albumentations", "opencv-python-headless", *network.libraries)
+    libraries = [version(name) for name in packages]
     # In another memory layout the state of an optimizer means another thing.
     computed = [machine.device, machine.precision, machine.channels_last, settings.augment_path]
-    identity = [options, dataset.digest, *computed, code, libraries]
+    identity = [options, network.identity, dataset.digest, *computed, code, libraries]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 

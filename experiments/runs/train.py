@@ -100,6 +100,8 @@ def train_into(
     reporter.stage(prepared.name)
     log(list(iter_settings(prepared)))
     model = build_model(settings, len(dataset.classes), *dataset.statistics)
+    if prepared.network:
+        reporter.say(f"{prepared.name}: {prepared.network}")
     history: dict[int, dict[str, float]] = {}
     if before := prepared.checkpoint:
         history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from ..runs.prepare import load_dataset
+from ..runs.prepare import load_dataset, suited
 from ..system.progress import Printer, Reporter
 from .addresses import StudyError
 from .ledger import Ledger
@@ -45,5 +45,5 @@ def reopened(study: str, storage: str, machine: Mapping[str, str]) -> tuple[Ledg
     notes = Ledger(study, storage, heartbeat_s=60.0).notes
     if notes.parent_run is None:
         raise StudyError(f"study={study}: has no run yet; start it with `mlflow run . -e tune -P study={study}` first")
-    settings = TuneSettings.of(**{**notes.given, "storage": storage, "study": study, **machine})
+    settings = suited(TuneSettings.of(**{**notes.given, "storage": storage, "study": study, **machine}))
     return Ledger(study, storage, settings.heartbeat), settings

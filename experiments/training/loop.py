@@ -18,8 +18,8 @@ from ..augmentation.declared import Augmentation
 from ..data.dataset import Dataset, Split
 from ..data.tensors import to_tensor
 from ..errors import Failed
+from ..models.foreign import build
 from ..settings.base import SettingsError
-from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from . import distributed
 from .machine import Machine
@@ -54,10 +54,13 @@ class EpochResult:
 def build_model(
     settings: TrainSettings, classes: int, mean: Float32[np.ndarray, "3"], std: Float32[np.ndarray, "3"]
 ) -> nn.Module:
-    """A freshly initialised network; the same for the same seed."""
+    """A network before its training; the same for the same seed. `mean` and `std` are those of the training images.
+
+    Raises:
+        NetworkError: it cannot be built, or its weights do not fit.
+    """
     torch.manual_seed(settings.seed)
-    model: nn.Module = load_part(NETWORKS, settings.model)(classes, mean.tolist(), std.tolist(), settings.dropout)
-    return model
+    return build(settings, classes, mean.tolist(), std.tolist())[0]
 
 
 def fit(
@@ -239,9 +242,14 @@ def side_share(settings: TrainSettings, done: int, steps: int) -> float:
     return shares[done * len(shares) // steps]
 
 
+def smaller_side(share: float, side: int) -> int:
+    """The side in pixels of images that are shrunk to this share."""
+    return max(SMALLEST_SIDE, round(share * side))
+
+
 def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
     """The images at `share` of their side, in the same memory format; each pixel is the mean of its area."""
-    side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
+    side = smaller_side(share, images.shape[-1])
     if side >= images.shape[-1]:
         return images
     smaller = nn.functional.interpolate(images, (side, side), mode="area")
