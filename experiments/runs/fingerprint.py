@@ -10,6 +10,7 @@ from types import MappingProxyType
 import cam_core
 
 from ..data.dataset import Dataset
+from ..models.foreign import network_of
 from ..settings.train import TrainSettings
 from ..training.machine import Machine
 
@@ -19,9 +20,10 @@ _ROOMS = ("data", "models", "augmentation", "training", "explaining")
 _NOTATION = Path("settings", "notation.py")
 _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` computes: no part of the result
 
-# Options that change where or how fast something is computed, or that the data set's digest stands for.
+# Options that change where or how fast something is computed, or that the data set's digest or the network stands for.
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
+    *("interpolation", "model", "weights"),
     *("device", "precision", "channels_last", "compile", "threads", "checkpoint", "resume"),
     *("augment_by", "augment_workers", "augmentation"),
     *("offline", "outbox", "wait_for_tracking"),
@@ -40,11 +42,13 @@ def fingerprint(
     texts = settings.as_params() | settings.in_pixels
     options = {name: value for name, value in texts.items() if name not in left_out}
     code = hashlib.sha256(b"".join(source.read_bytes() for source in deciding_sources())).hexdigest()
-    libraries = [version(name) for name in ("torch", "torchvision", "albumentations", "opencv-python-headless")]
+    network = network_of(settings)
+    packages = {"torch", "torchvision", "albumentations", "opencv-python-headless", *network.libraries}
+    libraries = [version(name) for name in sorted(packages)]
     # In another memory layout the state of an optimizer means another thing.
     computed = [machine.device, machine.precision, machine.channels_last, settings.augment_path]
     own = [settings.augmentation.rpartition(":")[2] if sources else "", *sorted(sources.items())]
-    identity = [options, dataset.digest, *computed, code, libraries, own]
+    identity = [options, network.identity, dataset.digest, *computed, code, libraries, own]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 

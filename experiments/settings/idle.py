@@ -3,7 +3,7 @@
 from typing import Any
 
 from .base import NONE
-from .parts import OWN_DATA_SETS, WITH
+from .parts import OWN_DATA_SETS, WITH, is_foreign
 
 GEOMETRY = (
     "hflip",
@@ -52,6 +52,12 @@ def _of_others(settings: Any) -> dict[str, tuple[str, str]]:
         idle["background_bias"] = (f"dataset is {settings.dataset}", "dataset=scenes")
     if settings.dataset.partition(":")[0] not in OWN_DATA_SETS:
         idle["on_bad"] = (f"dataset is {settings.dataset}", "dataset=folder:PATH")
+    if is_foreign(settings.model):
+        idle["dropout"] = (f"model is {settings.model}", "model=resnet18")
+    if not settings.model.startswith("torchvision:"):
+        idle["small_stem"] = (f"model is {settings.model}", "model=torchvision:resnet18")
+    if settings.dataset == "scenes":
+        idle["interpolation"] = ("the scenes are drawn at any size", "dataset=cifar10")
     return idle
 
 

@@ -64,6 +64,9 @@ OFF: Values = {
 # Plain SGD on flipped images. Whatever a recipe does not mention is off.
 PLAIN: Values = {
     "model": "resnet18",
+    "weights": "none",
+    "small_stem": False,
+    "normalise": "auto",
     "dropout": 0.0,
     "epochs": 20,
     "batch_size": 128,

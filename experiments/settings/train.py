@@ -1,18 +1,40 @@
 """The options of a training."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
 from .idle import POLICIES, idle
-from .notation import arguments, frozen_layer, hole_ranges, own_part, padding_pixels, rising_epochs, side_shares
-from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, WITH, OneOf
+from .notation import (
+    IMAGENET,
+    arguments,
+    channel_numbers,
+    frozen_layer,
+    hole_ranges,
+    own_part,
+    padding_pixels,
+    rising_epochs,
+    side_shares,
+)
+from .parts import (
+    AUGMENTERS,
+    DATA_SETS,
+    NETWORK_DOORS,
+    NETWORKS,
+    OPTIMISERS,
+    OWN_DATA_SETS,
+    SCHEDULES,
+    WITH,
+    OneOf,
+)
 from .recipes import RECIPES, Values, find
 
 _NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
+LARGEST_SIDE = 256
+T = TypeVar("T", bound="TrainSettings")
 
 
 def _recipe_name(text: str) -> str:
@@ -59,13 +81,32 @@ class TrainSettings(Settings):
     on_bad: Literal["refuse", "skip"] = Field(
         "refuse", description="own images only: files that cannot be used are an error, or they are left out and listed"
     )
-    image_size: Annotated[int, Field(ge=16, le=256)] | Literal["auto"] = Field(
-        "auto", description="height and width of the images in pixels; auto: 32"
+    image_size: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] | Literal["auto"] = Field(
+        "auto",
+        description="height and width of the images in pixels; auto: the size that the weights were made for, else 32",
+    )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = Field(
+        "auto", description="how images are resized; auto: as the weights were made for, else bicubic"
     )
     train_images: Annotated[int, Field(ge=1)] | Literal["all"] = Field("all", description="number of training images")
 
     # Network
-    model: Annotated[str, OneOf(tuple(NETWORKS)), BY_RECIPE] = Field(description="network to train")
+    model: Annotated[str, OneOf(tuple(NETWORKS), NETWORK_DOORS), BY_RECIPE] = Field(
+        description="network to train; a function of your own takes the number of classes and returns an nn.Module"
+    )
+    weights: Annotated[str, BY_RECIPE] = Field(
+        min_length=1,
+        description="weights to start from: none; DEFAULT or another name of torchvision's or timm's; or a FILE of "
+        "weights only (.safetensors, .pt)",
+    )
+    small_stem: Annotated[bool, BY_RECIPE] = Field(
+        description="ResNets of torchvision only: begin with a 3x3 convolution of stride 1 and no max-pooling"
+    )
+    normalise: Annotated[str, read_by(channel_numbers), BY_RECIPE] = Field(
+        description="means and standard deviations of the channels by which images are normalised, such as "
+        f"{IMAGENET}; imagenet: these; data: those of the training images; auto: those that the weights were made "
+        "for, else those of the training images"
+    )
     dropout: Annotated[float, BY_RECIPE] = Field(
         ge=0, lt=1, description="dropout probability of the features before the classifier"
     )
@@ -258,7 +299,10 @@ class TrainSettings(Settings):
         "auto: all methods that need only one pass",
     )
     cam_layers: str = Field(
-        "auto", min_length=1, description="layers to explain, such as layer3,layer4; auto: all stages of the network"
+        "auto",
+        min_length=1,
+        description="layers to explain, such as layer3,layer4; auto: all stages of the network; `train` with list "
+        "prints all that can be named",
     )
     gallery_size: int = Field(10, ge=1, le=25, description="number of images in each gallery")
 
@@ -330,7 +374,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
-        if self.cutout and max(largest for _, largest in self.cutout_sizes) > self.side:
+        known = self.image_size != AUTO or self.weights == NONE  # otherwise the weights decide the size
+        if self.cutout and known and max(largest for _, largest in self.cutout_sizes) > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
         if self.padding > self.side:
             raise ValueError(
@@ -360,6 +405,16 @@ class TrainSettings(Settings):
             for name, (why, cure) in self.idle().items()
             if name in self.given
         }
+
+    def with_values(self: T, **values: object) -> T:
+        """The same settings with other values, checked again; `given` stays.
+
+        Raises:
+            SettingsError: the new values do not fit.
+        """
+        changed = type(self).of(**self.as_params() | values)
+        changed._given = self._given
+        return changed
 
     @property
     def recipe_values(self) -> Values:

@@ -19,8 +19,8 @@ from ..augmentation.mixing import Batch, mixed_batches
 from ..data.dataset import Dataset, Split
 from ..data.tensors import to_tensor
 from ..errors import Failed
+from ..models.foreign import build
 from ..settings.base import SettingsError
-from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from . import distributed
 from .machine import Machine
@@ -54,10 +54,13 @@ class EpochResult:
 def build_model(
     settings: TrainSettings, classes: int, mean: Float32[np.ndarray, "3"], std: Float32[np.ndarray, "3"]
 ) -> nn.Module:
-    """A freshly initialised network; the same for the same seed."""
+    """A network before its training; the same for the same seed. `mean` and `std` are those of the training images.
+
+    Raises:
+        NetworkError: it cannot be built, or its weights do not fit.
+    """
     torch.manual_seed(settings.seed)
-    model: nn.Module = load_part(NETWORKS, settings.model)(classes, mean.tolist(), std.tolist(), settings.dropout)
-    return model
+    return build(settings, classes, mean.tolist(), std.tolist())[0]
 
 
 def fit(

@@ -133,9 +133,14 @@ def class_weights(labels: Int64[Tensor, "n"], classes: int, kind: str) -> Float[
     return torch.where(there, len(labels) / there.sum() / counts.clamp_min(1), 0.0)
 
 
+def smaller_side(share: float, side: int) -> int:
+    """The side in pixels of images that are shrunk to this share."""
+    return max(SMALLEST_SIDE, round(share * side))
+
+
 def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
     """The images at `share` of their side, in the same memory format; each pixel is the mean of its area."""
-    side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
+    side = smaller_side(share, images.shape[-1])
     if side >= images.shape[-1]:
         return images
     smaller = nn.functional.interpolate(images, (side, side), mode="area")
