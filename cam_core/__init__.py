@@ -26,7 +26,7 @@ from cam_core.faithfulness import (
     noisy_inpaint,
 )
 from cam_core.fusion import fused
-from cam_core.layers import auto_layers
+from cam_core.layers import auto_layers, layer_grids
 from cam_core.maps import normalise, relative_to_mean, resize
 from cam_core.methods import METHODS
 from cam_core.names import ALL_METHODS, spec_of
@@ -167,6 +167,7 @@ __all__ = [
     "inpaint",
     "insertion",
     "iter_cams",
+    "layer_grids",
     "layer_strips",
     "lift",
     "masked_confidence",

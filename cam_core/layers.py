@@ -73,6 +73,23 @@ def auto_layers(
     return tuple(sorted((one.call.name for one in chosen), key=order.index))
 
 
+def layer_grids(model: nn.Module, images: Float[Tensor, "n channels *size"]) -> dict[str, Size]:
+    """The grid of the map of each layer that gives one and runs once, in the order in which they end.
+
+    Takes one forward pass of two images.
+    """
+    check_rank(model, check_images(images))
+    graph, calls = traced(model, images, named_layers(model))
+    counts = Counter(call.name for call in calls)
+    found = {}
+    for call in calls:
+        if counts[call.name] == 1 and call.shape[0] == 2 and call.edge and graph.depends_on_images(call.edge):
+            layout = layout_of(graph, call, tuple(images.shape[2:]))
+            if layout is not None and prod(layout.grid) > 1:
+                found[call.name] = layout.grid
+    return found
+
+
 def _of_trunk(model: nn.Module, images: Tensor, graph: Graph, calls: list[Call]) -> list[_Found]:
     """The layers that may stand for a stage, in the order in which their outputs were computed."""
     modules = named_layers(model)

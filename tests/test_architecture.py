@@ -67,7 +67,8 @@ def test_imports_inside_the_suite_are_relative(name: str) -> None:
     [
         ("mlflow", {"tracking"}),
         ("albumentations", {"augmentation"}),
-        ("torchvision", {"data"}),
+        ("torchvision", {"data", "augmentation", "models"}),
+        ("timm", {"models"}),
         ("ray", {"study"}),
         ("optuna", {"study"}),
         ("matplotlib", {"pictures", "study"}),
@@ -78,11 +79,22 @@ def test_one_room_alone_knows(package: str, knows: set[str]) -> None:
     assert {room(name) for name in SUITE if package in outside(name)} == knows
 
 
+def test_one_module_alone_knows_the_networks_of_libraries() -> None:
+    needing = {name for name in SUITE if room(name) == "models" and outside(name) & {"torchvision", "timm"}}
+    assert needing == {"experiments.models.foreign"}
+
+
 def test_the_networks_travel_alone() -> None:
     """A logged model brings the code; where it is loaded there may be nothing but torch."""
-    needed = {package for name in SUITE if room(name) == "models" for package in outside(name)}
+    needs = arrows(MODULES)
+    networks, waiting = set(), {"experiments.models"}
+    while waiting:
+        networks.add(name := waiting.pop())
+        waiting |= needs[name] - networks
+    assert {room(name) for name in networks} == {"models"}
+    assert networks > {"experiments.models.fastnet", "experiments.models.layers", "experiments.models.resnet18"}
+    needed = {package for name in networks for package in outside(name)}
     assert needed - {"experiments"} == {"collections", "jaxtyping", "math", "torch"}
-    assert room_arrows(arrows(MODULES))["models"] == set()
 
 
 def test_functions_fit_a_screen() -> None:

@@ -1,5 +1,7 @@
 """Changes of hue, saturation and value for many images at a time."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
@@ -7,7 +9,8 @@ from torch import Tensor
 
 from ..settings.train import TrainSettings
 from .batch_holes import bits, choose
-from .batch_step import Step
+from .batch_step import Step, moved
+from .streams import Streams
 
 
 def shift_hsv(
@@ -59,10 +62,29 @@ def _rgb(
     return torch.stack(planes, 3)
 
 
-def colour_steps(settings: TrainSettings, n: int, rng: np.random.Generator) -> list[Step]:
+def grey(images: UInt8[Tensor, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
+    """The images without colour: in all channels the brightness (ITU-R BT.601), rounded."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device)
+    return (images.float() @ weights).round_().to(torch.uint8)[..., None].expand(images.shape).contiguous()
+
+
+def add_noise(images: UInt8[Tensor, "n h w 3"], sigma: float, rng: np.random.Generator) -> UInt8[Tensor, "n h w 3"]:
+    """The images with independent normal noise in each value, rounded and clipped; `sigma` is a share of 255."""
+    noise = moved(rng.standard_normal(images.shape, np.float32), images.device)
+    return noise.mul_(255 * sigma).add_(images).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def colour_steps(settings: TrainSettings, n: int, streams: Streams) -> list[Step]:
     """The transforms of `declared.colour`, with random values for `n` images."""
-    if not settings.hsv_p:
-        return []
-    chosen = rng.random(n) < settings.hsv_p
-    limits = (settings.hue, settings.saturation, settings.value)
-    return [Step(shift_hsv, chosen, tuple(rng.uniform(-limit, limit, n).astype(np.float32) for limit in limits))]
+    steps = []
+    if settings.hsv_p:
+        rng, limits = streams("hsv"), (settings.hue, settings.saturation, settings.value)
+        chosen = rng.random(n) < settings.hsv_p
+        shifts = tuple(rng.uniform(-limit, limit, n).astype(np.float32) for limit in limits)
+        steps.append(Step(shift_hsv, chosen, shifts))
+    if settings.grayscale:
+        steps.append(Step(grey, streams("grayscale").random(n) < settings.grayscale))
+    if sigma := settings.gaussian_noise:
+        # This noise is as large as the images, so it is drawn batch by batch, not for the whole epoch.
+        steps.append(Step(partial(add_noise, sigma=sigma, rng=streams("noise")), np.ones(n, np.bool_)))
+    return steps

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..settings.train import TrainSettings
-from .batch_step import Step
+from .batch_step import Step, draw_boxes
+from .declared import CROP_RATIO
+from .streams import Streams
 
 
 def flip(images: UInt8[Tensor, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
@@ -73,18 +75,41 @@ def _reflected(size: int, padding: int, device: torch.device) -> Int64[Tensor, "
     return torch.minimum(position, period - position)
 
 
-def geometry_steps(settings: TrainSettings, side: int, n: int, rng: np.random.Generator) -> list[Step]:
+def resized_crop(images: UInt8[Tensor, "n h w 3"], boxes: Integer[Tensor, "n 4"]) -> UInt8[Tensor, "n h w 3"]:
+    """A box of each image, enlarged to the size of the image, bilinear, rounded.
+
+    Args:
+        boxes: first column, first row, column and row after the last, in pixels.
+    """
+    places = []
+    for first, last, size in ((0, 2, images.shape[2]), (1, 3, images.shape[1])):
+        start, end = boxes[:, first, None].float(), boxes[:, last, None].float()
+        centres = torch.arange(size, device=images.device) + 0.5
+        place = (start + centres * (end - start) / size - 0.5).clamp(start, end - 1)
+        places.append(place * (2 / (size - 1)) - 1)  # as grid_sample expects it
+    across, down = places
+    n, height, width, _ = images.shape
+    grid = torch.stack([across[:, None].expand(n, height, width), down[:, :, None].expand(n, height, width)], 3)
+    planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    found = F.grid_sample(planes, grid, padding_mode="border", align_corners=True)
+    return found.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def geometry_steps(settings: TrainSettings, side: int, n: int, streams: Streams) -> list[Step]:
     """The transforms of `declared.geometry`, with random values for `n` images; without alternating flips."""
     everyone = np.ones(n, np.bool_)
     steps = []
     if settings.hflip and settings.hflip_mode == "random":
-        steps.append(Step(flip, rng.random(n) < settings.hflip))
+        steps.append(Step(flip, streams("flip").random(n) < settings.hflip))
     if settings.affine_p:
-        move = partial(affine, border=settings.border)
+        move, rng = partial(affine, border=settings.border), streams("affine")
         steps.append(Step(move, rng.random(n) < settings.affine_p, (draw_matrices(settings, side, n, rng),)))
     if padding := settings.padding:
         window = partial(crop, padding=padding, border=settings.border)
-        steps.append(Step(window, everyone, (rng.integers(0, 2 * padding + 1, (n, 2)),)))
+        steps.append(Step(window, everyone, (streams("crop").integers(0, 2 * padding + 1, (n, 2)),)))
+    if smallest := settings.random_resized_crop:
+        boxes, _ = draw_boxes(n, side, (smallest, 1.0), CROP_RATIO, side, streams("resized crop"))
+        steps.append(Step(resized_crop, everyone, (boxes,)))
     return steps
 
 

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float32, Int64, Integer, UInt8
 from torch import Tensor
 
 from ..settings.train import TrainSettings
-from .batch_step import Step, moved
-from .declared import mean_pixel
+from .batch_step import Step, draw_boxes, moved
+from .declared import RATIO, SCALE, mean_pixel
+from .streams import Streams
 
 
 def erase(
@@ -49,17 +50,26 @@ def choose(
 
 
 def hole_steps(
-    settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"], n: int, rng: np.random.Generator
+    settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"], n: int, streams: Streams
 ) -> list[Step]:
     """The transforms of `declared.holes`, with random values for `n` images."""
-    if not settings.cutout or not settings.cutout_p:
-        return []
-    chosen = rng.random(n) < settings.cutout_p
-    holes = draw_holes(settings, side, n, rng)
-    if settings.cutout_fill == "noise":
-        # This noise is as large as the images, so it is drawn batch by batch, not for the whole epoch.
-        return [Step(partial(_erase_with_noise, rng=rng), chosen, (holes,))]
-    return [Step(erase, chosen, (holes, draw_fills(settings, mean, n, rng)))]
+    steps = []
+    if settings.cutout and settings.cutout_p:
+        rng = streams("cutout")
+        chosen = rng.random(n) < settings.cutout_p
+        holes = draw_holes(settings, side, n, rng)
+        if settings.cutout_fill == "noise":
+            # This noise is as large as the images, so it is drawn batch by batch, not for the whole epoch.
+            steps.append(Step(partial(_erase_with_noise, rng=rng), chosen, (holes,)))
+        else:
+            steps.append(Step(erase, chosen, (holes, draw_fills(settings, mean, n, rng))))
+    if settings.random_erasing:
+        rng = streams("erasing")
+        chosen = rng.random(n) < settings.random_erasing
+        boxes, fits = draw_boxes(n, side, SCALE, (1 / RATIO[1], 1 / RATIO[0]), side - 1, rng)
+        pixel = np.broadcast_to(mean_pixel(mean), (n, 1, 1, 1, 3))
+        steps.append(Step(erase, chosen & fits, (boxes[:, None], pixel)))
+    return steps
 
 
 def draw_holes(settings: TrainSettings, side: int, n: int, rng: np.random.Generator) -> Int64[np.ndarray, "n m 4"]:

@@ -1,10 +1,12 @@
 """The augmentation of a training image, declared with albumentations.
 
-Geometry, colour and holes are separate pipelines with separate random streams. So for one seed, a variant with Cutout
-and a variant without Cutout get the same crops, flips and colours.
+Each transform has its own random stream. So for one seed, two variants get the same order of images and the same
+random values in every transform that both have.
 """
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import albumentations as A
 import cv2
@@ -15,11 +17,15 @@ from torch import Tensor
 
 from ..data.tensors import to_tensor
 from ..settings.train import TrainSettings
+from .mixing import mixed_examples
+from .streams import stream
 from .transforms import Cutout, RectangularCutout, strict
 
-GEOMETRY, HOLES, ORDER, COLOUR, FLIPS = range(5)
-"""The separate random streams of one epoch."""
+SCALE, RATIO = (0.02, 0.33), (0.3, 3.3)
+"""Share of the image, and height divided by width, of what `random_erasing` erases (torchvision's values)."""
 
+CROP_RATIO = (3 / 4, 4 / 3)
+"""Width divided by height of what `random_resized_crop` keeps (Szegedy et al. 2015, arXiv 1409.4842)."""
 
 BORDERS = {"black": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
 """OpenCV's names for the content outside an image."""
@@ -51,27 +57,37 @@ def geometry(settings: TrainSettings, side: int) -> A.Compose:
             strict(A.Pad, padding=settings.padding, border_mode=border),
             strict(A.RandomCrop, height=side, width=side),
         ]
+    if settings.random_resized_crop:
+        scale = (settings.random_resized_crop, 1.0)
+        steps += [strict(A.RandomResizedCrop, size=(side, side), scale=scale, ratio=CROP_RATIO)]
     return A.Compose(steps)
 
 
 def colour(settings: TrainSettings) -> A.Compose:
-    """Changes of hue, saturation and value, from the settings."""
-    if not settings.hsv_p:
-        return A.Compose([])
-    limits = {
-        "hue_shift_limit": (-settings.hue, settings.hue),
-        "sat_shift_limit": (-settings.saturation, settings.saturation),
-        "val_shift_limit": (-settings.value, settings.value),
-    }
-    return A.Compose([strict(A.HueSaturationValue, **limits, p=settings.hsv_p)])
+    """Changes of hue, saturation and value, grey images and noise, from the settings."""
+    steps: list[A.BasicTransform] = []
+    if settings.hsv_p:
+        limits = {
+            "hue_shift_limit": (-settings.hue, settings.hue),
+            "sat_shift_limit": (-settings.saturation, settings.saturation),
+            "val_shift_limit": (-settings.value, settings.value),
+        }
+        steps += [strict(A.HueSaturationValue, **limits, p=settings.hsv_p)]
+    if settings.grayscale:
+        steps += [strict(A.ToGray, p=settings.grayscale)]
+    if sigma := settings.gaussian_noise:
+        steps += [strict(A.GaussNoise, std_range=(sigma, sigma), p=1)]
+    return A.Compose(steps)
 
 
 def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
-    """Cutout or CoarseDropout from the settings, or nothing if `cutout` is false; `mean` is in [0, 1]."""
+    """Cutout or CoarseDropout, and RandomErasing, from the settings; `mean` is in [0, 1]."""
+    pixel = tuple(float(value) for value in mean_pixel(mean))
+    erased = [strict(A.Erasing, scale=SCALE, ratio=RATIO, fill=pixel, p=p)] if (p := settings.random_erasing) else []
     if not settings.cutout:
-        return A.Compose([])
+        return A.Compose(erased)
     fills = {
-        "mean": tuple(float(value) for value in mean_pixel(mean)),
+        "mean": pixel,
         "black": 0,
         "random": "random_uniform",
         "noise": "random",
@@ -87,7 +103,7 @@ def holes(settings: TrainSettings, mean: Float32[np.ndarray, "3"]) -> A.Compose:
         fill=fills[settings.cutout_fill],
         p=settings.cutout_p,
     )
-    return A.Compose([hole])
+    return A.Compose([hole, *erased])
 
 
 def mean_pixel(mean: Float32[np.ndarray, "3"]) -> UInt8[np.ndarray, "3"]:
@@ -95,37 +111,35 @@ def mean_pixel(mean: Float32[np.ndarray, "3"]) -> UInt8[np.ndarray, "3"]:
     return np.rint(mean * 255).astype(np.uint8)
 
 
-def stream(seed: int, epoch: int, which: int) -> np.random.Generator:
-    """The random generator of one stream in one epoch."""
-    return np.random.default_rng((seed, epoch, which))
-
-
 def mirrored(settings: TrainSettings, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
     """Which of `n` images alternating flips mirror in this epoch: drawn once, then mirrored in every other epoch.
 
     Two epochs in a row show every image in both directions (Jordan 2024, arXiv 2404.00498, alternating flip).
     """
-    drawn = stream(settings.seed, 0, FLIPS).random(n) < settings.hflip
+    drawn = stream(settings.seed, 0, "alternating flip").random(n) < settings.hflip
     return drawn ^ (epoch % 2 == 1)
 
 
 class Augmentation:
-    """The augmented training images of each epoch. They depend only on the seed and the epoch."""
+    """The augmented training images of each epoch. They depend only on the seed and the epoch.
+
+    Attributes:
+        sources: files of one's own that decide the augmentation, as text by name.
+    """
+
+    sources: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
         self._settings = settings
         self._batch_size = settings.step_images
         self._alternates = bool(settings.hflip) and settings.hflip_mode == "alternating"
-        self._pipelines = {
-            GEOMETRY: geometry(settings, side),
-            COLOUR: colour(settings),
-            HOLES: holes(settings, mean),
-        }
+        self._pipelines = [geometry(settings, side), colour(settings), holes(settings, mean)]
 
     def __str__(self) -> str:
         alternating = [f"alternating HorizontalFlip(p={self._settings.hflip})"] if self._alternates else []
-        declared = [str(step) for pipeline in self._pipelines.values() for step in pipeline.transforms]
-        return " | ".join([*alternating, *declared])
+        declared = [str(step) for pipeline in self._pipelines for step in pipeline.transforms]
+        named = [(name, getattr(self._settings, name)) for name in ("mixup", "cutmix")]
+        return " | ".join([*alternating, *declared, *(f"{name}(alpha={alpha})" for name, alpha in named if alpha)])
 
     def batches(
         self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
@@ -143,25 +157,25 @@ class Augmentation:
     def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
         """`images` as a training would get them, in their original order, for a picture."""
         self._start(epoch=0)
-        return self._apply(images, self._mirrored(len(images), epoch=0))
+        return mixed_examples(self._settings, self._apply(images, self._mirrored(len(images), epoch=0)))
 
     def _order(self, n: int, epoch: int) -> Int64[np.ndarray, "n"]:
-        return stream(self._settings.seed, epoch, ORDER).permutation(n)
+        return stream(self._settings.seed, epoch, "order").permutation(n)
 
     def _mirrored(self, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
         return mirrored(self._settings, n, epoch) if self._alternates else np.zeros(n, np.bool_)
 
     def _start(self, epoch: int) -> None:
-        for which, pipeline in self._pipelines.items():
-            seed = np.random.SeedSequence((self._settings.seed, epoch, which)).generate_state(1)[0]
-            pipeline.set_random_seed(int(seed))
+        for transform in (step for pipeline in self._pipelines for step in pipeline.transforms):
+            rng = stream(self._settings.seed, epoch, type(transform).__name__)
+            transform.set_random_state(rng, random.Random(rng.bytes(8)))
 
     def _apply(
         self, images: UInt8[np.ndarray, "n h w 3"], flipped: Bool[np.ndarray, "n"]
     ) -> UInt8[np.ndarray, "n h w 3"]:
         images = images.copy()
         images[flipped] = images[flipped][:, :, ::-1]
-        for pipeline in self._pipelines.values():
+        for pipeline in self._pipelines:
             if pipeline.transforms:
                 images = np.stack([pipeline(image=image)["image"] for image in images])
         return images

@@ -5,7 +5,10 @@ draws the parameters of an epoch in arrays, and every transform is a few tensor 
 `(n, h, w, 3)`, on the device of the training.
 """
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,16 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from ..settings.base import NONE
 from ..settings.train import TrainSettings
 from .batch_colour import colour_steps
 from .batch_geometry import flip, geometry_steps
 from .batch_holes import hole_steps
 from .batch_step import Step, moved
-from .declared import COLOUR, GEOMETRY, HOLES, Augmentation, mirrored, stream
+from .declared import Augmentation, mirrored
+from .image_by_image import Foreign, ImageByImage
+from .mixing import mixed_examples
+from .streams import stream
 
 # Pixels transformed at a time: on a CPU they fit into a core's cache; on a GPU they keep it busy with small batches.
 _CPU_CHUNK, _GPU_CHUNK = 2**18, 2**22
@@ -31,6 +38,9 @@ class BatchAugmentation(Augmentation):
 
     The training images stay on the device after the first epoch; batches are on the device too, in `memory_format`. The
     images of an epoch do not depend on the batch size.
+
+    Transforms of one's own and torchvision's policies come first: worker processes compute them image by image. One's
+    own takes the place of geometry and colour.
     """
 
     def __init__(
@@ -47,22 +57,31 @@ class BatchAugmentation(Augmentation):
         self._device = torch.device(device)
         self._memory_format = memory_format
         self._chunk = (_CPU_CHUNK if device == "cpu" else _GPU_CHUNK) // side**2
+        self._owns = settings.augmentation != NONE
+        if self._owns:
+            self._alternates, self._pipelines = False, self._pipelines[-1:]
+        self._foreign: Sequence[Foreign] = ()
+        if settings.image_by_image:
+            from .foreign import of_settings  # torchvision takes a second
+
+            self._foreign = of_settings(settings, side)
+        self.sources = MappingProxyType({name: text for one in self._foreign for name, text in one.sources.items()})
+
+    def __str__(self) -> str:
+        return " | ".join(filter(None, [*(one.words for one in self._foreign), super().__str__()]))
 
     def batches(
         self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
     ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
         """Shuffled batches of one epoch, images in [0, 1]; leaves out a last batch of one image (batch statistics)."""
-        pixels = self._on_device(images)
         order = self._order(len(images), epoch)
         steps = self._steps(len(images), epoch, order)
-        chosen, classes = (moved(array, self._device) for array in (order, labels[order]))
-        size = self._batch_size
-        chunk = size * max(self._chunk // size, 1)
-        for start in range(0, len(order), chunk):
-            augmented = pixels.index_select(0, chosen[start : start + chunk])
+        classes, size, start = moved(labels[order], self._device), self._batch_size, 0
+        for augmented in self._chunks(images, epoch, order):
             for step in steps:
                 augmented = step(augmented, start)
-            inputs, targets = self._as_input(augmented), classes[start : start + chunk]
+            inputs, targets = self._as_input(augmented), classes[start : start + len(augmented)]
+            start += len(augmented)
             for first in range(0, len(targets), size):
                 batch = slice(first, first + size)
                 if len(targets[batch]) > 1:
@@ -70,20 +89,43 @@ class BatchAugmentation(Augmentation):
 
     def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
         """`images` as a training would get them, in their original order, for a picture."""
+        order = np.arange(len(images))
+        if self._foreign:
+            images = next(self._one_by_one(images).batches(0, order, len(images), workers=0)).numpy()
         augmented = torch.tensor(images, device=self._device)
-        for step in self._steps(len(images), 0, np.arange(len(images))):
+        for step in self._steps(len(images), 0, order):
             augmented = step(augmented, 0)
-        return augmented.cpu().numpy()
+        return mixed_examples(self._settings, augmented.cpu().numpy())
+
+    def _chunks(
+        self, images: UInt8[np.ndarray, "n h w 3"], epoch: int, order: Int64[np.ndarray, "n"]
+    ) -> Iterator[UInt8[Tensor, "m h w 3"]]:
+        """The images in this order, several batches at a time, or batch by batch if workers transform them first."""
+        if self._foreign:
+            for batch in self._one_by_one(images).batches(epoch, order, self._batch_size, self._workers):
+                yield batch.to(self._device, non_blocking=True)
+            return
+        pixels, chosen = self._on_device(images), moved(order, self._device)
+        chunk = self._batch_size * max(self._chunk // self._batch_size, 1)
+        for start in range(0, len(order), chunk):
+            yield pixels.index_select(0, chosen[start : start + chunk])
+
+    def _one_by_one(self, images: UInt8[np.ndarray, "n h w 3"]) -> ImageByImage:
+        return ImageByImage({one.name: one.apply for one in self._foreign}, images, self._settings.seed)
+
+    @property
+    def _workers(self) -> int:
+        """Without `fork`, processes would have to load everything again in each epoch."""
+        given = self._settings.augment_workers
+        wanted = torch.get_num_threads() if isinstance(given, str) else given
+        return wanted if multiprocessing.get_start_method() == "fork" else 0
 
     def _steps(self, n: int, epoch: int, order: Int64[np.ndarray, "n"]) -> list[Step]:
-        settings, side, seed = self._settings, self._side, self._settings.seed
-        first = [Step(flip, mirrored(settings, n, epoch)[order])] if self._alternates else []
-        return [
-            *first,
-            *geometry_steps(settings, side, n, stream(seed, epoch, GEOMETRY)),
-            *colour_steps(settings, n, stream(seed, epoch, COLOUR)),
-            *hole_steps(settings, side, self._mean, n, stream(seed, epoch, HOLES)),
-        ]
+        settings, side, streams = self._settings, self._side, partial(stream, self._settings.seed, epoch)
+        steps = [Step(flip, mirrored(settings, n, epoch)[order])] if self._alternates else []
+        if not self._owns:
+            steps += [*geometry_steps(settings, side, n, streams), *colour_steps(settings, n, streams)]
+        return [*steps, *hole_steps(settings, side, self._mean, n, streams)]
 
     def _on_device(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
         if not _HELD or _HELD[0] is not images or _HELD[1].device.type != self._device.type:

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from rich.table import Table as Columns
 
@@ -13,8 +14,9 @@ from ..evidence.differences import FEWEST
 from ..explaining.probes import SPLIT
 from ..pictures.style import take_failures
 from ..runs.contents import option_records
-from ..runs.prepare import Prepared, load_dataset, prepare
+from ..runs.prepare import Prepared, load_dataset, prepare, suited
 from ..runs.train import train, work
+from ..settings.base import SettingsError
 from ..settings.command_line import words_of
 from ..settings.compare import CHOOSING, FOR_FINISHED, CompareSettings
 from ..settings.trainings import Training
@@ -43,6 +45,7 @@ def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Finding
         SettingsError: two variants are the same training under two names.
     """
     reporter = Reporter() if settings.quiet else Printer()
+    trainings = on_the_same_images(trainings)
     dataset = load_dataset(trainings[0].settings, reporter)
     prepared = [prepare(training.settings, name=training.name, dataset=dataset) for training in trainings]
     selection.refuse_same(trainings, prepared, allow_same=settings.allow_same)
@@ -56,6 +59,24 @@ def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Finding
         link = conclude(run, findings, name, settings.given)
     announce(findings, link, run, quiet=settings.quiet)
     return findings
+
+
+def on_the_same_images(trainings: Sequence[Training]) -> list[Training]:
+    """The trainings with the images that their weights were made for.
+
+    Raises:
+        SettingsError: these are not the same for all.
+    """
+    same = [replace(training, settings=suited(training.settings)) for training in trainings]
+    problems = []
+    for name in ("image_size", "interpolation"):
+        found = {getattr(training.settings, name): training.variant for training in same}
+        if len(found) > 1:
+            words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
+            problems.append(f"variants: {name}=auto is {words}, as their weights were made for; give {name} for all")
+    if problems:
+        raise SettingsError(problems)
+    return same
 
 
 def compare_finished(settings: CompareSettings) -> Findings:

@@ -21,7 +21,7 @@ LISTED = 3  # runs named in one message
 NO_VARIANT = {
     *SHARED,
     *("recipe", "gallery_size", "cam_layers", "track_test"),
-    *("device", "channels_last", "compile", "threads", "checkpoint", "resume"),
+    *("device", "channels_last", "compile", "threads", "augment_workers", "checkpoint", "resume"),
     *("offline", "outbox", "wait_for_tracking"),
 }
 

@@ -54,7 +54,10 @@ def load_cifar10(request: Request) -> Dataset:
     is_val = class_shares(content_ranks(whole.images, whole.labels), whole.labels) < VAL_SHARE
     splits = {"train": subset(whole, ~is_val), "val": subset(whole, is_val), "test": test}
     if request.size != 32:
-        splits = {name: replace(split, images=_resized(split.images, request.size)) for name, split in splits.items()}
+        splits = {
+            name: replace(split, images=_resized(split.images, request.size, request.interpolation))
+            for name, split in splits.items()
+        }
     return assembled("cifar10", tuple(meta[CIFAR10.meta["key"]]), splits, str(folder))
 
 
@@ -90,10 +93,11 @@ def _unpickled(content: bytes) -> dict[str, Any]:
     return batch
 
 
-def _resized(images: UInt8[np.ndarray, "n h w 3"], size: int) -> UInt8[np.ndarray, "n size size 3"]:
+def _resized(images: UInt8[np.ndarray, "n h w 3"], size: int, interpolation: str) -> UInt8[np.ndarray, "n size size 3"]:
     import cv2
 
-    method = cv2.INTER_AREA if size < images.shape[1] else cv2.INTER_CUBIC
+    larger = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if size < images.shape[1] else larger
     return np.stack([cv2.resize(image, (size, size), interpolation=method) for image in images])
 
 

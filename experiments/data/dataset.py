@@ -29,7 +29,8 @@ Progress = Callable[[str], None]
 class Request:
     """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels.
 
-    With `skip_bad`, files that cannot be used are left out.
+    With `skip_bad`, files that cannot be used are left out. `interpolation` is how images are resized, `bilinear` or
+    `bicubic`.
     """
 
     data_dir: str
@@ -38,6 +39,7 @@ class Request:
     progress: Progress
     path: str = ""
     skip_bad: bool = False
+    interpolation: str = "bicubic"
 
 
 class DataError(CannotStart):

@@ -51,14 +51,16 @@ def load(
     train_images: int | Literal["all"],
     holdout: bool = True,
     skip_bad: bool = False,
+    interpolation: str = "auto",
     progress: Progress = print,
 ) -> Dataset:
     """The data set `name`: `cifar10`, `scenes`, `folder:PATH` or `csv:FILE`.
 
     `data_dir` contains CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of
-    the scenes. `image_size` is the side in pixels; `auto` is 32. `background_bias`, in [0, 1], has an effect only on
-    scenes. `train_images` keeps the first images of the train split in a fixed order with the class shares of the whole
-    split; val and test stay complete. Without `holdout` the val images are part of train, and there is no val. With
+    the scenes. `image_size` is the side in pixels; `auto` is 32. Images are resized with `interpolation`, `bilinear` or
+    `bicubic`; `auto` is the latter. `background_bias`, in [0, 1], has an effect only on scenes. `train_images` keeps
+    the first images of the train split in a fixed order with the class shares of the whole split; val and test stay
+    complete. Without `holdout` the val images are part of train, and there is no val. With
     `skip_bad`, image files that cannot be used are left out. Raises DataError for anything missing, damaged or out of
     range.
     """
@@ -68,9 +70,10 @@ def load(
     kind, colon, path = name.partition(":")
     if kind not in DATA_SETS or bool(colon) != (kind in OWN_DATA_SETS) or bool(path) != bool(colon):
         raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
+    how = "bicubic" if interpolation == "auto" else interpolation
     with _readable(f"dataset={name}"):
         dataset: Dataset = load_part(DATA_SETS, kind)(
-            Request(data_dir, size, background_bias, progress, path, skip_bad)
+            Request(data_dir, size, background_bias, progress, path, skip_bad, how)
         )
     dataset = dataset if holdout else without_val(dataset)
     return dataset if train_images == "all" else with_fewer_train_images(dataset, train_images)

@@ -88,7 +88,7 @@ def _read(files: Sequence[PhotoFile], request: Request) -> tuple[list[_Photo], t
 
     def read(file: PhotoFile) -> _Photo | str:
         try:
-            return _read_photo(file, request.size)
+            return _read_photo(file, request.size, request.interpolation)
         except DataError as error:
             return str(error)
 
@@ -131,13 +131,14 @@ def _splits(photos: Sequence[_Photo], listing: Listing, request: Request) -> dic
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _read_photo(file: PhotoFile, size: int) -> _Photo:
+def _read_photo(file: PhotoFile, size: int, interpolation: str) -> _Photo:
     from PIL import Image, ImageOps
 
     with image_in(file.path) as (image, content):
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
-        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
+        method = Image.Resampling[interpolation.upper()]
+        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), method))
     mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
     return _Photo(hashlib.sha256(content).hexdigest(), file.label, file.part, pixels, mask)
 

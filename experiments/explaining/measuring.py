@@ -84,13 +84,18 @@ def measure(
     for chosen in np.array_split(indices, range(CHUNK, len(indices), CHUNK)):
         images, labels = _batch(split, chosen, device)
         masks = None if split.masks is None else torch.from_numpy(split.masks[chosen]).to(device)
-        found = cams(model, images, layers, labels, method=method, chunk=CHUNK)
+        found = cams(model, images, layers, labels, method=method, chunk=_at_a_time(images))
         for layer, grid, maps in zip(found.layers, found.grids, found.maps, strict=True):
             values = _of_shape(maps) if masks is None else _on_object(maps, masks, grid) | _of_shape(maps)
             tables[layer].append(_frame(values).assign(index=chosen, layer=layer, right=predictions.right[chosen]))
         last.append(relative_to_mean(at_grid(found.maps[-1], found.grids[-1])).half().cpu())
     table = pd.concat([part for parts in tables.values() for part in parts], ignore_index=True)
     return Looks(table, indices, torch.cat(last).numpy())
+
+
+def _at_a_time(images: Tensor) -> int:
+    """How many images go through the network together: of large images fewer, for the same memory."""
+    return max(1, CHUNK * 32**2 // (images.shape[2] * images.shape[3]))
 
 
 def at_grid(maps: Float[Tensor, "n h w"], grid: tuple[int, ...]) -> Float[Tensor, "n rows columns"]:
@@ -148,9 +153,13 @@ def faithfulness(model: nn.Module, layer: str, split: Split, method: str, device
     sample = spread(len(split), SAMPLE)
     indices = sample[spread(len(sample), EXPENSIVE)]
     images, labels = _batch(split, indices, device)
-    own, of_mirrored = (cams(model, some, [layer], labels, method=method) for some in (images, images.flip(3)))
+    at_a_time = min(_at_a_time(images), 64)
+    own, of_mirrored = (
+        cams(model, some, [layer], labels, method=method, chunk=at_a_time) for some in (images, images.flip(3))
+    )
+    removed = deletion_margin(model, images, own.maps[0], labels, own.grids[0], steps=STEPS, chunk=at_a_time)
     values = {
-        "deletion_margin": deletion_margin(model, images, own.maps[0], labels, own.grids[0], steps=STEPS),
+        "deletion_margin": removed,
         "flip_consistency": flip_consistency(own.maps[0], of_mirrored.maps[0]),
     }
     return _frame(values).assign(index=indices)

@@ -1,4 +1,4 @@
-"""Networks. To add one, add a file here and a line in `settings/parts.py`.
+"""Networks. To add one of ours, add a file here and a line in `settings/parts.py`; `foreign` finds those of others.
 
 A network is made with `(classes, mean, std, dropout=0.0)`; `layers.Normalise` takes `mean` and `std`. It takes images
 `(n, 3, h, w)` in [0, 1] with sides of 8 pixels or more, and gives logits `(n, classes)`. `cam_layers`, a tuple, names

@@ -1,6 +1,6 @@
 """Layers that several networks use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -29,3 +29,46 @@ def conv_bn_relu(channels_in: int, channels: int, stride: int = 1) -> nn.Sequent
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     )
+
+
+def open_door(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Makes a foreign network one that takes images in [0, 1] and gives plain logits, under its own names of layers.
+
+    With hooks, not with a module around it, which would change these names and those of the weights.
+    """
+    network.register_buffer(_MEAN, torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+    network.register_buffer(_STD, torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+    network.register_forward_pre_hook(_normalised)
+    network.register_forward_hook(_plain)
+
+
+def has_door(network: nn.Module) -> bool:
+    """Whether `open_door` has had this very network before."""
+    return hasattr(network, _MEAN)
+
+
+_MEAN, _STD = "camparison_mean", "camparison_std"
+
+
+def _normalised(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    return ((args[0] - network.get_buffer(_MEAN)) / network.get_buffer(_STD),)
+
+
+def _plain(network: nn.Module, args: object, output: object) -> Tensor:
+    return logits_of(output)
+
+
+def logits_of(output: object) -> Tensor:
+    """The logits in what a network gives: a tensor, `.logits`, the entry `logits`, or else the first of several.
+
+    Raises:
+        TypeError: there is no tensor there.
+    """
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    several = list(output.values()) if isinstance(output, Mapping) else output
+    if named is None and isinstance(several, list | tuple) and several:
+        named = several[0]
+    found = output if isinstance(output, Tensor) else named
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the network gives {type(output).__name__}, in which there are no logits")
+    return found

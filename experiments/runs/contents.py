@@ -81,6 +81,7 @@ class RunConfig:
         layers: those that the run explained, from shallow to deep.
         methods: the CAM methods of the picture that compares several; empty for runs of version 0.1.
         augmentation: its steps in words; empty for runs of version 0.1.
+        network: how it began, in words; empty for one of ours without weights.
     """
 
     name: str
@@ -94,6 +95,7 @@ class RunConfig:
     software: Mapping[str, str]
     methods: tuple[str, ...] = ()
     augmentation: str = ""
+    network: str = ""
 
     @property
     def method(self) -> str:
@@ -107,6 +109,7 @@ class RunConfig:
             "dataset": self.dataset.name,
             "image_size": str(self.dataset.image_size),
             "augmentation": self.augmentation,
+            "network": self.network,
             "augment_by": self.settings.augment_path,
             **{f"{name}_px": text for name, text in self.settings.in_pixels.items()},
             "layers": " ".join(self.layers),

@@ -1,6 +1,8 @@
 """Evaluates and explains a trained network on the test images; yields records."""
 
 from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,7 +13,9 @@ from cam_core import Cams, cams_of_methods
 from ..data.tensors import to_tensor
 from ..explaining import measuring
 from ..explaining.probes import SPLIT, Probes, probes
+from ..models.foreign import network_of, normalisation
 from ..pictures.sheets import confusion, curves
+from ..settings.base import AUTO
 from ..tracking.records import Metrics, Model, Record, Tag
 from ..training.predictions import (
     Predictions,
@@ -70,7 +74,35 @@ def model_record(prepared: Prepared, model: nn.Module) -> Model:
     """The trained network, with two test images and its logits for them."""
     split = prepared.dataset.splits[SPLIT]
     said = predict(model, split.images[:2], split.labels[:2], prepared.machine.device)
-    return Model(model, to_tensor(split.images[:2]).numpy(), said.logits, prepared.settings.epochs)
+    network = network_of(prepared.settings)
+    return Model(
+        model,
+        to_tensor(split.images[:2]).numpy(),
+        said.logits,
+        prepared.settings.epochs,
+        declaration(prepared),
+        network.sources,
+        network.libraries,
+    )
+
+
+def declaration(prepared: Prepared) -> dict[str, Any]:
+    """The network in values of JSON: with them and its weights it can be built again without pickle."""
+    settings, dataset, network = prepared.settings, prepared.dataset, network_of(prepared.settings)
+    mean, std = normalisation(settings, *(each.tolist() for each in dataset.statistics))
+    return {
+        "form": 1,
+        **{name: getattr(settings, name) for name in ("model", "small_stem", "dropout")},
+        "weights_before": network.weights,
+        "classes": list(dataset.classes),
+        "image_size": settings.side,
+        "interpolation": "bicubic" if settings.interpolation == AUTO else settings.interpolation,
+        "mean": list(mean),
+        "std": list(std),
+        "layers": list(prepared.explaining.layers),
+        "libraries": {name: version(name) for name in ("torch", *network.libraries)},
+        "sources": dict(network.sources),
+    }
 
 
 def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictions, epoch: int) -> Iterator[Record]:

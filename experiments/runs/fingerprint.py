@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import cam_core
 
 from ..data.dataset import Dataset
+from ..models.foreign import network_of
 from ..settings.train import TrainSettings
 from ..training.machine import Machine
 
@@ -17,27 +20,35 @@ _ROOMS = ("data", "models", "augmentation", "training", "explaining")
 _NOTATION = Path("settings", "notation.py")
 _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` computes: no part of the result
 
-# Options that change where or how fast something is computed, or that the data set's digest stands for.
+# Options that change where or how fast something is computed, or that the data set's digest or the network stands for.
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
-    *("device", "precision", "channels_last", "compile", "threads", "augment_by", "checkpoint", "resume"),
+    *("interpolation", "model", "weights"),
+    *("device", "precision", "channels_last", "compile", "threads", "checkpoint", "resume"),
+    *("augment_by", "augment_workers", "augmentation"),
     *("offline", "outbox", "wait_for_tracking"),
 }
 
 
-def fingerprint(settings: TrainSettings, dataset: Dataset, machine: Machine) -> str:
+def fingerprint(
+    settings: TrainSettings, dataset: Dataset, machine: Machine, sources: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """20 hex digits that are equal if settings, data, number format, code and libraries give the same result.
 
-    The same up to rounding: threads, compilation and options without effect are left out.
+    The same up to rounding: threads, compilation and options without effect are left out. `sources` are files of one's
+    own that decide the result, as text by name.
     """
     left_out = settings.idle().keys() | _NOT_IDENTITY
     texts = settings.as_params() | settings.in_pixels
     options = {name: value for name, value in texts.items() if name not in left_out}
     code = hashlib.sha256(b"".join(source.read_bytes() for source in deciding_sources())).hexdigest()
-    libraries = [version(name) for name in ("torch", "albumentations", "opencv-python-headless")]
+    network = network_of(settings)
+    packages = {"torch", "torchvision", "albumentations", "opencv-python-headless", *network.libraries}
+    libraries = [version(name) for name in sorted(packages)]
     # In another memory layout the state of an optimizer means another thing.
     computed = [machine.device, machine.precision, machine.channels_last, settings.augment_path]
-    identity = [options, dataset.digest, *computed, code, libraries]
+    own = [settings.augmentation.rpartition(":")[2] if sources else "", *sorted(sources.items())]
+    identity = [options, network.identity, dataset.digest, *computed, code, libraries, own]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 

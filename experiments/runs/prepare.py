@@ -13,8 +13,12 @@ from ..augmentation.declared import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
-from ..settings.base import AUTO, NONE
-from ..settings.train import TrainSettings
+from ..explaining.trial import tried
+from ..models.foreign import network_of, normalisation
+from ..settings.base import AUTO, NONE, spelled
+from ..settings.parts import NETWORKS
+from ..settings.recipes import OFF
+from ..settings.train import LARGEST_SIDE, T, TrainSettings
 from ..system.files import user_path
 from ..system.progress import Reporter
 from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
@@ -54,12 +58,16 @@ class Clock:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that a training needs, checked. Nothing has been trained or logged yet."""
+    """Everything that a training needs, checked. Nothing has been trained or logged yet.
+
+    `network` says in words how the network begins; empty for one of ours without weights.
+    """
 
     name: str
     settings: TrainSettings
     dataset: Dataset
     machine: Machine
+    network: str
     augmentation: Augmentation
     explaining: Explaining
     fingerprint: str
@@ -77,21 +85,23 @@ def prepare(
     """Loads the data set, unless it is passed, and resolves what `auto` means on this machine.
 
     Raises:
-        SettingsError, DataError, CheckpointError: the training cannot start with these settings.
+        SettingsError, NetworkError, DataError, CheckpointError: the training cannot start with these settings.
     """
     clock = Clock()
     machine = resolve_machine(settings)
     check_arguments(settings)
     torch.set_num_threads(machine.threads)
-    explaining = resolve_explaining(settings)
+    settings = suited(settings)
     with clock.measuring("data"):
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
+    explaining = resolve_explaining(settings, len(dataset.classes))
     if settings.freeze.startswith(UNTIL):
         with torch.random.fork_rng([]):
             freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)
-    identity = fingerprint(settings, dataset, machine)
+    augmented = augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
+    identity = fingerprint(settings, dataset, machine, augmented.sources)
     if settings.checkpoint not in (AUTO, NONE):
         check_place(user_path(settings.checkpoint))
     return Prepared(
@@ -99,7 +109,8 @@ def prepare(
         settings=settings,
         dataset=dataset,
         machine=machine,
-        augmentation=augmentation(settings, settings.side, mean, machine.device, machine.memory_format),
+        network=network_in_words(settings, dataset),
+        augmentation=augmented,
         explaining=explaining,
         fingerprint=identity,
         checkpoint=find_checkpoint(settings, identity, reporter or Reporter()),
@@ -107,8 +118,45 @@ def prepare(
     )
 
 
+def suited(settings: T) -> T:
+    """The settings with images as the network's weights were made for, as far as `auto` leaves this to them.
+
+    Raises:
+        NetworkError: there is no such network, or its weights cannot be had.
+        SettingsError: another option does not fit the size of the images.
+    """
+    ours = settings.model in NETWORKS and settings.weights == NONE
+    if ours or AUTO not in (settings.image_size, settings.interpolation):
+        return settings
+    images = network_of(settings).images
+    values = {
+        "image_size": min(images.side, LARGEST_SIDE) if images else settings.side,
+        "interpolation": images.interpolation if images else "bicubic",
+    }
+    return settings.with_values(**{name: value for name, value in values.items() if getattr(settings, name) == AUTO})
+
+
+def network_in_words(settings: TrainSettings, dataset: Dataset) -> str:
+    """How the network begins: its weights, what was replaced, and how images are normalised."""
+    if settings.model in NETWORKS and settings.weights == NONE:
+        return ""
+    numbers = normalisation(settings, *(each.tolist() for each in dataset.statistics))
+    mean, std = (" ".join(f"{number:.3g}" for number in three) for three in numbers)
+    weights = network_of(settings).weights
+    return ", ".join(
+        [
+            settings.model,
+            "random weights" if weights == NONE else f"weights {weights}",
+            *filter(None, [tried(settings, len(dataset.classes)).replaced]),
+            f"images of {settings.side} pixels",
+            f"normalised by means {mean} and deviations {std}",
+        ]
+    )
+
+
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
     """The data set of the settings; the reporter says which one `auto` became."""
+    settings = suited(settings)
     name = resolve_name(settings.dataset, settings.data_dir, reporter.say)
     dataset = load(
         name,
@@ -118,6 +166,7 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         train_images=settings.train_images,
         holdout=settings.holdout,
         skip_bad=settings.on_bad == "skip",
+        interpolation=settings.interpolation,
         progress=reporter.say,
     )
     sizes = ", ".join(
@@ -129,8 +178,9 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 
 def default_name(settings: TrainSettings) -> str:
     """The run's name in MLflow, unless it is given."""
-    variant = f"cutout {settings.in_pixels['cutout_size']} px" if settings.cutout else "baseline"
-    return f"{variant}, seed {settings.seed}"
+    words = [f"cutout {settings.in_pixels['cutout_size']} px"] if settings.cutout else []
+    words += [f"{name} {spelled(value)}" for name in OFF if (value := getattr(settings, name)) != OFF[name]]
+    return f"{', '.join(words) or 'baseline'}, seed {settings.seed}"
 
 
 def keeper_of(prepared: Prepared) -> Keeper | None:

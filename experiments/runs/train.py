@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from ..explaining.probes import in_turn
+from ..models.foreign import network_of
 from ..pictures import sheets
 from ..pictures.style import take_failures
 from ..system.progress import Reporter
@@ -62,6 +64,10 @@ def iter_settings(prepared: Prepared) -> Iterator[Record]:
     yield from setting_params(config.resolved)
     yield DatasetUse(dataset.name, dataset.digest, dataset.source, config.dataset.sizes)
     yield from config_records(config)
+    for name, text in prepared.augmentation.sources.items():
+        yield Text(f"augmentation/{name}", text)
+    for path, text in network_of(prepared.settings).sources.items():
+        yield Text(f"network/{path}", text)
     train = dataset.splits["train"]
     chosen = in_turn(train.labels, np.ones(len(train), bool), 16)
     if dataset.left_out:
@@ -85,9 +91,11 @@ def run_config(prepared: Prepared) -> RunConfig:
         dataset=UsedData(
             dataset.name, dataset.digest, dataset.source, tuple(dataset.classes), prepared.settings.side, sizes
         ),
-        software={"python": platform.python_version(), "torch": torch.__version__},
+        software={"python": platform.python_version(), "torch": torch.__version__}
+        | {name: version(name) for name in network_of(prepared.settings).libraries},
         methods=prepared.explaining.methods,
         augmentation=str(prepared.augmentation),
+        network=prepared.network,
     )
 
 
@@ -141,6 +149,8 @@ def train_into(
     reporter.stage(prepared.name)
     log(list(iter_settings(prepared)))
     model = build_model(settings, len(dataset.classes), *dataset.statistics)
+    if prepared.network:
+        reporter.say(f"{prepared.name}: {prepared.network}")
     history: dict[int, dict[str, float]] = {}
     if before := prepared.checkpoint:
         history = {epoch: dict(metrics) for epoch, metrics in before.history.items()}

@@ -102,7 +102,7 @@ _GROUPS = {
     "dataset": "data",
     "model": "network",
     "epochs": "optimisation",
-    "hflip": "augmentation of the training images",
+    "augmentation": "augmentation of the training images",
     "cam_method": "pictures",
     "device": "machine",
 }

@@ -3,12 +3,38 @@
 from typing import Any
 
 from .base import NONE
-from .parts import OWN_DATA_SETS, WITH
+from .parts import OWN_DATA_SETS, WITH, is_foreign
+
+GEOMETRY = (
+    "hflip",
+    "hflip_mode",
+    "affine_p",
+    "shift",
+    "scale",
+    "rotate",
+    "crop_padding",
+    "random_resized_crop",
+    "border",
+)
+COLOUR = ("hsv_p", "hue", "saturation", "value", "grayscale", "gaussian_noise")
+POLICIES = ("trivial_augment", "rand_augment", "auto_augment", "augmix")
 
 
 def idle(settings: Any) -> dict[str, tuple[str, str]]:
     """These options of `TrainSettings`, each with the reason and with an option that gives it an effect."""
-    idle = _of_optimisation(settings)
+    found = _of_optimisation(settings) | _of_others(settings)
+    if settings.augmentation != NONE:
+        why = (f"augmentation is {settings.augmentation}", "augmentation=none")
+        found |= dict.fromkeys((*GEOMETRY, *COLOUR, *POLICIES), why)
+    if settings.image_by_image:
+        found["augment_by"] = ("workers transform image by image", "augmentation=none and no policy")
+    else:
+        found["augment_workers"] = ("whole batches are transformed", "trivial_augment=true")
+    return found
+
+
+def _of_others(settings: Any) -> dict[str, tuple[str, str]]:
+    idle = {}
     for name in type(settings).model_fields:
         if name.startswith("cutout_") and not settings.cutout:
             idle[name] = ("cutout is false", "cutout=true")
@@ -26,6 +52,12 @@ def idle(settings: Any) -> dict[str, tuple[str, str]]:
         idle["background_bias"] = (f"dataset is {settings.dataset}", "dataset=scenes")
     if settings.dataset.partition(":")[0] not in OWN_DATA_SETS:
         idle["on_bad"] = (f"dataset is {settings.dataset}", "dataset=folder:PATH")
+    if is_foreign(settings.model):
+        idle["dropout"] = (f"model is {settings.model}", "model=resnet18")
+    if not settings.model.startswith("torchvision:"):
+        idle["small_stem"] = (f"model is {settings.model}", "model=torchvision:resnet18")
+    if settings.dataset == "scenes":
+        idle["interpolation"] = ("the scenes are drawn at any size", "dataset=cifar10")
     return idle
 
 

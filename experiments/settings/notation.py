@@ -1,4 +1,4 @@
-"""Reads option values: sizes of holes, epochs at which the learning rate falls, smaller images, layers, arguments.
+"""Reads option values: sizes of holes, epochs at which the learning rate falls, sides, layers, arguments, colours.
 
 This module imports no other module of the suite. Unlike the other settings modules, its code can change a result.
 """
@@ -7,6 +7,7 @@ import re
 
 WHOLE_SIDE = 32
 _SIZE = r"\d{1,9}|0?\.\d{1,9}|1\.0{1,9}"  # pixels, or a share of the side
+IMAGENET = "0.485,0.456,0.406/0.229,0.224,0.225"  # torchvision's, for nearly all of its weights
 
 
 def hole_ranges(text: str, side: int = WHOLE_SIDE) -> list[tuple[int, int]]:
@@ -43,6 +44,16 @@ def _pixels(size: str, side: int) -> int:
     return max(round(float(size) * side), int(float(size) > 0)) if "." in size else int(size)
 
 
+def own_part(text: str) -> None:
+    """Checks the form of `FILE.py:NAME`, `FILE.yaml` or `none`.
+
+    Raises:
+        ValueError: names what is allowed, in one line.
+    """
+    if text != "none" and not re.fullmatch(r".+\.py:[^\W\d]\w*|.+\.ya?ml", text):
+        raise ValueError("must be none, FILE.py:NAME or FILE.yaml")
+
+
 def rising_epochs(text: str) -> tuple[int, ...]:
     """The epochs in a text such as `"60,120,160"`; empty for `none`.
 
@@ -67,6 +78,23 @@ def side_shares(text: str) -> tuple[float, ...]:
     if len(sides) != len(parts) or sides != sorted(set(sides)) or sides[0] < 8 or sides[-1] != WHOLE_SIDE:
         raise ValueError("must be none, or rising sides from 8 to 32 that end with 32, such as 20,24,32")
     return tuple(side / WHOLE_SIDE for side in sides)
+
+
+def channel_numbers(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Means and standard deviations of red, green and blue on the scale of 0 to 1; None for `auto` and `data`.
+
+    `"0.485,0.456,0.406/0.229,0.224,0.225"`, or `"imagenet"`, which means these.
+
+    Raises:
+        ValueError: names what is allowed, in one line.
+    """
+    if text in ("auto", "data"):
+        return None
+    parts = (IMAGENET if text == "imagenet" else text).split("/")
+    numbers = [tuple(float(n) for n in part.split(",") if re.fullmatch(r"\d{0,3}\.?\d{1,9}", n)) for part in parts]
+    if [len(three) for three in numbers] != [3, 3] or max(numbers[0]) > 1 or min(numbers[1]) <= 0:
+        raise ValueError(f"must be auto, data, imagenet, or means/deviations in 0 to 1, such as {IMAGENET}")
+    return numbers[0], numbers[1]
 
 
 def frozen_layer(text: str) -> str | None:

@@ -13,7 +13,7 @@ def allowed_text(field: FieldInfo) -> str:
     """The allowed values of a field in words: choices or a range; empty if any text is allowed."""
     for marker in field.metadata:
         if isinstance(marker, OneOf):
-            return "one of " + ", ".join(marker.names)
+            return "one of " + ", ".join(marker.names + marker.doors)
     kinds = list(_flat(field.annotation))
     words = [kind for kind in kinds if isinstance(kind, str)]
     if len(words) == len(kinds):

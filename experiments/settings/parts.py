@@ -3,6 +3,7 @@
 The code of a part is imported only when the part is used, so `--help` needs neither torch nor OpenCV.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,6 +26,9 @@ NETWORKS: Parts = MappingProxyType(
     }
 )
 """`(classes, mean, std, dropout=0.0) -> nn.Module`; `models/__init__.py` lists what else a network has."""
+
+NETWORK_DOORS = ("torchvision:NAME", "timm:NAME", "FILE.py:function", "module:function")
+"""Networks of others, by `models.foreign`; a function of one's own is `(classes) -> nn.Module`."""
 
 DATA_SETS: Parts = MappingProxyType(
     {
@@ -95,9 +99,10 @@ def load_part(table: Parts, name: str) -> Any:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks an option whose value is the name of a part or one of a few words."""
+    """Marks an option whose value is the name of a part or one of a few words; with `doors`, also `where:what`."""
 
     names: tuple[str, ...]
+    doors: tuple[str, ...] = ()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.checked, handler(source))
@@ -108,6 +113,11 @@ class OneOf:
         Raises:
             ValueError: it is not; the message lists the names and suggests a similar one.
         """
-        if text not in self.names:
-            raise ValueError(f"must be one of {', '.join(self.names)}{did_you_mean(text, self.names)}")
+        if text not in self.names and not (self.doors and is_foreign(text)):
+            raise ValueError(f"must be one of {', '.join(self.names + self.doors)}{did_you_mean(text, self.names)}")
         return text
+
+
+def is_foreign(text: str) -> bool:
+    """Whether the text has the form of a part of others, `where:what`."""
+    return re.fullmatch(r"\S.*:[^\s:]+", text) is not None

@@ -54,12 +54,26 @@ OFF: Values = {
     "freeze": "none",
     "ema": 0.0,
     "class_weights": "none",
+    "augmentation": "none",
+    "random_resized_crop": 0.0,
+    "grayscale": 0.0,
+    "gaussian_noise": 0.0,
+    "trivial_augment": False,
+    "rand_augment": 0,
+    "auto_augment": "none",
+    "augmix": 0,
+    "random_erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
 }
 
 
 # Plain SGD on flipped images. Whatever a recipe does not mention is off.
 PLAIN: Values = {
     "model": "resnet18",
+    "weights": "none",
+    "small_stem": False,
+    "normalise": "auto",
     "dropout": 0.0,
     "epochs": 20,
     "batch_size": 128,

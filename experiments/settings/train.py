@@ -1,18 +1,40 @@
 """The options of a training."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
-from .idle import idle
-from .notation import arguments, frozen_layer, hole_ranges, padding_pixels, rising_epochs, side_shares
-from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, WITH, OneOf
+from .idle import POLICIES, idle
+from .notation import (
+    IMAGENET,
+    arguments,
+    channel_numbers,
+    frozen_layer,
+    hole_ranges,
+    own_part,
+    padding_pixels,
+    rising_epochs,
+    side_shares,
+)
+from .parts import (
+    AUGMENTERS,
+    DATA_SETS,
+    NETWORK_DOORS,
+    NETWORKS,
+    OPTIMISERS,
+    OWN_DATA_SETS,
+    SCHEDULES,
+    WITH,
+    OneOf,
+)
 from .recipes import RECIPES, Values, find
 
 _NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
+LARGEST_SIDE = 256
+T = TypeVar("T", bound="TrainSettings")
 
 
 def _recipe_name(text: str) -> str:
@@ -59,13 +81,32 @@ class TrainSettings(Settings):
     on_bad: Literal["refuse", "skip"] = Field(
         "refuse", description="own images only: files that cannot be used are an error, or they are left out and listed"
     )
-    image_size: Annotated[int, Field(ge=16, le=256)] | Literal["auto"] = Field(
-        "auto", description="height and width of the images in pixels; auto: 32"
+    image_size: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] | Literal["auto"] = Field(
+        "auto",
+        description="height and width of the images in pixels; auto: the size that the weights were made for, else 32",
+    )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = Field(
+        "auto", description="how images are resized; auto: as the weights were made for, else bicubic"
     )
     train_images: Annotated[int, Field(ge=1)] | Literal["all"] = Field("all", description="number of training images")
 
     # Network
-    model: Annotated[str, OneOf(tuple(NETWORKS)), BY_RECIPE] = Field(description="network to train")
+    model: Annotated[str, OneOf(tuple(NETWORKS), NETWORK_DOORS), BY_RECIPE] = Field(
+        description="network to train; a function of your own takes the number of classes and returns an nn.Module"
+    )
+    weights: Annotated[str, BY_RECIPE] = Field(
+        min_length=1,
+        description="weights to start from: none; DEFAULT or another name of torchvision's or timm's; or a FILE of "
+        "weights only (.safetensors, .pt)",
+    )
+    small_stem: Annotated[bool, BY_RECIPE] = Field(
+        description="ResNets of torchvision only: begin with a 3x3 convolution of stride 1 and no max-pooling"
+    )
+    normalise: Annotated[str, read_by(channel_numbers), BY_RECIPE] = Field(
+        description="means and standard deviations of the channels by which images are normalised, such as "
+        f"{IMAGENET}; imagenet: these; data: those of the training images; auto: those that the weights were made "
+        "for, else those of the training images"
+    )
     dropout: Annotated[float, BY_RECIPE] = Field(
         ge=0, lt=1, description="dropout probability of the features before the classifier"
     )
@@ -162,6 +203,10 @@ class TrainSettings(Settings):
     )
 
     # Augmentation
+    augmentation: Annotated[str, read_by(own_part), BY_RECIPE] = Field(
+        description="your own in place of geometry and colour: FILE.py:NAME, a transform of albumentations or "
+        "torchvision or a function that returns one; FILE.yaml, as albumentations saves it; or none"
+    )
     hflip: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability of a horizontal flip")
     hflip_mode: Annotated[Literal["random", "alternating"], BY_RECIPE] = Field(
         description="random: decide anew in every epoch; alternating: decide once, then flip every other epoch"
@@ -179,6 +224,9 @@ class TrainSettings(Settings):
     crop_padding: Annotated[str, BeforeValidator(str), read_by(padding_pixels), BY_RECIPE] = Field(
         description="pad every side by pixels (4), or by a share of the side (0.125), then crop at random; 0: off"
     )
+    random_resized_crop: Annotated[float, BY_RECIPE] = Field(
+        ge=0, lt=1, description="enlarge a random part of the image; smallest share of its area, such as 0.08; 0: off"
+    )
     border: Annotated[Literal["black", "reflect"], BY_RECIPE] = Field(
         description="what crops, shifts and rotations show outside the image"
     )
@@ -193,6 +241,22 @@ class TrainSettings(Settings):
     )
     value: Annotated[int, BY_RECIPE] = Field(
         ge=0, le=255, description="largest change of the value (brightness), out of 255"
+    )
+    grayscale: Annotated[float, BY_RECIPE] = Field(ge=0, le=1, description="probability that an image becomes grey")
+    gaussian_noise: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="standard deviation of normal noise, as a share of the range of values; 0: off"
+    )
+    trivial_augment: Annotated[bool, BY_RECIPE] = Field(
+        description="torchvision's TrivialAugmentWide, image by image, before all other transforms"
+    )
+    rand_augment: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=30, description="magnitude of torchvision's RandAugment, two operations, such as 9; 0: off"
+    )
+    auto_augment: Annotated[Literal["none", "cifar10", "imagenet", "svhn"], BY_RECIPE] = Field(
+        description="policy of torchvision's AutoAugment"
+    )
+    augmix: Annotated[int, BY_RECIPE] = Field(
+        ge=0, le=10, description="severity of torchvision's AugMix, such as 3; 0: off"
     )
     cutout: Annotated[bool, BY_RECIPE] = Field(description="erase holes in the training images (DeVries & Taylor 2017)")
     cutout_holes: Annotated[int, BY_RECIPE] = Field(ge=1, le=64, description="number of holes per image")
@@ -209,6 +273,17 @@ class TrainSettings(Settings):
         description="published: the centre is anywhere, and the hole is clipped at the border; inside: the whole hole "
         "is in the image, as in CoarseDropout"
     )
+    random_erasing: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=1, description="probability that a rectangle of 2 to 33 % of the image gets the mean colour"
+    )
+    mixup: Annotated[float, BY_RECIPE] = Field(
+        ge=0, le=10, description="alpha of MixUp, such as 0.2: two images and their labels are mixed; 0: off"
+    )
+    cutmix: Annotated[float, BY_RECIPE] = Field(
+        ge=0,
+        le=10,
+        description="alpha of CutMix, such as 1: a box comes from another image; 0: off; with mixup: one of both",
+    )
 
     # Pictures
     cam_method: str = Field(
@@ -224,7 +299,10 @@ class TrainSettings(Settings):
         "auto: all methods that need only one pass",
     )
     cam_layers: str = Field(
-        "auto", min_length=1, description="layers to explain, such as layer3,layer4; auto: all stages of the network"
+        "auto",
+        min_length=1,
+        description="layers to explain, such as layer3,layer4; auto: all stages of the network; `train` with list "
+        "prints all that can be named",
     )
     gallery_size: int = Field(10, ge=1, le=25, description="number of images in each gallery")
 
@@ -251,6 +329,11 @@ class TrainSettings(Settings):
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",
+    )
+    augment_workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = Field(
+        "auto",
+        description="processes for transforms that take one image at a time; 0: the training's own; auto: one for each "
+        "of its threads",
     )
     checkpoint: str = Field(
         "auto",
@@ -291,7 +374,8 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
-        if self.cutout and max(largest for _, largest in self.cutout_sizes) > self.side:
+        known = self.image_size != AUTO or self.weights == NONE  # otherwise the weights decide the size
+        if self.cutout and known and max(largest for _, largest in self.cutout_sizes) > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
         if self.padding > self.side:
             raise ValueError(
@@ -322,12 +406,27 @@ class TrainSettings(Settings):
             if name in self.given
         }
 
+    def with_values(self: T, **values: object) -> T:
+        """The same settings with other values, checked again; `given` stays.
+
+        Raises:
+            SettingsError: the new values do not fit.
+        """
+        changed = type(self).of(**self.as_params() | values)
+        changed._given = self._given
+        return changed
+
     @property
     def recipe_values(self) -> Values:
         """The values of all options that a recipe decides. A recipe with these values gives these settings."""
         return {
             name: getattr(self, name) for name, field in type(self).model_fields.items() if BY_RECIPE in field.metadata
         }
+
+    @property
+    def image_by_image(self) -> bool:
+        """Whether some transforms take one image at a time."""
+        return any(getattr(self, name) not in (0, NONE) for name in ("augmentation", *POLICIES))
 
     @property
     def augment_path(self) -> str:

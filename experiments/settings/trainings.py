@@ -14,6 +14,7 @@ SHARED = (
     "data_dir",
     "background_bias",
     "image_size",
+    "interpolation",
     "train_images",
     "holdout",
     "seed",

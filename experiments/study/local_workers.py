@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.dataset import Dataset
-from ..runs.prepare import load_dataset
+from ..runs.prepare import load_dataset, suited
 from ..system.processes import cores
 from ..system.progress import Printer, Reporter, shown
 from ..tracking.lifetime import sweep_stale
@@ -172,5 +172,5 @@ def reopened(study: str, storage: str, machine: Mapping[str, str]) -> tuple[Ledg
     notes = Ledger(study, storage, heartbeat_s=60.0).notes
     if notes.parent_run is None:
         raise StudyError(f"study={study}: has no run yet; start it with `mlflow run . -e tune -P study={study}` first")
-    settings = TuneSettings.of(**{**notes.given, "storage": storage, "study": study, **machine})
+    settings = suited(TuneSettings.of(**{**notes.given, "storage": storage, "study": study, **machine}))
     return Ledger(study, storage, settings.heartbeat), settings

@@ -283,8 +283,8 @@ class TuneSettings(TrainSettings):
 
     def definition(self) -> dict[str, str]:
         """The options that make two studies of one name the same: those that decide the trials and their scores."""
-        machine = {"device", "precision", "channels_last", "compile", "threads", "augment_by", "checkpoint", "resume"}
-        machine |= {"offline", "outbox", "wait_for_tracking"}
+        machine = {"device", "precision", "channels_last", "compile", "threads", "checkpoint", "resume"}
+        machine |= {"augment_by", "augment_workers", "offline", "outbox", "wait_for_tracking"}
         own = {"study", "trials", "hours", "workers", "storage", "confirm", "trial_models", "heartbeat", "data_dir"}
         return {name: value for name, value in self.as_params().items() if name not in machine | own}
 

@@ -12,7 +12,7 @@ from ..data.dataset import Dataset
 from ..explaining.map_measures import MAP_MEASURES
 from ..pictures.style import take_failures
 from ..runs.contents import option_records
-from ..runs.prepare import load_dataset, prepare
+from ..runs.prepare import load_dataset, prepare, suited
 from ..settings.base import SettingsError
 from ..system.progress import Printer, console
 from ..system.secrets import without_password
@@ -38,6 +38,7 @@ def tune(settings: TuneSettings) -> Results:
         SettingsError, DataError, StudyError: the study cannot be started with these settings. Nothing is created then.
     """
     reporter = Printer()
+    settings = suited(settings)
     refuse_password_in_mlflow(settings)
     if not settings.storage.startswith("sqlite"):
         open_storage(settings.storage, settings.heartbeat)  # first, because this takes seconds at most

@@ -130,6 +130,15 @@ class Journal:
         return (line.entry for line in self.lines() if line.entry is not None)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the run of the journal ended, or the journal has only notes on other runs."""
+        last = ""
+        for entry in self.entries():
+            if entry["what"] in ("begin", "reopen", "end", "left"):
+                last = "left" if entry.get("notes") else entry["what"]
+        return last in ("end", "left")
+
+    @property
     def has_more(self) -> bool:
         """Whether there are entries that MLflow does not have."""
         return next(self.lines(self.sent.offset), None) is not None

@@ -34,7 +34,7 @@ from .failures import is_answer, is_away
 from .journal import Entry, Journal
 from .locations import TrackingError
 from .sender import pick_up, sender
-from .sending import KILLED, Sending, has_ended
+from .sending import KILLED, Sending
 from .signals import Terminated, deaf_to_signals, terminated_by_signal
 from .store import prepare_store
 from .waiting import contents
@@ -258,7 +258,7 @@ def sweep_stale() -> list[str]:
 
 def _has_ended(run_id: str) -> bool:
     journal = outbox.of_run(run_id)
-    return journal is not None and has_ended(journal)
+    return journal is not None and journal.has_ended
 
 
 def _is_stale(tags: Mapping[str, str]) -> bool:

@@ -5,9 +5,12 @@ Its description has a digest of itself and of all other files.
 
 import copy
 import hashlib
+import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from mlflow.models import Model as ModelFormat
 from mlflow.models import infer_signature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
+from safetensors.torch import save_file
 from torch import nn
 
 from ..system.files import Damaged
@@ -28,24 +32,38 @@ from .records import Model
 
 _OTHERS = {MLMODEL_FILE_NAME, REGISTERED_MODEL_META_FILE_NAME}  # MLflow adds the second when it downloads a model
 _SEAL = b"metadata:\n  camparison.sha256: "  # the last lines of the description, which MLflow reads as its metadata
+WEIGHTS, DECLARATION = "network.safetensors", "network.json"
+"""Beside MLflow's files: the weights by name, and the declaration of the network, which `WEIGHTS` also has inside."""
+
+_SUITE = Path(__file__).parents[1]
 
 
 def save_model(record: Model, folder: Path) -> None:
     """Saves a model with pickle, because MLflow's newer pt2 format loads a traced graph without forward hooks for CAM.
 
-    The requirements are given, so that MLflow needs no child process to infer them. The package is stored with the
-    model, so that the model can be loaded where this project is not installed.
+    The requirements are given, so that MLflow needs no child process to infer them. The package and one's own files are
+    stored with the model, so that the model can be loaded where they are not. What needs no pickle lies beside it.
     """
-    with import_path_kept():
+    network = copy.deepcopy(record.module).cpu().eval()
+    packages = ("torch", "numpy", "jaxtyping", *record.libraries)
+    with import_path_kept(), tempfile.TemporaryDirectory() as place:
+        for path, text in record.sources.items():
+            Path(place, path).parent.mkdir(parents=True, exist_ok=True)
+            Path(place, path).write_text(text, encoding="utf-8")
         mlflow.pytorch.save_model(
-            pytorch_model=copy.deepcopy(record.module).cpu().eval(),
+            pytorch_model=network,
             path=str(folder),
             serialization_format="pickle",
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("torch", "numpy", "jaxtyping")],
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in packages],
             signature=infer_signature(record.example_input, record.example_output),
             input_example=record.example_input,
-            code_paths=[str(Path(__file__).parents[1])],
+            code_paths=[str(_SUITE), *sorted(map(str, Path(place).iterdir()))],
         )
+    if record.declaration:
+        declared = json.dumps(record.declaration, indent=2)
+        weights = {name: tensor.clone().contiguous() for name, tensor in network.state_dict().items()}
+        save_file(weights, folder / WEIGHTS, {"network": declared})
+        (folder / DECLARATION).write_text(declared, encoding="utf-8")
     for cache in folder.rglob("__pycache__"):
         shutil.rmtree(cache, ignore_errors=True)
     _seal(folder)
@@ -125,6 +143,19 @@ def load_model(uri: str, folder: str) -> nn.Module:
     """
     place = Path(download_artifacts(uri, dst_path=folder))
     _check(place)
-    with import_path_kept():
+    names = {path.stem for path in (place / "code").glob("*")} - {_SUITE.name}
+    with import_path_kept(), _imported_anew(names):
         loaded: nn.Module = mlflow.pytorch.load_model(str(place), map_location="cpu")
     return loaded
+
+
+@contextmanager
+def _imported_anew(names: Collection[str]) -> Iterator[None]:
+    """Inside, modules of these names are those of the model, which may be of another version than those in use."""
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+            del sys.modules[name]
+        sys.modules.update(kept)

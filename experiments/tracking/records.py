@@ -4,7 +4,8 @@ Only `experiments.tracking` turns records into MLflow calls.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,12 +98,19 @@ class DatasetUse:
 
 @dataclass(frozen=True)
 class Model:
-    """The trained network, with one batch of its input `(n, 3, h, w)` and output `(n, classes)`, both float32."""
+    """The trained network, with one batch of its input `(n, 3, h, w)` and output `(n, classes)`, both float32.
+
+    `declaration` says in values of JSON which network it is. `sources` are one's own files that build it, by path, and
+    `libraries` the packages that do.
+    """
 
     module: nn.Module
     example_input: np.ndarray
     example_output: np.ndarray
     step: int
+    declaration: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
 
 
 Record = Param | Tag | Metrics | Picture | KeyedPicture | Text | File | Table | Arrays | DatasetUse | Model

@@ -140,7 +140,7 @@ class Sending:
         """
         if self.journal.is_written or self.journal.has_more:
             return False
-        if not has_ended(self.journal) and self.begun and not self.gone:
+        if not self.journal.has_ended and self.begun and not self.gone:
             if self._sent.closed:
                 return False
             if self._is_left_alone():
@@ -193,15 +193,6 @@ class Sending:
             history = self.client.get_metric_history(self.run_id, key)
             self._points[key] = {(metric.step, repr(float(metric.value))) for metric in history}
         return (step, repr(float(value))) in self._points[key]
-
-
-def has_ended(journal: Journal) -> bool:
-    """Whether the run of the journal ended, or the journal has only notes on other runs."""
-    last = ""
-    for entry in journal.entries():
-        if entry["what"] in ("begin", "reopen", "end", "left"):
-            last = "left" if entry.get("notes") else entry["what"]
-    return last in ("end", "left")
 
 
 # --------------------------------------------------------------------------------------------- the ids of other runs
@@ -298,7 +289,7 @@ def experiment_of(entry: Entry) -> str:
 def _finished_twin(journal: Journal, entry: Entry, experiment: str) -> str | None:
     """A finished run of the same training, if that of the journal is finished too."""
     fingerprint = entry["tags"].get(FINGERPRINT)
-    if not fingerprint or not has_ended(journal) or contents(journal).tags.get(STATUS) != "completed":
+    if not fingerprint or not journal.has_ended or contents(journal).tags.get(STATUS) != "completed":
         return None
     found = MlflowClient().search_runs([experiment], of_finished(fingerprint))
     others = [run.info.run_id for run in found if run.data.tags.get(outbox.KEY) != journal.key]

@@ -15,11 +15,12 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from ..augmentation.declared import Augmentation
+from ..augmentation.mixing import Batch, mixed_batches
 from ..data.dataset import Dataset, Split
 from ..data.tensors import to_tensor
 from ..errors import Failed
+from ..models.foreign import build
 from ..settings.base import SettingsError
-from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from . import distributed
 from .machine import Machine
@@ -53,10 +54,13 @@ class EpochResult:
 def build_model(
     settings: TrainSettings, classes: int, mean: Float32[np.ndarray, "3"], std: Float32[np.ndarray, "3"]
 ) -> nn.Module:
-    """A freshly initialised network; the same for the same seed."""
+    """A network before its training; the same for the same seed. `mean` and `std` are those of the training images.
+
+    Raises:
+        NetworkError: it cannot be built, or its weights do not fit.
+    """
     torch.manual_seed(settings.seed)
-    model: nn.Module = load_part(NETWORKS, settings.model)(classes, mean.tolist(), std.tolist(), settings.dropout)
-    return model
+    return build(settings, classes, mean.tolist(), std.tolist())[0]
 
 
 def fit(
@@ -99,7 +103,8 @@ def fit(
     tracked = [name for name in ("val", "test") if name in dataset.splits and (name == "val" or settings.track_test)]
     for epoch in range(start, settings.epochs):
         started = time.perf_counter()
-        batches = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        plain = islice(augmentation.batches(train.images, train.labels, epoch), steps)
+        batches = mixed_batches(settings, plain, len(dataset.classes), epoch)
         _tell(fitting.trained, "start_epoch", epoch / settings.epochs)
         with _seeing_whole_batches(fitting.trained):
             metrics = _train_epoch(fitting, batches, epoch, steps, settings, on_step)
@@ -158,7 +163,7 @@ def evaluate(model: nn.Module, split: Split, name: str, device: str, precision: 
 
 def _train_epoch(
     fitting: Steps,
-    batches: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[Batch],
     epoch: int,
     steps: int,
     settings: TrainSettings,

@@ -52,8 +52,8 @@ class Optimizers:
             if "momentum" in group:
                 group["momentum"] = group["middle"] + momentum_shift
         for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
-            assert kernel.grad is not None
-            matrix.grad = as_matrix(kernel.grad, kernel)
+            # A part of a foreign network may not have run in this step.
+            matrix.grad = None if kernel.grad is None else as_matrix(kernel.grad, kernel)
             kernel.grad = None
             with torch.no_grad():
                 matrix.mul_(math.sqrt(len(matrix)) / matrix.norm())

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..augmentation.mixing import Batch, hard
 from ..settings.train import TrainSettings
 from . import distributed
 from .frozen import freeze
@@ -45,7 +46,7 @@ class Steps:
 
     def take(
         self,
-        batch: tuple[Float[Tensor, "n c h w"], Int64[Tensor, "n"]],
+        batch: Batch,
         number: int,
         share: float,
         rate: float,
@@ -53,12 +54,13 @@ class Steps:
     ) -> tuple[Float[Tensor, ""], Int64[Tensor, ""]]:
         """Takes step `number`, counted from 1, with images at `share` of their side.
 
-        Returns this process's part of the loss, and the number of its images that were classified correctly. Both stay
-        on the device, because reading them in every step would make a GPU wait.
+        The labels are classes, or shares of classes as `mixup` makes them. Returns this process's part of the loss, and
+        the number of its images that were classified correctly. Both stay on the device, because reading them in every
+        step would make a GPU wait.
         """
         images, labels = batch[0], batch[1].to(self._machine.device, non_blocking=True)
         loss, right = torch.zeros((), device=labels.device), torch.zeros((), dtype=torch.int64, device=labels.device)
-        mass = self._of_classes[labels].sum()
+        mass = (self._of_classes[labels] if labels.ndim == 1 else labels @ self._of_classes).sum()
         parts = parts_of(len(labels), self._settings.batch_size)
         for some, truth in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             own = distributed.share(len(truth))
@@ -70,7 +72,7 @@ class Steps:
             # The sums of the parts' and processes' losses and gradients are those of the whole batch.
             torch.autograd.backward(self._scaler.scale(summed / mass))
             loss += summed.detach() / mass
-            right += (logits.argmax(1) == truth[own]).sum()
+            right += (logits.argmax(1) == hard(truth[own])).sum()
         self._update(rate, momentum_shift)
         if self._settings.ema:
             self._average(number)
@@ -131,9 +133,14 @@ def class_weights(labels: Int64[Tensor, "n"], classes: int, kind: str) -> Float[
     return torch.where(there, len(labels) / there.sum() / counts.clamp_min(1), 0.0)
 
 
+def smaller_side(share: float, side: int) -> int:
+    """The side in pixels of images that are shrunk to this share."""
+    return max(SMALLEST_SIDE, round(share * side))
+
+
 def shrink(images: Float[Tensor, "n c h h"], share: float) -> Float[Tensor, "n c s s"]:
     """The images at `share` of their side, in the same memory format; each pixel is the mean of its area."""
-    side = max(SMALLEST_SIDE, round(share * images.shape[-1]))
+    side = smaller_side(share, images.shape[-1])
     if side >= images.shape[-1]:
         return images
     smaller = nn.functional.interpolate(images, (side, side), mode="area")

@@ -1,0 +1,249 @@
+"""Transforms of other people for one image: from a file of one's own, or the published policies of torchvision."""
+
+import inspect
+import random
+import re
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+import yaml
+from jaxtyping import UInt8
+from PIL import Image
+from torch import nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+import cam_core
+
+from ..settings.base import NONE, SettingsError
+from ..settings.train import TrainSettings
+from ..system.files import open_file, user_path
+from .image_by_image import Foreign, ImageByImage, ImageFailed, OneImage
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+_LONGEST = 2000  # characters of a description; MLflow takes 6,000
+_KINDS = "an albumentations or torchvision transform, or a function that returns one"
+_UINT8 = "leave out what normalises or makes floats and tensors, which the network does itself"
+# albumentations only warns about these, and then does something else.
+_MISTAKES = (r"Argument\(s\)", r"Transform .* has no 'p' parameter")
+
+
+class _Unusable(Exception):
+    """The file, or what it defines, is nothing that can be used; the message says why."""
+
+
+def of_settings(settings: TrainSettings, side: int) -> list[Foreign]:
+    """The transforms for one image that the settings ask for: one's own, or torchvision's policies.
+
+    Raises:
+        SettingsError: the file or what it defines cannot be used; one line with the reason.
+    """
+    if settings.augmentation != NONE:
+        return [own(settings.augmentation, side)]
+    policies: dict[str, Callable[[Any], nn.Module]] = {
+        "trivial_augment": lambda on: v2.TrivialAugmentWide(),
+        "rand_augment": lambda magnitude: v2.RandAugment(magnitude=magnitude),
+        "auto_augment": lambda policy: v2.AutoAugment(v2.AutoAugmentPolicy(policy)),
+        "augmix": lambda severity: v2.AugMix(severity=severity),
+    }
+    given = {name: getattr(settings, name) for name in policies}
+    made = {name: policies[name](value) for name, value in given.items() if value not in (0, NONE)}
+    return [Foreign(name, partial(_from_pillow, policy), str(policy), {}) for name, policy in made.items()]
+
+
+def own(spec: str, side: int) -> Foreign:
+    """The transform that `FILE.py:NAME` or `FILE.yaml` names, tried on images of this side.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    path, name = _split(spec)
+    with _told(spec, path), _strictly(), _files_beside(path) as sources:
+        text = _read(path)
+        sources[path.name] = text
+        found = _called(_executed(text, path, name)) if name else _from_yaml(text)
+        apply = partial(_checked, spec, path, _as_one_image(found))
+        try_out(spec, apply, side)
+    return Foreign("own", apply, _words(spec, found), sources)
+
+
+def _words(spec: str, found: object) -> str:
+    try:
+        words = f"{spec}: {found}"
+    except ValueError:  # a Lambda without a name inside an A.Compose
+        words = f"{spec}: {getattr(found, 'transforms', type(found).__name__)}"
+    return " ".join(re.sub(" at 0x[0-9a-f]+", "", words).split())[:_LONGEST]
+
+
+def try_out(spec: str, apply: OneImage, side: int) -> None:
+    """Checks the transform on a black image and on noise, twice with the same seed.
+
+    Raises:
+        ImageFailed: it fails, changes the size or the type, or does not repeat itself.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+    images[0] = 0
+    tried = ImageByImage({"own": apply}, images, 0)
+    first, second = (list(tried.batches(0, np.arange(4).repeat(4), 16, workers=0)) for _ in range(2))
+    if not torch.equal(first[0], second[0]):
+        raise ImageFailed(
+            f"augmentation={spec}: gives another image with the same seed; draw random numbers from random, np.random "
+            "or torch, without a seed or a generator of its own"
+        )
+
+
+def _split(spec: str) -> tuple[Path, str]:
+    path, _, name = spec.rpartition(":") if spec.rpartition(":")[0].endswith(".py") else (spec, "", "")
+    return user_path(path).resolve(), name
+
+
+def _read(path: Path) -> str:
+    with open_file(path) as file:
+        return file.read().decode("utf-8-sig")
+
+
+def _executed(text: str, path: Path, name: str) -> object:
+    """What `name` is in the file."""
+    module = types.ModuleType(f"augmentation_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    exec(compile(text, str(path), "exec"), module.__dict__)
+    if not hasattr(module, name):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise _Unusable(f"{name!r} is not in the file, which defines {', '.join(known) or 'nothing'}")
+    return getattr(module, name)
+
+
+def _called(found: Any) -> object:
+    kinds = (A.BasicTransform, A.BaseCompose, nn.Module)
+    return found() if inspect.isroutine(found) or (inspect.isclass(found) and issubclass(found, kinds)) else found
+
+
+def _from_yaml(text: str) -> object:
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict) or not isinstance(content.get("transform"), dict):
+        raise _Unusable("has no `transform`; write the file with albumentations' A.save(..., data_format='yaml')")
+    if unknown := content.keys() - {"__version__", "transform"}:
+        raise _Unusable(f"{', '.join(map(str, unknown))}: not part of albumentations' format")
+    try:
+        return A.from_dict(content)
+    except KeyError as error:
+        raise _Unusable(f"albumentations {A.__version__} has no {error}") from error
+
+
+def _as_one_image(found: Any) -> OneImage:
+    if isinstance(found, A.BasicTransform | A.BaseCompose):
+        return partial(_by_albumentations, found if isinstance(found, A.Compose) else A.Compose([found]))
+    if isinstance(found, nn.Module) or type(found).__module__.startswith("torchvision."):
+        return partial(_by_torchvision, found)
+    raise _Unusable(f"is a {type(found).__name__}; must be {_KINDS}")
+
+
+def _by_albumentations(transform: A.Compose, image: Pixels, rng: np.random.Generator) -> object:
+    # Not `set_random_seed`, which gives every transform inside the same random numbers.
+    transform.set_random_state(rng, random.Random(rng.bytes(8)))
+    return transform(image=image)["image"]
+
+
+def _by_torchvision(transform: Callable[[Any], Any], image: Pixels, rng: np.random.Generator) -> object:
+    found = transform(tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)))
+    return found.permute(1, 2, 0).numpy() if isinstance(found, torch.Tensor) and found.ndim == 3 else found
+
+
+def _from_pillow(transform: Callable[[Any], Any], image: Pixels, rng: np.random.Generator) -> Pixels:
+    """torchvision's policies are several times as fast on images of Pillow as on tensors this small."""
+    return np.array(transform(Image.fromarray(image)))
+
+
+def _checked(spec: str, path: Path, apply: Callable[..., object], image: Pixels, rng: np.random.Generator) -> Pixels:
+    """What `apply` makes of the image.
+
+    Raises:
+        ImageFailed: an error in `apply`, or its result is not an image like the one before.
+    """
+    try:
+        found: Any = apply(image, rng)
+    except Exception as error:
+        why = f"makes pixels of NaN: {error}" if isinstance(error, RuntimeWarning) else _where(error, path)
+        raise ImageFailed(f"augmentation={spec}: {why}") from error
+    found = np.asarray(found) if isinstance(found, Image.Image | torch.Tensor) else found
+    if isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == image.shape:
+        return found
+    if not isinstance(found, np.ndarray):
+        raise ImageFailed(f"augmentation={spec}: gives a {type(found).__name__} instead of an image; {_UINT8}")
+    if found.dtype.kind == "f" and np.isnan(found).any():
+        raise ImageFailed(f"augmentation={spec}: gives pixels that are not numbers (NaN); {_UINT8}")
+    cure = (
+        _UINT8 if found.dtype != np.uint8 else f"let it end with images of {image.shape[0]} x {image.shape[1]} pixels"
+    )
+    changed = f"{found.dtype} {found.shape} instead of uint8 {image.shape}"
+    raise ImageFailed(f"augmentation={spec}: gives {changed}; {cure}")
+
+
+@contextmanager
+def _told(spec: str, path: Path) -> Iterator[None]:
+    """Turns whatever goes wrong with the file into one line."""
+    try:
+        yield
+    except ImageFailed as error:
+        raise SettingsError(error.problems) from error
+    except _Unusable as error:
+        raise SettingsError([f"augmentation={spec}: {error}"]) from error
+    except OSError as error:
+        raise SettingsError([f"augmentation={spec}: cannot be read ({error.strerror or error})"]) from error
+    except (UnicodeDecodeError, SyntaxError, yaml.YAMLError) as error:
+        kind = "YAML" if isinstance(error, yaml.YAMLError) else "Python"
+        raise SettingsError([f"augmentation={spec}: is no {kind} file ({' '.join(str(error).split())})"]) from error
+    except (Exception, SystemExit) as error:
+        raise SettingsError([f"augmentation={spec}: {_where(error, path)}"]) from error
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The error in words, with the last line of the person's own files that it came from."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    mine = [f" ({file.name}, line {line})" for file, line in frames if _beside(file, path.parent)]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{mine[-1] if mine else ''}"
+
+
+@contextmanager
+def _strictly() -> Iterator[None]:
+    """Inside, arguments that albumentations would ignore with a warning are errors."""
+    with warnings.catch_warnings():
+        for mistake in _MISTAKES:
+            warnings.filterwarnings("error", message=mistake)
+        yield
+
+
+@contextmanager
+def _files_beside(path: Path) -> Iterator[dict[str, str]]:
+    """Inside, Python finds modules beside the file; at the end, the texts of those that were imported from there."""
+    folder, before = path.parent, set(sys.modules)
+    sources: dict[str, str] = {}
+    sys.path.insert(0, str(folder))
+    try:
+        yield sources
+    finally:
+        sys.path.remove(str(folder))
+        for name in sys.modules.keys() - before:
+            file = Path(getattr(sys.modules[name], "__file__", None) or "/")
+            if _beside(file, folder):
+                sources[file.relative_to(folder).as_posix()] = _read(file)
+                del sys.modules[name]  # the next file may have another one with this name
+
+
+def _beside(file: Path, folder: Path) -> bool:
+    """Whether the file is in the folder, and is neither installed nor part of this suite."""
+    others = (sys.prefix, sys.base_prefix, Path(__file__).parents[1], Path(cam_core.__file__).parent)
+    apart = any(file.resolve().is_relative_to(Path(other).resolve()) for other in others)
+    return file.suffix == ".py" and file.is_relative_to(folder) and not apart

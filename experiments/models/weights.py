@@ -1,0 +1,118 @@
+"""Weights from files, without code in them: read, and filled into a network that they fit."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CannotStart
+from ..system.files import open_file
+
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+DECLARATION = "network"  # what a file of this suite says of its network, as JSON
+_INSIDE = ("state_dict", "model_state_dict", "model", "module")  # under which training programs keep the weights
+_WRAPPERS = ("module.", "_orig_mod.")
+_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet, which are built without them
+_LISTED = 3
+
+
+class NetworkError(CannotStart):
+    """A network or its weights cannot be used; the message names the option and the way out."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a file by name, what the file says of its network (empty if nothing), and its SHA-256."""
+
+    tensors: Mapping[str, Tensor]
+    declared: Mapping[str, Any]
+    digest: str
+
+
+def read_weights(path: Path) -> Weights:
+    """The weights in a `.safetensors` file or one of `torch.save`; code in it is refused, never run.
+
+    Raises:
+        NetworkError: the file cannot be read, or holds something else.
+    """
+    declared: Mapping[str, Any] = {}
+    try:
+        with open_file(path) as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+            file.seek(0)
+            if path.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(path, "pt") as opened:
+                    found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                    declared = json.loads((opened.metadata() or {}).get(DECLARATION, "{}"))
+            else:
+                found = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise NetworkError(f"weights={path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged file raises many kinds
+        why = (
+            "it holds code, or is damaged"
+            if isinstance(error, UnpicklingError)
+            else (str(error).splitlines() or [""])[0][:120]
+        )
+        cure = "give a file of torch.save(model.state_dict(), FILE), or a .safetensors"
+        raise NetworkError(f"weights={path}: is no file of weights only ({why}); {cure}") from error
+    return Weights(_tensors(found, path), declared, digest)
+
+
+def _tensors(found: object, path: Path) -> dict[str, Tensor]:
+    """The weights in what a file holds, without the prefixes that wrappers add to their names."""
+    while isinstance(found, Mapping) and (
+        inside := [found[name] for name in _INSIDE if isinstance(found.get(name), Mapping)]
+    ):
+        found = inside[0]
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()) or not found:
+        raise NetworkError(f"weights={path}: holds no weights by name; give a file of model.state_dict()")
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return dict(found)
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: str) -> str:
+    """Loads the weights. A classifier of another number of classes keeps its own; returns this in words.
+
+    Raises:
+        NetworkError: names are missing or too many, or shapes differ elsewhere.
+    """
+    own = network.state_dict()
+    given = {name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(_AUXILIARY)}
+    other = [name for name in own if name in given and own[name].shape != given[name].shape]
+    heads = {name.rpartition(".")[0] for name in other if _is_of_classes(own[name], given[name], classes)}
+    head = heads.pop() if len(heads) == 1 else None
+    wrong = {
+        "are missing in it": [name for name in own if name not in given and not name.endswith("num_batches_tracked")],
+        "are not in the network": [name for name in given if name not in own],
+        "have another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in other
+            if name.rpartition(".")[0] != head
+        ],
+    }
+    if problems := [f"{len(names)} {what} ({', '.join(names[:_LISTED])})" for what, names in wrong.items() if names]:
+        raise NetworkError(
+            f"weights={path}: does not fit this network: of its {len(own)} tensors {'; '.join(problems)}"
+        )
+    network.load_state_dict({name: tensor for name, tensor in given.items() if name not in other}, strict=False)
+    return "" if head is None else replaced(head, len(given[other[0]]), classes)
+
+
+def replaced(head: str, before: int, classes: int) -> str:
+    """The words for a classifier that begins anew."""
+    return f"its classifier {head} of {before} classes replaced by one of {classes}, which begins at random"
+
+
+def _is_of_classes(own: Tensor, given: Tensor, classes: int) -> bool:
+    return own.ndim > 0 and len(own) == classes and own.shape[1:] == given.shape[1:]
