@@ -45,8 +45,7 @@ PUBLISHED_CUTOUT: Values = {
 }
 
 
-# Off in every recipe of ours, and in recipe files that do not mention them, which older versions wrote.
-OFF: Values = {
+AUGMENTATIONS_OFF: Values = {
     "augmentation": "none",
     "random_resized_crop": 0.0,
     "grayscale": 0.0,
@@ -61,33 +60,39 @@ OFF: Values = {
 }
 
 
-# Plain SGD on flipped images. Whatever a recipe does not mention is off.
-PLAIN: Values = {
-    "model": "resnet18",
+# Values with which an option changes nothing: those of recipe files that do not mention it, which older versions wrote.
+OFF: Values = {
     "weights": "none",
     "small_stem": False,
     "normalise": "auto",
-    "dropout": 0.0,
-    "epochs": 20,
-    "batch_size": 128,
-    "lr": 0.1,
     "lr_head": "none",
-    "optimizer": "sgd",
     "optimizer_args": "none",
-    "momentum": 0.9,
-    "momentum_swing": 0.0,
-    "nesterov": False,
-    "weight_decay": 0.0,
     "grad_clip": 0.0,
     "accumulate": 1,
     "freeze": "none",
     "ema": 0.0,
+    "class_weights": "none",
+    **AUGMENTATIONS_OFF,
+}
+
+
+# Plain SGD on flipped images. Whatever a recipe does not mention is off.
+PLAIN: Values = {
+    "model": "resnet18",
+    "dropout": 0.0,
+    "epochs": 20,
+    "batch_size": 128,
+    "lr": 0.1,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "momentum_swing": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
     "schedule": "constant",
     "lr_warmup": 0.0,
     "lr_steps": "none",
     "lr_gamma": 1.0,
     "label_smoothing": 0.0,
-    "class_weights": "none",
     "l1": 0.0,
     "l2_norm": 0.0,
     "sides": "none",
