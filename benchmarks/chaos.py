@@ -109,12 +109,13 @@ class Notes:
 
     def todo(self, part: str, count: int) -> Iterator[int]:
         """The numbers of tries that are missing or went wrong, until `count` are good or have been tried now."""
+        good = {one.number: one.tried for one in self.of(part) if one.is_good}
         for number in range(count):
-            good = [one for one in self.of(part) if one.is_good]
-            if sum(one.tried for one in good) >= count:
+            if sum(good.values()) >= count:
                 return
-            if number not in {one.number for one in good}:
+            if number not in good:
                 yield number
+                good[number] = self._tries[part, number].tried
 
     def add(self, part: str, number: int, tried: int, verdict: Verdict, note: str = "") -> Try:
         """Notes a try on the disk."""

@@ -47,6 +47,7 @@ WINDOW = 8  # pixels, of occlusion
 WIDTH = 16  # channels in the first layers of the ResNet-18, a quarter of the published width
 FUSED = ("gradcam", "hirescam", "layercam")
 DEFAULT = "gradcam"
+CHANCE = "a random map"
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "fastnet": FastNet,
     "resnet18": partial(ResNet18, width=WIDTH),
@@ -157,22 +158,26 @@ def part(name: str, seed: int, data: Dataset, size: Size) -> pd.DataFrame:
 def measured(model: nn.Module, scenes: Scenes, size: Size) -> Iterator[dict[str, object]]:
     """The measures of every method and layer, of fused layers, of occlusion and of a blob in the middle."""
     layers: tuple[str, ...] = model.cam_layers  # type: ignore[assignment]
-    chance: dict[tuple[int, ...], dict[str, Tensor]] = {}
     by_method = cam_core.cams_of_methods(model, scenes.images, layers, scenes.classes, methods=list(cam_core.METHODS))
     for method, found in by_method.items():
         unlike = random_weights(model, scenes, layers, method, size.few)
         for index, layer in enumerate(layers):
-            values = of_maps(model, scenes, found.maps[index], found.grids[index], chance)
+            values = of_maps(model, scenes, found.maps[index], found.grids[index])
             yield {"layer": layer, "method": method, "random": unlike[index], **values}
     slow = {method: perturbed(model, scenes, layers[-1], method) for method in PERTURBATION_METHODS}
     slow |= {f"{way} of {method}": fused(by_method[method], way) for method in FUSED for way in FUSIONS}
     for method, found in slow.items():
-        values = of_maps(model, scenes, found.maps[0], found.grids[0], chance)
+        values = of_maps(model, scenes, found.maps[0], found.grids[0])
         yield {"layer": found.layers[0], "method": method, **values}
     drops = cam_core.occlusion(model, scenes.images, scenes.classes, window=WINDOW).relu()
-    blob = cam_core.centre_blob(32, 32).expand_as(drops)
-    for method, maps in {"occlusion": drops, "a blob in the middle": blob}.items():
-        yield {"layer": "image", "method": method, **of_maps(model, scenes, maps, (8, 8), chance)}
+    grid = by_method[DEFAULT].grids[-1]
+    blind = {
+        "occlusion": drops,
+        "a blob in the middle": cam_core.centre_blob(32, 32).expand_as(drops),
+        CHANCE: cam_core.random_maps(len(drops), grid, (32, 32), torch.Generator().manual_seed(0)),
+    }
+    for method, maps in blind.items():
+        yield {"layer": "image", "method": method, **of_maps(model, scenes, maps, (8, 8))}
 
 
 def perturbed(model: nn.Module, scenes: Scenes, layer: str, method: str) -> Cams:
@@ -186,32 +191,17 @@ def fused(found: Cams, way: str) -> Cams:
     return replace(cam_core.fused(some, way), layers=("last three",))
 
 
-def of_maps(
-    model: nn.Module,
-    scenes: Scenes,
-    maps: Tensor,
-    grid: tuple[int, ...],
-    chance: dict[tuple[int, ...], dict[str, Tensor]],
-) -> dict[str, float]:
-    """The mean of each measure; the margins are those over random maps of the same grid."""
-    if grid not in chance:
-        random = cam_core.random_maps(len(maps), grid, (32, 32), torch.Generator().manual_seed(0))
-        chance[grid] = areas(model, scenes, random)
-    own = areas(model, scenes, maps)
+def of_maps(model: nn.Module, scenes: Scenes, maps: Tensor, grid: tuple[int, ...]) -> dict[str, float]:
+    """The mean of each measure; of deletion and insertion, the areas under the curves."""
+    given = (model, scenes.images, maps, scenes.classes)
     values = {
         "focus": cam_core.focus_index(maps, scenes.masks, grid),
         "auc": cam_core.pixel_auc(maps, scenes.masks),
-        "deletion": chance[grid]["deletion"] - own["deletion"],
-        "insertion": own["insertion"] - chance[grid]["insertion"],
+        "deletion": cam_core.deletion(*given, steps=STEPS).auc,
+        "insertion": cam_core.insertion(*given, steps=STEPS).auc,
         "dead": cam_core.dead_rate(maps).float(),
     }
     return {name: float(value.nanmean()) for name, value in values.items()}
-
-
-def areas(model: nn.Module, scenes: Scenes, maps: Tensor) -> dict[str, Tensor]:
-    """The areas under the curves of deletion and insertion."""
-    curves = {"deletion": cam_core.deletion, "insertion": cam_core.insertion}
-    return {name: curve(model, scenes.images, maps, scenes.classes, steps=STEPS).auc for name, curve in curves.items()}
 
 
 def random_weights(model: nn.Module, scenes: Scenes, layers: tuple[str, ...], method: str, few: int) -> list[float]:
@@ -229,6 +219,7 @@ def random_weights(model: nn.Module, scenes: Scenes, layers: tuple[str, ...], me
 
 def report(rows: pd.DataFrame, size: Size) -> Iterator[str]:
     """A table for each network, with the best rows first, and what is certainly better than the default."""
+    rows = with_margins(rows)
     yield f"{size.train:,} scenes, {size.epochs} epochs; {size.images} test scenes, {size.few} for random weights."
     yield f"Means over {size.seeds} seeds, ± half of the {CONFIDENCE:.0%} interval."
     for network, of_network in rows.groupby("network", sort=False):
@@ -240,6 +231,16 @@ def report(rows: pd.DataFrame, size: Size) -> Iterator[str]:
             cells = [interval(some[measure]) for measure in MEASURES]
             yield f"| {layer} | {method} | {' | '.join(cells)} | {interval(some['rank'])} |"
         yield from ("", *against_the_default(of_network))
+
+
+def with_margins(rows: pd.DataFrame) -> pd.DataFrame:
+    """Areas under curves as margins over one random map, the same for all rows of a network: higher is better."""
+    chance = rows[rows["method"] == CHANCE].set_index(["network", "seed"])[["deletion", "insertion"]]
+    areas = rows.join(chance, on=["network", "seed"], rsuffix="_of_chance")
+    return rows.assign(
+        deletion=areas["deletion_of_chance"] - areas["deletion"],
+        insertion=areas["insertion"] - areas["insertion_of_chance"],
+    )
 
 
 def by_rank(rows: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:

@@ -15,7 +15,7 @@ ORDER = (
 )
 ENTRY_POINTS = {"entry", "train", "compare", "tune", "ray_workers"}
 # Tables of options, which have no logic that could be split.
-DECLARATIVE = {"train.TrainSettings"}
+DECLARATIVE = {"train_options.TrainingOptions"}
 
 
 def outside(name: str) -> set[str]:

@@ -17,8 +17,9 @@ from ..explaining.trial import tried
 from ..models.foreign import network_of, normalisation
 from ..settings.base import AUTO, NONE, spelled
 from ..settings.parts import NETWORKS
-from ..settings.recipes import OFF
-from ..settings.train import LARGEST_SIDE, T, TrainSettings
+from ..settings.recipes import AUGMENTATIONS_OFF
+from ..settings.train import T, TrainSettings
+from ..settings.train_options import LARGEST_SIDE
 from ..system.files import user_path
 from ..system.progress import Reporter
 from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
@@ -179,7 +180,11 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 def default_name(settings: TrainSettings) -> str:
     """The run's name in MLflow, unless it is given."""
     words = [f"cutout {settings.in_pixels['cutout_size']} px"] if settings.cutout else []
-    words += [f"{name} {spelled(value)}" for name in OFF if (value := getattr(settings, name)) != OFF[name]]
+    words += [
+        f"{name} {spelled(value)}"
+        for name, off in AUGMENTATIONS_OFF.items()
+        if (value := getattr(settings, name)) != off
+    ]
     return f"{', '.join(words) or 'baseline'}, seed {settings.seed}"
 
 

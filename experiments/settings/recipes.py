@@ -45,15 +45,7 @@ PUBLISHED_CUTOUT: Values = {
 }
 
 
-# Off in every recipe of ours, and in recipe files that do not mention them, which older versions wrote.
-OFF: Values = {
-    "lr_head": "none",
-    "optimizer_args": "none",
-    "grad_clip": 0.0,
-    "accumulate": 1,
-    "freeze": "none",
-    "ema": 0.0,
-    "class_weights": "none",
+AUGMENTATIONS_OFF: Values = {
     "augmentation": "none",
     "random_resized_crop": 0.0,
     "grayscale": 0.0,
@@ -68,12 +60,25 @@ OFF: Values = {
 }
 
 
-# Plain SGD on flipped images. Whatever a recipe does not mention is off.
-PLAIN: Values = {
-    "model": "resnet18",
+# Values with which an option changes nothing: those of recipe files that do not mention it, which older versions wrote.
+OFF: Values = {
     "weights": "none",
     "small_stem": False,
     "normalise": "auto",
+    "lr_head": "none",
+    "optimizer_args": "none",
+    "grad_clip": 0.0,
+    "accumulate": 1,
+    "freeze": "none",
+    "ema": 0.0,
+    "class_weights": "none",
+    **AUGMENTATIONS_OFF,
+}
+
+
+# Plain SGD on flipped images. Whatever a recipe does not mention is off.
+PLAIN: Values = {
+    "model": "resnet18",
     "dropout": 0.0,
     "epochs": 20,
     "batch_size": 128,
@@ -273,8 +278,7 @@ def find(name: str) -> Recipe:
 
 def read(path: Path) -> Recipe:
     """The recipe in a TOML file: `summary`, `source`, `reported`, all optional; `base`, the recipe to start from; and
-    a table `settings` with the options that differ from it. Without `base`, the file must decide every option but those
-    in `OFF`.
+    a table `settings` with the options that differ from it. Without `base`, the file must decide every option.
 
     Raises:
         RecipeError: the file is missing, is not TOML or contains something that no recipe has. The settings check the

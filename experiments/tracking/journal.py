@@ -4,7 +4,7 @@ A journal is a folder:
 
     journal     one line for each entry: checksum (CRC-32), length in bytes, the entry as JSON
     files/N/    the files of one entry, which holds the SHA-256 of each
-    sent.json   how much of it MLflow has, and the id that MLflow gave the run
+    sent        how much of it MLflow has, and the id that MLflow gave the run: one such line
     writing     locked by the process that writes; the system frees the lock when that process dies
     sending     locked by the process that sends, so that no two processes send the same entry
 
@@ -28,6 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 SYNCED_AT_ONCE = 16  # files
+_REMOVED = ".sent"  # the ending of folders that are being removed
 Entry = dict[str, Any]
 
 
@@ -98,7 +99,7 @@ class Journal:
         Raises:
             OSError: the disk is full or broken; then a reader sees none of them, or the first ones whole.
         """
-        lines = b"".join(_framed(entry) for entry in entries)
+        lines = b"".join(framed(entry) for entry in entries)
         try:
             self._write(lines)
         except OSError:
@@ -123,7 +124,7 @@ class Journal:
                 if not raw.endswith(b"\n"):
                     return
                 start += len(raw)
-                yield Line(raw.decode(errors="replace"), _parsed(raw), start)
+                yield Line(raw.decode(errors="replace"), parsed(raw), start)
 
     def entries(self) -> Iterator[Entry]:
         """The entries that are whole."""
@@ -147,17 +148,17 @@ class Journal:
 
     @property
     def sent(self) -> Sent:
-        """What a sender has acknowledged; nothing if the note was lost, which makes the sender look what is there."""
+        """What a sender has acknowledged; nothing if the note is lost or damaged: the sender then looks."""
         try:
-            return Sent(**json.loads((self.folder / "sent.json").read_text()))
-        except (OSError, ValueError, TypeError):
+            return Sent(**(parsed((self.folder / "sent").read_bytes()) or {}))
+        except OSError:
             return Sent()
 
     def acknowledge(self, sent: Sent) -> None:
         """Stores how much MLflow has; a reader sees the old or the new note."""
-        written = self.folder / "sent.json.new"
-        written.write_text(json.dumps(asdict(sent)))
-        os.replace(written, self.folder / "sent.json")
+        written = self.folder / "sent.new"
+        written.write_bytes(framed(asdict(sent)))
+        os.replace(written, self.folder / "sent")
 
     def set_aside(self) -> Path:
         """Moves the folder to where no command sends it again; returns the new place."""
@@ -166,8 +167,16 @@ class Journal:
         return self.folder.rename(place)
 
     def remove(self) -> None:
-        """Removes the folder. Call it with the lock of the sender."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the folder, and what a kill left of others. Call it with the lock of the sender."""
+        with contextlib.suppress(FileNotFoundError):
+            self.folder.rename(self.folder.with_suffix(_REMOVED))  # a folder without its journal would stay for ever
+        remove_leftovers(self.folder.parent)
+
+
+def remove_leftovers(outbox: Path) -> None:
+    """Removes what MLflow has, and a kill did not let its sender remove."""
+    for folder in outbox.glob(f"*{_REMOVED}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync(folder: Path) -> dict[str, str]:
@@ -215,12 +224,14 @@ def _is_held(lock: FileLock) -> bool:
         return False  # the folder was removed
 
 
-def _framed(entry: Entry) -> bytes:
+def framed(entry: Entry) -> bytes:
+    """The line of an entry."""
     body = json.dumps(entry, separators=(",", ":")).encode()
     return b"%08x %d %s\n" % (zlib.crc32(body), len(body), body)
 
 
-def _parsed(raw: bytes) -> Entry | None:
+def parsed(raw: bytes) -> Entry | None:
+    """The entry of a line; None if the line is damaged."""
     try:
         checksum, length, body = raw[:-1].split(b" ", 2)
         whole = int(length) == len(body) and int(checksum, 16) == zlib.crc32(body)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..system.files import Damaged
-from .client import MODEL, import_path_kept
+from .client import MODEL, import_path_kept, one_line
 from .journal import digest
 from .records import Model
 
@@ -144,8 +144,11 @@ def load_model(uri: str, folder: str) -> nn.Module:
     place = Path(download_artifacts(uri, dst_path=folder))
     _check(place)
     names = {path.stem for path in (place / "code").glob("*")} - {_SUITE.name}
-    with import_path_kept(), _imported_anew(names):
-        loaded: nn.Module = mlflow.pytorch.load_model(str(place), map_location="cpu")
+    try:
+        with import_path_kept(), _imported_anew(names):
+            loaded: nn.Module = mlflow.pytorch.load_model(str(place), map_location="cpu")
+    except Exception as error:  # of a description without its last lines: of YAML, of a key that is not there
+        raise Damaged(one_line(error)) from error
     return loaded
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
 
-from .journal import Entry, Journal
+from .journal import Entry, Journal, framed, parsed
 from .locations import TrackingError
 
 OFFLINE, OUTBOX, WAIT = "CAMPARISON_OFFLINE", "CAMPARISON_OUTBOX", "CAMPARISON_WAIT_FOR_TRACKING"
@@ -105,8 +105,8 @@ def ids_of(journal: Journal) -> set[str]:
 def new_ids() -> dict[str, str]:
     """The ids that MLflow gave to runs and experiments which began without it, by their ids here."""
     file = folder() / "ids"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return dict(words for line in lines if len(words := line.split(" ")) == 2)
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    return {here: there for line in lines for here, there in (parsed(line) or {}).items()}
 
 
 def id_now(run_id: str) -> str:
@@ -116,8 +116,8 @@ def id_now(run_id: str) -> str:
 
 def keep_id(here: str, there: str) -> None:
     """Notes the id that MLflow gave."""
-    with (folder() / "ids").open("a") as file:
-        file.write(f"{here} {there}\n")
+    with (folder() / "ids").open("ab") as file:
+        file.write(b"\n" + framed({here: there}))  # the line before may have been cut short
         file.flush()
         os.fsync(file.fileno())
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from . import outbox
+from .journal import remove_leftovers
 from .sending import Away, NotYet, Sending
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -188,6 +189,7 @@ os.register_at_fork(after_in_child=_forget)
 
 def pick_up() -> None:
     """Sends what earlier processes left in the outbox; waits a few seconds for it, then goes on in the background."""
+    remove_leftovers(outbox.folder())
     for journal in outbox.waiting():
         sender().take(Sending(journal, say))
     sender().flush()

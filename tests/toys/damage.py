@@ -146,7 +146,7 @@ def the_outbox(run_id: str) -> Iterator[Specimen]:
     weights = same(lambda: finished_run(run_id).load_model().state_dict())
     yield Specimen("network in the outbox", here.model[0] / "data" / "model.pth", weights)
     journal.acknowledge(sent := Sent("1" * 32, 345))
-    yield Specimen("note of what was sent", journal.folder / "sent.json", lambda: _note(journal) == sent)
+    yield Specimen("note of what was sent", journal.folder / "sent", lambda: _note(journal) == sent)
     outbox.keep_id("2" * 32, "3" * 32)
     outbox.keep_id("4" * 32, "5" * 32)
     ids = outbox.new_ids()

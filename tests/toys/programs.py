@@ -229,7 +229,7 @@ def _left(uri: str, name: str, folder: Path) -> dict[str, Any]:
             key = f"{run.data.tags['camparison.kind']}: {run.info.run_name}"
             leaves = _leaves(client, run, folder) | {"models": str(of_run[run.info.run_id])}
             completed.setdefault(key, []).append(leaves)
-    waiting = [path.name for path in (folder / "mlruns" / "outbox").glob("[0-9a-f]*") if path.is_dir()]
+    waiting = [path.parent.name for path in (folder / "mlruns" / "outbox").glob("*/journal")]
     return {
         "statuses": Counter(run.info.status for run in runs),
         "completed": completed,

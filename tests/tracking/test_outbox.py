@@ -160,8 +160,32 @@ def test_a_lost_note_of_what_was_sent_means_that_nothing_was(tmp_path: Path) -> 
     journal = journal_of(tmp_path, {"a": 1})
     journal.acknowledge(Sent("1" * 32, 20))
     assert journal.sent == Sent("1" * 32, 20)
-    (journal.folder / "sent.json").write_text('{"run": ')
+    note = journal.folder / "sent"
+    for damage in every_flip(note.read_bytes()):
+        note.write_bytes(damage)
+        assert journal.sent in (Sent(), Sent("1" * 32, 20))
+    note.write_text('{"run": ')
     assert journal.sent == Sent()
+
+
+def every_flip(content: bytes) -> Iterator[bytes]:
+    """The content with one bit flipped."""
+    for at, bit in itertools.product(range(len(content)), range(8)):
+        yield content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+
+
+def test_a_damaged_id_is_no_other_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(outbox.OUTBOX, str(tmp_path))
+    kept = {"1" * 32: "2" * 32, "3" * 32: "4" * 32}
+    for here, there in kept.items():
+        outbox.keep_id(here, there)
+    assert outbox.new_ids() == kept
+    for damage in every_flip((tmp_path / "ids").read_bytes()):
+        (tmp_path / "ids").write_bytes(damage)
+        assert outbox.new_ids().items() <= kept.items()
+    (tmp_path / "ids").write_text("0badc0de 75 {half of")
+    outbox.keep_id("5" * 32, "6" * 32)
+    assert outbox.new_ids() == {"5" * 32: "6" * 32}
 
 
 # ------------------------------------------------------------------------------------------------------- MLflow is away
@@ -285,7 +309,7 @@ def test_a_sender_that_dies_at_any_entry_is_followed_by_one_that_goes_on(
     for sent in range(1, entries + 1, 2):
         for _ in range(sent):  # each starts at the first entry: its note of what was sent had not reached the disk
             Sending(journal, print).step()
-        (journal.folder / "sent.json").unlink()
+        (journal.folder / "sent").unlink()
     send()
     (run,) = runs()
     check_everything_is_there(run.info.run_id)
@@ -297,6 +321,23 @@ def test_two_processes_never_send_the_same_journal(ready: Path, monkeypatch: pyt
     with Journal(outbox.folder() / key).sending:  # another process is at it
         assert not sender.sender().take(Sending(Journal(outbox.folder() / key), print))
     send()
+    assert len(runs()) == 1
+
+
+def test_a_sender_that_dies_while_it_removes_a_journal_leaves_nothing(
+    ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_offline(monkeypatch)
+
+    def die(outbox: Path) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.tracking.journal.remove_leftovers", die)
+        assert end_of(child(send)) == -signal.SIGKILL
+    assert left() != []
+    pick_up()
+    assert left() == []
     assert len(runs()) == 1
 
 
