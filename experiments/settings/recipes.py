@@ -62,6 +62,7 @@ AUGMENTATIONS_OFF: Values = {
 
 # Values with which an option changes nothing: those of recipe files that do not mention it, which older versions wrote.
 OFF: Values = {
+    "image_size": "auto",
     "weights": "none",
     "small_stem": False,
     "normalise": "auto",
@@ -259,6 +260,47 @@ RECIPES: dict[str, Recipe] = {
         reported="95.28 %, mean of 5 runs",
         measured="not run in full",
         values=DEVRIES_TAYLOR,
+    ),
+    "finetune": _recipe(
+        summary="ResNet-50 with torchvision's weights, for data of your own; a GPU, or few images",
+        source="ours: AdamW, cosine with warm-up, and ten times the rate for the new classifier",
+        reported="none",
+        measured="not run in full",
+        values={
+            **PLAIN,
+            "model": "torchvision:resnet50",
+            "weights": "DEFAULT",
+            "epochs": 10,
+            "batch_size": 32,
+            "lr": 1e-4,
+            "lr_head": 1e-3,
+            "optimizer": "adamw",
+            "weight_decay": 0.05,
+            "schedule": "cosine",
+            "lr_warmup": 0.1,
+            "label_smoothing": 0.1,
+            "random_resized_crop": 0.35,
+        },
+    ),
+    "scratch_224": _recipe(
+        summary="ResNet-50 from random weights, images of 224 pixels; made for ImageNet and GPUs",
+        source="torchvision, references/classification (as of 2024), its batch of 8 GPUs in one; ours: images are "
+        "evaluated whole, not their centre",
+        reported="76.13 % on ImageNet",
+        measured="not run in full",
+        values={
+            **PLAIN,
+            "image_size": 224,
+            "model": "torchvision:resnet50",
+            "normalise": "imagenet",
+            "epochs": 90,
+            "batch_size": 256,
+            "weight_decay": 1e-4,
+            "schedule": "step",
+            "lr_steps": "30,60",
+            "lr_gamma": 0.1,
+            "random_resized_crop": 0.08,
+        },
     ),
 }
 

@@ -65,9 +65,8 @@ class TrainingOptions(Settings):
     on_bad: Literal["refuse", "skip"] = Field(
         "refuse", description="own images only: files that cannot be used are an error, or they are left out and listed"
     )
-    image_size: Annotated[int, Field(ge=16, le=LARGEST_SIDE)] | Literal["auto"] = Field(
-        "auto",
-        description="height and width of the images in pixels; auto: the size that the weights were made for, else 32",
+    image_size: Annotated[Annotated[int, Field(ge=16, le=LARGEST_SIDE)] | Literal["auto"], BY_RECIPE] = Field(
+        description="height and width of the images in pixels; auto: the size that the weights were made for, else 32"
     )
     interpolation: Literal["auto", "bilinear", "bicubic"] = Field(
         "auto", description="how images are resized; auto: as the weights were made for, else bicubic"

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.settings.base import SettingsError
+from experiments.settings.notation import channel_numbers
 from experiments.settings.recipes import PLAIN, RECIPES, RecipeError, as_toml, find, read
 from experiments.settings.train import TrainSettings
 
@@ -75,6 +76,23 @@ def test_published_settings_are_those_of_the_sources() -> None:
     for name, cutout in (("resnet18_cutout", True), ("resnet18_no_cutout", False)):
         has(name, epochs=200, batch_size=128, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, cutout=cutout)
         has(name, lr_steps="60,120,160", lr_gamma=0.2, crop_padding="0.125", hflip=0.5, cutout_size="0.5", **published)
+
+
+def test_scratch_224_is_torchvisions_reference() -> None:
+    from torchvision.models import ResNet50_Weights
+
+    values, weights = RECIPES["scratch_224"].values, ResNet50_Weights.IMAGENET1K_V1
+    assert "references/classification#resnet" in weights.meta["recipe"]
+    assert f"{weights.meta['_metrics']['ImageNet-1K']['acc@1']} % on ImageNet" == RECIPES["scratch_224"].reported
+    assert channel_numbers(str(values["normalise"])) == (
+        tuple(weights.transforms().mean),
+        tuple(weights.transforms().std),
+    )
+    assert weights.transforms().crop_size == [values["image_size"]]
+    assert (
+        TrainSettings.of(recipe="scratch_224").side,
+        TrainSettings.of(recipe="scratch_224", image_size=96).side,
+    ) == (224, 96)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -263,7 +263,8 @@ def test_a_padding_may_be_a_share_of_the_side() -> None:
 def test_recipes_have_the_pixels_of_their_sources_at_the_side_of_their_sources(recipe: str) -> None:
     pixels = TrainSettings.of(recipe=recipe).in_pixels
     larger = TrainSettings.of(recipe=recipe, image_size=64).in_pixels
-    hole, padding = {"resnet18_onecycle": ("4-16", 0), "fast": ("16", 2), "fast_94": ("16", 2)}.get(recipe, ("16", 4))
+    small = {"resnet18_onecycle": ("4-16", 0), "fast": ("16", 2), "fast_94": ("16", 2)}
+    hole, padding = (small | {"finetune": ("16", 0), "scratch_224": ("112", 0)}).get(recipe, ("16", 4))
     assert pixels == {"cutout_size": hole, "crop_padding": str(padding)}
     assert larger["crop_padding"] == str(2 * padding)
 

@@ -18,6 +18,7 @@ from experiments.data.dataset import channel_statistics
 from experiments.data.tensors import to_tensor
 from experiments.models.fastnet import FastNet, whitening
 from experiments.settings.base import SettingsError
+from experiments.settings.parts import NETWORKS
 from experiments.settings.recipes import RECIPES
 from experiments.settings.train import TrainSettings
 from experiments.training.loop import (
@@ -146,6 +147,8 @@ def test_the_last_epoch_is_evaluated_in_float32() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
     dataset, options = toy_dataset(48), {"batch_size": 16, "image_size": 16, "cutout_size": 4}
+    if RECIPES[name].values["model"] not in NETWORKS:
+        options |= {"model": "fastnet", "weights": "none"}
     settings = TrainSettings.of(recipe=name, epochs=4, precision="fp32", device="cpu", threads=1, **options)
     mean, std = channel_statistics(dataset.splits["train"].images)
     model = build_model(settings, len(CLASSES), mean, std)
