@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..augmentation.augmenters import augmentation
-from ..augmentation.declared import Augmentation
+from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
@@ -56,7 +55,7 @@ def prepare(
         if dataset is None:
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
-    augmented = augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
+    augmented = Augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
     identity = fingerprint(settings, dataset, machine, augmented.sources)
     if settings.checkpoint not in (AUTO, NONE):
         check_place(user_path(settings.checkpoint))

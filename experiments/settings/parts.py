@@ -35,14 +35,6 @@ DATA_SETS: Parts = MappingProxyType(
 )
 """`(request: data.dataset.Request) -> Dataset`."""
 
-AUGMENTERS: Parts = MappingProxyType(
-    {
-        "batch": "augmentation.whole_batches:BatchAugmentation",
-        "albumentations": "augmentation.augmenters:one_by_one",
-    }
-)
-"""`(settings, side, mean, device, memory_format) -> Augmentation`."""
-
 OPTIMISERS: Parts = MappingProxyType({"sgd": "training.optimisers:sgd", "muon": "training.optimisers:muon"})
 """`(model, trained parameters, settings) -> Optimizers`."""
 

@@ -9,7 +9,7 @@ from ..errors import did_you_mean
 from .base import AUTO, BY_RECIPE, NONE, Settings, read_by
 from .idle import POLICIES, idle
 from .notation import hole_ranges, own_part, padding_pixels, rising_epochs, side_shares
-from .parts import AUGMENTERS, DATA_SETS, NETWORKS, OPTIMISERS, SCHEDULES, OneOf
+from .parts import DATA_SETS, NETWORKS, OPTIMISERS, SCHEDULES, OneOf
 from .recipes import RECIPES, Values, find
 
 _NAMED = tuple(name for name in DATA_SETS if name != "folder")
@@ -245,7 +245,7 @@ class TrainSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="number of CPU threads; auto: one for each core"
     )
-    augment_by: Annotated[str, OneOf((AUTO, *AUGMENTERS))] = Field(
+    augment_by: Literal["auto", "batch", "albumentations"] = Field(
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",
