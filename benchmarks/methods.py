@@ -27,7 +27,7 @@ from benchmarks.aa import first
 from cam_core import Cams
 from cam_core.fusion import FUSIONS
 from cam_core.perturbation import PERTURBATION_METHODS
-from experiments.augmentation.declared import Augmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data.dataset import Dataset
 from experiments.data.load import load
 from experiments.data.tensors import to_tensor

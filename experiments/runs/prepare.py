@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..augmentation.augmenters import augmentation
-from ..augmentation.declared import Augmentation
+from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
@@ -101,7 +100,7 @@ def prepare(
     if settings.freeze.startswith(UNTIL):
         with torch.random.fork_rng([]):
             freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)
-    augmented = augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
+    augmented = Augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
     identity = fingerprint(settings, dataset, machine, augmented.sources)
     if settings.checkpoint not in (AUTO, NONE):
         check_place(user_path(settings.checkpoint))
