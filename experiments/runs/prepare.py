@@ -89,6 +89,7 @@ def prepare(
     """
     clock = Clock()
     machine = resolve_machine(settings)
+    check_arguments(settings)
     torch.set_num_threads(machine.threads)
     settings = suited(settings)
     with clock.measuring("data"):
@@ -96,7 +97,6 @@ def prepare(
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
     explaining = resolve_explaining(settings, len(dataset.classes))
-    check_arguments(settings)
     if settings.freeze.startswith(UNTIL):
         with torch.random.fork_rng([]):
             freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)

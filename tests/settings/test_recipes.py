@@ -32,6 +32,12 @@ def test_a_saved_recipe_gives_the_same_settings(name: str, tmp_path: Path) -> No
     assert TrainSettings.of(recipe=str(path)).recipe_values == RECIPES[name].values
 
 
+def test_a_recipe_saved_by_an_older_version_leaves_newer_options_off(tmp_path: Path) -> None:
+    path = write(tmp_path, as_toml("older", {**RECIPES["fast"].values, "ema": 0.9}))
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("grad_clip")))
+    assert read(path).values == {**RECIPES["fast"].values, "ema": 0.9, "grad_clip": 0.0}
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_summary_survives(summary: str) -> None:
     import tomllib

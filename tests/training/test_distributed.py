@@ -44,6 +44,7 @@ OPTIONS = {
     "muon": {"optimizer": "muon"},
     "mixed": {"mixup": 0.4, "cutmix": 1.0, "random_erasing": 0.5, "trivial_augment": True, "augment_workers": 1},
     "resnet18": {"model": "resnet18", "epochs": 1, "lr": 1e-3},
+    "fp16": {"precision": "fp16", "epochs": 1, "lr": 1e-3},
     "options": {
         **{"optimizer": "adamw", "lr": 1e-3, "lr_head": 2e-3, "grad_clip": 0.1, "ema": 0.8, "accumulate": 2},
         **{"class_weights": "balanced", "freeze": "until:layer1", "batch_size": 13},
@@ -112,6 +113,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         "resnet18": 1e-3,
         "muon": 1e-2,
         "options": 1e-3,
+        "fp16": 1e-3,
         "resumed": 1e-4,
     }.items():
         assert furthest(first[name][1], second[name][1]) == 0.0
