@@ -24,13 +24,8 @@ TEST_SHARE = 0.2
 _ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
 
 
-@dataclass(frozen=True)
-class _File:
-    """One image file, its class and, if there are masks, the file of its mask."""
-
-    path: Path
-    label: int
-    mask: Path | None
+_File = tuple[Path, int, Path | None]
+"""One image file, its class and, if there are masks, the file of its mask."""
 
 
 @dataclass(frozen=True)
@@ -113,33 +108,31 @@ def _classes(root: Path, parts: Mapping[str, Path]) -> tuple[str, ...]:
 def _image_files(root: Path, part: Path, classes: tuple[str, ...]) -> tuple[list[_File], int]:
     """The images of a part, ordered by class and name, and the number of other files."""
     has_masks = (root / "masks").is_dir()
-    files, skipped = [], 0
+    files: list[_File] = []
+    skipped = 0
     for label, name in enumerate(classes):
         entries = sorted((part / name).iterdir())
-        images = [p for p in entries if _is_image(p)]
+        # What is meant as an image; if it is none, reading it is an error.
+        images = [p for p in entries if ending_of(p) in ENDINGS and not p.name.startswith(".") and not p.is_dir()]
         if not images:
             what = f"has no image among its {len(entries)} entries" if entries else "is empty"
             raise DataError(f"folder {part / name} {what}: put at least one image of the class directly in it")
         skipped += len(entries) - len(images)
         masks = [root / "masks" / path.relative_to(root).with_suffix(".png") if has_masks else None for path in images]
-        files += [_File(path, label, mask) for path, mask in zip(images, masks, strict=True)]
+        files += [(path, label, mask) for path, mask in zip(images, masks, strict=True)]
     return files, skipped
-
-
-def _is_image(path: Path) -> bool:
-    """Whether the entry is meant as an image; if it is none, reading it is an error. Folders are left out."""
-    return ending_of(path) in ENDINGS and not path.name.startswith(".") and not path.is_dir()
 
 
 def _read_picture(file: _File, size: int) -> _Photo:
     from PIL import Image, ImageOps
 
-    with image_in(file.path) as (image, content):
+    path, label, mask_path = file
+    with image_in(path) as (image, content):
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
         image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
         pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), Image.Resampling.BICUBIC))
-    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
-    return _Photo(hashlib.sha256(content).hexdigest(), file.label, pixels, mask)
+    mask = None if mask_path is None else _read_mask(mask_path, path, upright_size, size)
+    return _Photo(hashlib.sha256(content).hexdigest(), label, pixels, mask)
 
 
 def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
@@ -148,19 +141,16 @@ def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
+        return Image.fromarray(np.rint(pixels / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
-
-
-def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError(f"its pixels reach from {pixels.min()} to {pixels.max()}; save it with 8 or 16 bits")
-    return np.rint(pixels / 257).astype(np.uint8)
 
 
 def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
