@@ -89,14 +89,6 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
     kernels = [parameter for parameter in trained if parameter.ndim == 4]
     matrices = [nn.Parameter(as_matrix(kernel.detach(), kernel)) for kernel in kernels]
     assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in zip(kernels, matrices, strict=True))
-    of_kernels = Muon(
-        matrices,
-        lr=settings.lr,
-        weight_decay=0.0,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        ns_steps=_NEWTON_SCHULZ_STEPS,
-    )
     rest = (
         [parameter for parameter in trained if parameter.ndim == 2],
         [parameter for parameter in trained if parameter.ndim not in (2, 4)],
@@ -104,8 +96,21 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
     groups = [
         {"params": parameters, "lr": lr, "weight_decay": settings.weight_decay / lr}
         for parameters, lr in zip(rest, _rates_of_the_rest(model, settings), strict=True)
+        if parameters
     ]
-    return Optimizers([_sgd(groups, _REST_MOMENTUM, settings.nesterov), of_kernels], kernels, matrices)
+    # Foreign networks may have kernels alone, or none.
+    parts: list[Optimizer] = [_sgd(groups, _REST_MOMENTUM, settings.nesterov)] if groups else []
+    if matrices:
+        of_kernels = Muon(
+            matrices,
+            lr=settings.lr,
+            weight_decay=0.0,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            ns_steps=_NEWTON_SCHULZ_STEPS,
+        )
+        parts.append(of_kernels)
+    return Optimizers(parts, kernels, matrices)
 
 
 def _rates_of_the_rest(model: nn.Module, settings: TrainSettings) -> tuple[float, float]:
