@@ -57,16 +57,8 @@ def model_record(prepared: Prepared, model: nn.Module) -> Model:
     """The trained network, with two test images and its logits for them."""
     split = prepared.dataset.splits[SPLIT]
     said = predict(model, split.images[:2], split.labels[:2], prepared.machine.device)
-    network = network_of(prepared.settings)
-    return Model(
-        model,
-        to_tensor(split.images[:2]).numpy(),
-        said.logits,
-        prepared.settings.epochs,
-        declaration(prepared),
-        network.sources,
-        network.libraries,
-    )
+    images = to_tensor(split.images[:2]).numpy()
+    return Model(model, images, said.logits, prepared.settings.epochs, declaration(prepared))
 
 
 def declaration(prepared: Prepared) -> dict[str, Any]:
@@ -74,17 +66,12 @@ def declaration(prepared: Prepared) -> dict[str, Any]:
     settings, dataset, network = prepared.settings, prepared.dataset, network_of(prepared.settings)
     mean, std = normalisation(settings, *(each.tolist() for each in dataset.statistics))
     return {
-        "form": 1,
         **{name: getattr(settings, name) for name in ("model", "small_stem", "dropout")},
-        "weights_before": network.weights,
-        "classes": list(dataset.classes),
-        "image_size": settings.side,
-        "interpolation": "bicubic" if settings.interpolation == AUTO else settings.interpolation,
-        "mean": list(mean),
-        "std": list(std),
-        "layers": list(prepared.explaining.layers),
+        **{"weights": network.weights, "classes": dataset.classes, "layers": prepared.explaining.layers},
+        **{"image_size": settings.side, "interpolation": settings.interpolation.replace(AUTO, "bicubic")},
+        **{"mean": mean, "std": std},
         "libraries": {name: version(name) for name in ("torch", *network.libraries)},
-        "sources": dict(network.sources),
+        "sources": network.sources,
     }
 
 

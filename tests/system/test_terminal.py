@@ -105,7 +105,7 @@ def test_ctrl_c_while_the_program_of_the_store_imports_mlflow(tmp_path: Path, mo
     (tmp_path / "mlflow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ['PYTHONPATH']}")
     words = [sys.executable, "-m", "experiments.tracking", "prepare"]
-    done = subprocess.run(words, text=True, capture_output=True, timeout=PATIENCE_S, preexec_fn=ready_for_ctrl_c)
+    done = subprocess.run(words, text=True, capture_output=True, timeout=PATIENCE_S, preexec_fn=at_a_terminal)
     assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "python -m experiments.tracking: stopped\n")
 
 
