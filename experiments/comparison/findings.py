@@ -212,9 +212,8 @@ class Findings:
     @cached_property
     def agreement(self) -> pd.DataFrame:
         """How similar the last layer's maps of every two variants are, and of two seeds of each variant."""
-        return images.agreement(
-            {name: [images.sampled_maps(member.run) for member in self.of(name)] for name in self.variants}
-        )
+        maps = {name: [images.sampled_maps(member.run) for member in self.of(name)] for name in self.variants}
+        return images.agreement(maps)
 
     @cached_property
     def classes(self) -> pd.DataFrame:
