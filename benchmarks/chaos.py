@@ -115,7 +115,8 @@ class Notes:
                 return
             if number not in good:
                 yield number
-                good[number] = self._tries[part, number].tried
+                one = self._tries.get((part, number))
+                good[number] = one.tried if one else 1
 
     def add(self, part: str, number: int, tried: int, verdict: Verdict, note: str = "") -> Try:
         """Notes a try on the disk."""
@@ -225,9 +226,9 @@ def kill(program: Program, chance: random.Random, seconds: float, writes: int) -
 
 
 def is_completed(command: str, folder: Path) -> bool:
-    """Whether its run is there: killed after its last write, a command has done its work, and would do it again."""
+    """Whether its run has ended: killed after that, a command has done its work, and would do it again."""
     found = left(f"sqlite:///{folder}/mlflow.db", "Default", folder)
-    return any(key.startswith(command) for key in found.completed)
+    return any(key.startswith(command) for key in (*found.completed, *found.ended))
 
 
 def break_off(folder: Path, program: Program) -> None:

@@ -27,7 +27,7 @@ from benchmarks.aa import first
 from cam_core import Cams
 from cam_core.fusion import FUSIONS
 from cam_core.perturbation import PERTURBATION_METHODS
-from experiments.augmentation.declared import Augmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data.dataset import Dataset
 from experiments.data.load import load
 from experiments.data.tensors import to_tensor
@@ -236,7 +236,7 @@ def report(rows: pd.DataFrame, size: Size) -> Iterator[str]:
 def with_margins(rows: pd.DataFrame) -> pd.DataFrame:
     """Areas under curves as margins over one random map, the same for all rows of a network: higher is better."""
     chance = rows[rows["method"] == CHANCE].set_index(["network", "seed"])[["deletion", "insertion"]]
-    areas = rows.join(chance, on=["network", "seed"], rsuffix="_of_chance")
+    areas = rows.join(chance.add_suffix("_of_chance"), on=["network", "seed"])
     return rows.assign(
         deletion=areas["deletion_of_chance"] - areas["deletion"],
         insertion=areas["insertion"] - areas["insertion_of_chance"],

@@ -178,7 +178,7 @@ def inputs(case: Case) -> dict[str, Run]:
     """Both of our implementations and two DataLoaders; each makes the batches of an epoch, which are not used."""
     return {
         WHOLE_BATCH: partial(our_input, case.where(augment_by="batch")),
-        ONE_BY_ONE: partial(our_input, case.where(augment_by="albumentations")),
+        ONE_BY_ONE: partial(our_input, case.where(augment_by="albumentations", augment_workers=0)),
         WORKERS_ALBUMENTATIONS: partial(loader_input, case, albumentations_loader),
         WORKERS_TORCHVISION: partial(loader_input, case, torchvision_loader),
     }

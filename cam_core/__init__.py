@@ -91,7 +91,7 @@ _ELSEWHERE = {
     "layerattribution": "resize",
     "occlusion": "occlusion",
     "refinecam": "fused(cams(...)), the product of several layers",
-    "fusecams": "fused",
+    "fusecams": "fused(cams(...)), by 'product' or 'mean'",
 }
 
 

@@ -49,7 +49,8 @@ def auto_layers(
     several at one resolution the last counts, under its shortest name. A step inside a module that goes on to the next
     resolution does not count, if it works position by position (the norm before a strided convolution), if it holds a
     single convolution (the one before a pooling), or if the module ends with the step. Neither do poolings,
-    rearrangements, maps of one position, the images with other colours, and modules that run more than once.
+    rearrangements, maps of one position, and the images with other colours. Of a module that runs more than once, such
+    as one activation behind many layers, the last call may count, and is named `name#-1`.
 
     Takes one forward pass of two images, one of another size if the model allows it, and one for each layer with class
     tokens. Raises ValueError if no layer of the trunk is a map.
@@ -69,8 +70,9 @@ def auto_layers(
         reached = (one for one in reversed(of_stage) if _reaches(model, images, one, output))
         if (last := next(reached, None)) is not None:
             chosen.append(last)
-    order = [call.name for call in calls]
-    return tuple(sorted((one.call.name for one in chosen), key=order.index))
+    counts = Counter(call.name for call in calls)
+    ordered = sorted((one.call for one in chosen), key=calls.index)
+    return tuple(call.name if counts[call.name] == 1 else f"{call.name}#-1" for call in ordered)
 
 
 def layer_grids(model: nn.Module, images: Float[Tensor, "n channels *size"]) -> dict[str, Size]:
@@ -94,12 +96,15 @@ def _of_trunk(model: nn.Module, images: Tensor, graph: Graph, calls: list[Call])
     """The layers that may stand for a stage, in the order in which their outputs were computed."""
     modules = named_layers(model)
     counts = Counter(call.name for call in calls)
-    once = {call.name: call for call in calls if counts[call.name] == 1}
-    named = [call for call in once.values() if not isinstance(modules[call.name], _UNCHANGED)]
+    last = {call.name: call for call in calls}
+    once = {name: call for name, call in last.items() if counts[name] == 1}
+    named = [call for call in calls if call is last[call.name] and not isinstance(modules[call.name], _UNCHANGED)]
     pooled = {call.edge for call in calls if isinstance(modules[call.name], _PASSING_ON)}
     on_trunk = [call for call in named if call.edge not in pooled and _is_of_trunk(graph, call)]
     found: dict[Edge, _Found] = {}
     for one in _maps(model, images, graph, on_trunk):
+        if one.layout.skipped and one.call.name not in once:
+            continue  # `_reaches` could not tell its calls apart
         known = found.get(one.features)
         if known is None or one.call.name.count(".") < known.call.name.count("."):
             found[one.features] = one

@@ -1,12 +1,8 @@
 """Entry point: train one variant, explain it with Grad-CAM, log everything to MLflow."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from .system.terminal import run_program
-
-if TYPE_CHECKING:
-    from .settings.train import TrainSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,8 +14,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = read(TrainSettings, argv)
 
     if settings.cam_layers == "list":
-        list_layers(settings)
-        return
+        from .runs.prepare import print_layers
+
+        return print_layers(settings)
 
     # These imports take seconds, and neither --help nor the error for a wrong option needs them.
     from . import entry
@@ -36,19 +33,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         with progress.shown(work(prepared)) as reporter:
             run = train(prepared, reporter)
         print(headline(run))
-
-
-def list_layers(settings: "TrainSettings") -> None:
-    """Prints the layers that `cam_layers` can name."""
-    from .errors import CannotStart
-    from .explaining.trial import listed
-    from .runs.prepare import suited
-    from .settings.command_line import fail
-
-    try:
-        print(listed(suited(settings)))
-    except CannotStart as error:
-        fail(type(settings).command, error.problems)
 
 
 if __name__ == "__main__":

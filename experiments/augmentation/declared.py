@@ -5,19 +5,14 @@ random values in every transform that both have.
 """
 
 import random
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from typing import Any
 
 import albumentations as A
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Bool, Float32, UInt8
 
-from ..data.tensors import to_tensor
 from ..settings.train import TrainSettings
-from .mixing import mixed_examples
 from .streams import stream
 from .transforms import Cutout, RectangularCutout, strict
 
@@ -120,62 +115,10 @@ def mirrored(settings: TrainSettings, n: int, epoch: int) -> Bool[np.ndarray, "n
     return drawn ^ (epoch % 2 == 1)
 
 
-class Augmentation:
-    """The augmented training images of each epoch. They depend only on the seed and the epoch.
-
-    Attributes:
-        sources: files of one's own that decide the augmentation, as text by name.
-    """
-
-    sources: Mapping[str, str] = MappingProxyType({})
-
-    def __init__(self, settings: TrainSettings, side: int, mean: Float32[np.ndarray, "3"]) -> None:
-        self._settings = settings
-        self._batch_size = settings.step_images
-        self._alternates = bool(settings.hflip) and settings.hflip_mode == "alternating"
-        self._pipelines = [geometry(settings, side), colour(settings), holes(settings, mean)]
-
-    def __str__(self) -> str:
-        alternating = [f"alternating HorizontalFlip(p={self._settings.hflip})"] if self._alternates else []
-        declared = [str(step) for pipeline in self._pipelines for step in pipeline.transforms]
-        named = [(name, getattr(self._settings, name)) for name in ("mixup", "cutmix")]
-        return " | ".join([*alternating, *declared, *(f"{name}(alpha={alpha})" for name, alpha in named if alpha)])
-
-    def batches(
-        self, images: UInt8[np.ndarray, "n h w 3"], labels: Int64[np.ndarray, "n"], epoch: int
-    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Int64[Tensor, "b"]]]:
-        """Shuffled batches of one epoch, images in [0, 1]; leaves out a last batch of one image (batch statistics)."""
-        self._start(epoch)
-        flipped = self._mirrored(len(images), epoch)
-        order = self._order(len(images), epoch)
-        for start in range(0, len(order), self._batch_size):
-            chosen = order[start : start + self._batch_size]
-            if len(chosen) > 1:
-                augmented = self._apply(images[chosen], flipped[chosen])
-                yield to_tensor(augmented), torch.from_numpy(labels[chosen])
-
-    def examples(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-        """`images` as a training would get them, in their original order, for a picture."""
-        self._start(epoch=0)
-        return mixed_examples(self._settings, self._apply(images, self._mirrored(len(images), epoch=0)))
-
-    def _order(self, n: int, epoch: int) -> Int64[np.ndarray, "n"]:
-        return stream(self._settings.seed, epoch, "order").permutation(n)
-
-    def _mirrored(self, n: int, epoch: int) -> Bool[np.ndarray, "n"]:
-        return mirrored(self._settings, n, epoch) if self._alternates else np.zeros(n, np.bool_)
-
-    def _start(self, epoch: int) -> None:
-        for transform in (step for pipeline in self._pipelines for step in pipeline.transforms):
-            rng = stream(self._settings.seed, epoch, type(transform).__name__)
-            transform.set_random_state(rng, random.Random(rng.bytes(8)))
-
-    def _apply(
-        self, images: UInt8[np.ndarray, "n h w 3"], flipped: Bool[np.ndarray, "n"]
-    ) -> UInt8[np.ndarray, "n h w 3"]:
-        images = images.copy()
-        images[flipped] = images[flipped][:, :, ::-1]
-        for pipeline in self._pipelines:
-            if pipeline.transforms:
-                images = np.stack([pipeline(image=image)["image"] for image in images])
-        return images
+def by_albumentations(
+    transform: A.BasicTransform | A.Compose, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+) -> Any:
+    """The transformed image, with random values from `rng`."""
+    # Not `set_random_seed`, which gives every transform inside the same random numbers.
+    transform.set_random_state(rng, random.Random(rng.bytes(8)))
+    return transform(image=image)["image"]

@@ -1,7 +1,6 @@
 """Transforms of other people for one image: from a file of one's own, or the published policies of torchvision."""
 
 import inspect
-import random
 import re
 import sys
 import traceback
@@ -28,7 +27,8 @@ import cam_core
 from ..settings.base import NONE, SettingsError
 from ..settings.train import TrainSettings
 from ..system.files import open_file, user_path
-from .image_by_image import Foreign, ImageByImage, ImageFailed, OneImage
+from .declared import by_albumentations
+from .image_by_image import Foreign, ImageByImage, ImageFailed, OneImage, seed_all
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -144,16 +144,10 @@ def _from_yaml(text: str) -> object:
 
 def _as_one_image(found: Any) -> OneImage:
     if isinstance(found, A.BasicTransform | A.BaseCompose):
-        return partial(_by_albumentations, found if isinstance(found, A.Compose) else A.Compose([found]))
+        return partial(by_albumentations, found if isinstance(found, A.Compose) else A.Compose([found]))
     if isinstance(found, nn.Module) or type(found).__module__.startswith("torchvision."):
         return partial(_by_torchvision, found)
     raise _Unusable(f"is a {type(found).__name__}; must be {_KINDS}")
-
-
-def _by_albumentations(transform: A.Compose, image: Pixels, rng: np.random.Generator) -> object:
-    # Not `set_random_seed`, which gives every transform inside the same random numbers.
-    transform.set_random_state(rng, random.Random(rng.bytes(8)))
-    return transform(image=image)["image"]
 
 
 def _by_torchvision(transform: Callable[[Any], Any], image: Pixels, rng: np.random.Generator) -> object:
@@ -163,6 +157,7 @@ def _by_torchvision(transform: Callable[[Any], Any], image: Pixels, rng: np.rand
 
 def _from_pillow(transform: Callable[[Any], Any], image: Pixels, rng: np.random.Generator) -> Pixels:
     """torchvision's policies are several times as fast on images of Pillow as on tensors this small."""
+    seed_all(rng)
     return np.array(transform(Image.fromarray(image)))
 
 
@@ -172,6 +167,7 @@ def _checked(spec: str, path: Path, apply: Callable[..., object], image: Pixels,
     Raises:
         ImageFailed: an error in `apply`, or its result is not an image like the one before.
     """
+    seed_all(rng)
     try:
         found: Any = apply(image, rng)
     except Exception as error:

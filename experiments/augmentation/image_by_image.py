@@ -76,9 +76,7 @@ class ImageByImage(Dataset[np.ndarray]):
     def _transformed(self, epoch: int, index: int) -> UInt8[np.ndarray, "h w 3"]:
         image = self._images[index].copy()
         for name, transform in self._transforms.items():
-            rng = stream(self._seed, epoch, name, index)
-            seed_all(int(rng.integers(2**32)))
-            image = transform(image, rng)
+            image = transform(image, stream(self._seed, epoch, name, index))
         return image
 
     def batches(
@@ -108,8 +106,9 @@ class ImageByImage(Dataset[np.ndarray]):
             raise ImageFailed(f"augmentation: {why}; give fewer augment_workers if memory is short") from error
 
 
-def seed_all(seed: int) -> None:
+def seed_all(rng: np.random.Generator) -> None:
     """Seeds the generators that transforms share: Python's, numpy's and torch's for the CPU."""
+    seed = int(rng.integers(2**32))
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)

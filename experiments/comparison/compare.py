@@ -68,14 +68,12 @@ def on_the_same_images(trainings: Sequence[Training]) -> list[Training]:
         SettingsError: these are not the same for all.
     """
     same = [replace(training, settings=suited(training.settings)) for training in trainings]
-    problems = []
     for name in ("image_size", "interpolation"):
         found = {getattr(training.settings, name): training.variant for training in same}
         if len(found) > 1:
             words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
-            problems.append(f"variants: {name}=auto is {words}, as their weights were made for; give {name} for all")
-    if problems:
-        raise SettingsError(problems)
+            problem = f"variants: {name} is {words}, as their weights were made for"
+            raise SettingsError([f"{problem}; give one {name}=... for all variants"])
     return same
 
 

@@ -13,17 +13,7 @@ from ..evidence.network_tests import Calibration, SeedNoise, by_class, calibrati
 from ..explaining.probes import SPLIT, Probes, probes
 from ..runs import contents
 from ..tracking.reading import FinishedRun
-from .images import (
-    Looks,
-    Sides,
-    agreement,
-    difference_row,
-    iter_differences,
-    iter_where,
-    looks_of,
-    paired_means,
-    sampled_maps,
-)
+from . import images
 from .measures import HEADLINE_FOCUS, LAST, MEASURES, Measure, last_layer
 
 
@@ -135,9 +125,9 @@ class Findings:
         return {name: [found for _, found in judged] for name, judged in self._judged.items()}
 
     @cached_property
-    def looks(self) -> dict[str, Looks]:
+    def looks(self) -> dict[str, images.Looks]:
         """By variant, layer and measure (and `right`): the values of all seeds and measured images, NaN = undefined."""
-        return {name: looks_of([member.run for member in self.of(name)]) for name in self.variants}
+        return {name: images.looks_of([member.run for member in self.of(name)]) for name in self.variants}
 
     @cached_property
     def where(self) -> pd.DataFrame:
@@ -146,7 +136,7 @@ class Findings:
         A row per variant, layer, subset of the images (all, right, wrong) and measure. Which images are right or wrong
         depends on the variant: these rows do not compare variants on the same images.
         """
-        rows = ({"variant": name} | row for name, layers in self.looks.items() for row in iter_where(layers))
+        rows = ({"variant": name} | row for name, layers in self.looks.items() for row in images.iter_where(layers))
         return pd.DataFrame(rows)
 
     @cached_property
@@ -159,7 +149,7 @@ class Findings:
         rows = []
         for pair in self.pairs:
             after, before = self.looks[pair.variant], self.looks[pair.against]
-            for row in iter_differences(after, before, one_grid=self.one_grid(pair)):
+            for row in images.iter_differences(after, before, one_grid=self.one_grid(pair)):
                 rows.append({"variant": pair.variant, "against": pair.against} | row)
         return pd.DataFrame(rows)
 
@@ -178,15 +168,15 @@ class Findings:
                 sides = self.sides(measure, pair)
                 if sides is not None:
                     named = {"measure": measure.metric, "variant": pair.variant, "against": pair.against}
-                    rows.append(named | difference_row(paired_difference(*sides)))
+                    rows.append(named | images.difference_row(paired_difference(*sides)))
         return pd.DataFrame(rows)
 
-    def sides(self, measure: Measure, pair: Pair) -> Sides | None:
+    def sides(self, measure: Measure, pair: Pair) -> images.Sides | None:
         """The measure for each seed of both variants; None if a seed has no value or the maps cannot be compared."""
         after, before = (self._per_image(measure, name) for name in (pair.variant, pair.against))
         if after is not None and before is not None:
             fair = measure == HEADLINE_FOCUS or not measure.metric.startswith("cam/") or self.one_grid(pair)
-            return paired_means(after, before, np.ones(after.shape, bool)) if fair else None
+            return images.paired_means(after, before, np.ones(after.shape, bool)) if fair else None
         sides = tuple(np.array([measure.of(m.run) for m in self.of(name)]) for name in (pair.variant, pair.against))
         return (sides[0], sides[1]) if np.isfinite(sides).all() else None
 
@@ -212,7 +202,7 @@ class Findings:
     @cached_property
     def grids(self) -> dict[str, tuple[int, ...]]:
         """The resolution of each variant's last layer, (rows, columns)."""
-        return {name: tuple(sampled_maps(run).shape[1:]) for name, run in self.first_seed.items()}
+        return {name: tuple(images.sampled_maps(run).shape[1:]) for name, run in self.first_seed.items()}
 
     @cached_property
     def noise(self) -> dict[str, SeedNoise]:
@@ -222,7 +212,8 @@ class Findings:
     @cached_property
     def agreement(self) -> pd.DataFrame:
         """How similar the last layer's maps of every two variants are, and of two seeds of each variant."""
-        return agreement({name: [sampled_maps(member.run) for member in self.of(name)] for name in self.variants})
+        maps = {name: [images.sampled_maps(member.run) for member in self.of(name)] for name in self.variants}
+        return images.agreement(maps)
 
     @cached_property
     def classes(self) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from cam_core import relative_to_mean
 from ..explaining.probes import SPLIT
 from ..pictures import changes, charts, sheets, style
 from ..pictures.style import drawn_or_explained
-from ..runs import contents, illustrate
+from ..runs import contents
+from ..runs.evaluate import iter_keyed
 from ..tracking import views
 from ..tracking.reading import FinishedRun
 from ..tracking.ui import save_view
@@ -28,17 +30,9 @@ Drawing = tuple[str, Callable[[], style.Pixels]]
 
 def iter_pictures(findings: Findings) -> Iterator[tuple[str, style.Pixels]]:
     """Path and pixels: maps side by side at each layer that all variants have, what changed, mean maps, charts."""
-    for path, draw in iter_drawings(findings):
+    changed: list[Drawing] = [(f"changed/{p.variant}.png", partial(_changed, findings, p)) for p in findings.pairs]
+    for path, draw in chain(iter_sheets(findings), changed, iter_means(findings), iter_charts(findings)):
         yield path, drawn_or_explained(path, draw)
-
-
-def iter_drawings(findings: Findings) -> Iterator[Drawing]:
-    """The path of each picture, and what draws it."""
-    yield from iter_sheets(findings)
-    for pair in findings.pairs:
-        yield f"changed/{pair.variant}.png", partial(_changed, findings, pair)
-    yield from iter_means(findings)
-    yield from iter_charts(findings)
 
 
 def iter_sheets(findings: Findings) -> Iterator[Drawing]:
@@ -153,7 +147,7 @@ def write_view(findings: Findings, experiment_id: str, name: str) -> str:
         # MLflow's grid shows one step, so a shorter training needs its pictures at that step too.
         if step not in run.picture_steps():
             said = verdicts_of(findings, run)
-            append_records(run.id, illustrate.iter_keyed(findings.probes, last_maps(run), said, step))
+            append_records(run.id, iter_keyed(findings.probes, last_maps(run), said, step))
     split = followed(findings)
     curves = ["train/loss", f"{split}/loss", f"{split}/accuracy"]
     bars = sorted({measure.key(run) for measure in findings.measures for run in runs})

@@ -89,28 +89,24 @@ def _object_colours(numbers: Numbers) -> Float32[np.ndarray, "n 3"]:
     return _first_far(candidates, _distance(candidates, np.full(3, GREY))).astype(np.float32)
 
 
-def texture_colours(
-    numbers: Numbers, colour: Float32[np.ndarray, "n 3"], candidates: int = 48, least_apart: float = 0.3
-) -> Float32[np.ndarray, "n 2 3"]:
+def texture_colours(numbers: Numbers, colour: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 2 3"]:
     """Two different colours whose mixtures all keep the contrast to the object's colour."""
-    pairs = numbers.take(candidates, 2, 3)
+    pairs = numbers.take(48, 2, 3)
     starts, ends = pairs[:, :, 0], pairs[:, :, 1]
     contrast = _distance_to_segment(colour[:, None], starts, ends)
-    contrast[_distance(starts, ends) < least_apart] *= 0.01  # last choice
+    contrast[_distance(starts, ends) < 0.3] *= 0.01  # last choice
     return _first_far(pairs, contrast).astype(np.float32)
 
 
-def contrasting(
-    numbers: Numbers, colour: Float32[np.ndarray, "n 3"], candidates: int = 16
-) -> Float32[np.ndarray, "n 3"]:
-    colours = numbers.take(candidates, 3)
+def contrasting(numbers: Numbers, colour: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+    colours = numbers.take(16, 3)
     return _first_far(colours, _distance(colours, colour[:, None])).astype(np.float32)
 
 
-def _arc(radius: float, start: float, end: float, points: int, x: float = 0.0, y: float = 0.0) -> Points:
+def _arc(radius: float, start: float, end: float, points: int, x: float = 0.0) -> Points:
     """Points on a circle; angles are in degrees, y points down."""
     angles = np.radians(np.linspace(start, end, points))
-    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+    return np.stack([x + radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
 def _star() -> Points:
@@ -223,11 +219,9 @@ def _shaded(
     return np.asarray(colour[:, None, None, :] + light[..., None])
 
 
-def _bars(
-    centre: Float64[np.ndarray, "n 2"], numbers: Numbers, probability: float = 0.25
-) -> Iterator[list[Float64[np.ndarray, "4 2"]]]:
+def _bars(centre: Float64[np.ndarray, "n 2"], numbers: Numbers) -> Iterator[list[Float64[np.ndarray, "4 2"]]]:
     """A bar of 9 to 16 % of the side across every fourth object on average; an empty outline for the others."""
-    there = numbers.take() < probability
+    there = numbers.take() < 0.25
     turn = _rotations(180 * numbers.take())
     half = np.array([UNITS * 2.0, 0.0]), between(0.045, 0.08, numbers.take()) * UNITS
     middle = centre + between(-0.12, 0.12, numbers.take(2)) * UNITS

@@ -36,7 +36,7 @@ def resolve_explaining(settings: TrainSettings, classes: int = 2) -> Explaining:
     chosen = METHODS if settings.cam_methods == AUTO else _parts(settings.cam_methods)
     methods = tuple(dict.fromkeys(_method("cam_methods", name, problems) for name in chosen))
     try:
-        layers = tried(settings, classes).layers
+        layers, _ = tried(settings, classes)
     except NetworkError as error:
         problems += error.problems
     if problems:

@@ -4,58 +4,59 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from ..errors import did_you_mean
-from ..settings.base import NONE
+from ..settings.base import AUTO, NONE
 from ..settings.notation import channel_numbers
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..system.files import user_path
-from .layers import has_door, open_door
+from .layers import Normalise, has_door, open_door
 from .own import own, told
 from .weights import ENDINGS, NetworkError, Weights, fill, read_weights, replaced
 
-_LISTED = 8
+Make = Callable[[int], tuple[Any, str]]
+"""Builds a network for a number of classes, and says what was replaced."""
+
+_FILE = "a FILE.safetensors or FILE.pt"
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(NamedTuple):
     """The images that weights were made for: means and deviations of the channels in [0, 1], side in pixels."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    side: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    image_size: int
     interpolation: str
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network that was found, with its weights and sources, but not yet built.
+    """A network that was found, not yet built.
 
-    Attributes:
-        make: builds it for a number of classes, and says what was replaced.
-        weights: their name in full, such as IMAGENET1K_V2, the path of a file, or none.
-        images: those that the weights were made for, if that is known.
-        read: the weights of a file.
-        libraries: the packages from which it comes.
-        sources: the text of one's own files, by path.
+    `make` is None for one of ours. `weights` is their name in full, such as IMAGENET1K_V2, or a path, or none.
+    `libraries` are the packages it comes from, and `sources` the text of one's own `files` by path.
     """
 
     name: str
-    make: Callable[[int], tuple[nn.Module, str]] | None = None
+    make: Make | None = None
     weights: str = NONE
     images: Images | None = None
     read: Weights | None = None
     libraries: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     files: Collection[str] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one of ours that begins at random."""
+        return self.make is None and self.weights == NONE
 
     @property
     def identity(self) -> list[object]:
@@ -77,34 +78,20 @@ def network_of(settings: TrainSettings) -> Network:
 def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
     library, _, name = model.partition(":")
     read = read_weights(user_path(weights)) if weights.endswith(ENDINGS) else None
-    if library in _LIBRARIES:
-        return _LIBRARIES[library](name, weights, read, small_stem)
-    if read is None and weights != NONE:
-        raise NetworkError(f"weights={weights}: {model} has no weights of that name; give none, or {_FILE}")
-    images = _images_in(read)
+    published = weights if read is None else NONE
+    declared = read.declared if read else {}
+    images = Images(*(declared[name] for name in Images._fields)) if declared.keys() >= {*Images._fields} else None
+    if library in ("torchvision", "timm"):
+        look_up = _torchvision if library == "torchvision" else _timm
+        make, full, made_for = look_up(name, published, small_stem)
+        return Network(model, make, weights if read else full, made_for or images, read, (library,))
+    if published != NONE:
+        raise _no_weights(model, weights, [])
     if model in NETWORKS:
-        return Network(model, None, weights, images, read)
-    found = own("model", model)
-
-    def make(classes: int) -> tuple[nn.Module, str]:
-        made = found.function(classes)
-        if not isinstance(made, nn.Module):
-            what = f"gives {type(made).__name__}, not a torch.nn.Module"
-            raise NetworkError(f"model={model}: {what}; it must take the number of classes and return the network")
-        return made, ""
-
-    return Network(model, make, weights, images, read, (), found.sources, found.files)
-
-
-_FILE = "a FILE.safetensors or FILE.pt"
-
-
-def _images_in(read: Weights | None) -> Images | None:
-    """What a file of this suite says of the images of its network."""
-    if read is None or "image_size" not in read.declared:
-        return None
-    said = read.declared
-    return Images(tuple(said["mean"]), tuple(said["std"]), said["image_size"], said["interpolation"])
+        return Network(model, weights=weights, images=images, read=read)
+    found = own(model)
+    by_function: Make = lambda classes: (found.function(classes), "")  # noqa: E731
+    return Network(model, by_function, weights, images, read, (), found.sources, found.files)
 
 
 def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Sequence[float]) -> tuple[nn.Module, str]:
@@ -117,30 +104,36 @@ def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Seq
     """
     found = network_of(settings)
     mean, std = normalisation(settings, mean, std)
-    replaced_head = ""
     if found.make is None:
-        network: nn.Module = load_part(NETWORKS, found.name)(classes, mean, std, settings.dropout)
+        network, words = load_part(NETWORKS, found.name)(classes, mean, std, settings.dropout), ""
     else:
-        network, replaced_head = _made(found, classes)
-        if has_door(network):
-            raise NetworkError(f"model={found.name}: gives the same network again; it must build a new one each time")
-        if any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
-            raise NetworkError(f"model={found.name}: has lazy layers; let your function run it once on images")
+        network, words = _foreign(found, found.make, classes)
         open_door(network, mean, std)
     if found.read is not None:
-        replaced_head = fill(network, found.read.tensors, classes, found.weights)
-    return network, replaced_head
+        words = fill(network, found.read.tensors, classes, found.weights)
+        if found.make is None and settings.normalise != AUTO:
+            network.normalise = Normalise(mean, std)  # not that of the file
+    return network, words
 
 
-def _made(found: Network, classes: int) -> tuple[nn.Module, str]:
-    assert found.make is not None
+def _foreign(found: Network, make: Make, classes: int) -> tuple[nn.Module, str]:
     try:
-        return found.make(classes)
+        network, words = make(classes)
     except NetworkError:
         raise
     except (Exception, SystemExit) as error:
         why = told(error, found.files)
         raise NetworkError(f"model={found.name}: cannot be built for {classes} classes: {why}") from error
+    wrong = ""
+    if not isinstance(network, nn.Module):
+        wrong = f"gives {type(network).__name__}, not a torch.nn.Module"
+    elif has_door(network):
+        wrong = "gives the same network again; it must build a new one each time"
+    elif any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
+        wrong = "has lazy layers; let your function run it once on images"
+    if wrong:
+        raise NetworkError(f"model={found.name}: {wrong}")
+    return network, words
 
 
 def normalisation(
@@ -149,55 +142,49 @@ def normalisation(
     """The means and deviations by which images are normalised; `mean` and `std` are those of the training images."""
     if numbers := channel_numbers(settings.normalise):
         return numbers
-    images = network_of(settings).images if settings.normalise == "auto" else None
-    return (images.mean, images.std) if images else (mean, std)
+    images = network_of(settings).images if settings.normalise == AUTO else None
+    return images[:2] if images else (mean, std)
 
 
-# ---------------------------------------------------------------------------------------------------------- torchvision
+_Looked = tuple[Make, str, Images | None]
 
 
-def _torchvision(name: str, weights: str, read: Weights | None, small_stem: bool) -> Network:
+def _torchvision(name: str, weights: str, small_stem: bool) -> _Looked:
     from torchvision import models
 
     _check_name("torchvision", name, models.list_models(module=models))
-    chosen = None
-    if weights != NONE and read is None:
-        known = models.get_model_weights(name)
-        chosen = known.__members__.get(weights.rpartition(".")[2])
-        _check_weights(f"torchvision:{name}", weights, chosen, ["DEFAULT", *(each.name for each in known)])
-    images = _images_in(read)
-    if chosen is not None:
-        made_for = chosen.transforms()
-        (side,) = made_for.crop_size
-        images = Images(tuple(made_for.mean), tuple(made_for.std), side, made_for.interpolation.value)
-    make = partial(_make_of_torchvision, name, chosen, small_stem)
-    return Network(f"torchvision:{name}", make, chosen.name if chosen else weights, images, read, ("torchvision",))
+    every = models.get_model_weights(name)
+    chosen = every.__members__.get(weights.rpartition(".")[2])
+    if chosen is None and weights != NONE:
+        raise _no_weights(f"torchvision:{name}", weights, ["DEFAULT", *(each.name for each in every)])
 
+    def make(classes: int) -> tuple[nn.Module, str]:
+        words = ""
+        if chosen is None:
+            # Without this word these two warn that they begin with their slow initialisation, and do so.
+            options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+            network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
+        else:
+            with _downloading(chosen.name, chosen.url):
+                network = models.get_model(name, weights=chosen)
+            words = _with_head_for(network, len(chosen.meta["categories"]), classes)
+        for head in ("AuxLogits", "aux1", "aux2"):  # of a second loss, which is not trained here
+            if hasattr(network, head):
+                vars(network)["aux_logits"] = False
+                setattr(network, head, None)
+        if small_stem:
+            _make_stem_small(network, name)
+        return network, words
 
-def _make_of_torchvision(name: str, weights: Any, small_stem: bool, classes: int) -> tuple[nn.Module, str]:
-    from torchvision import models
-
-    words = ""
-    if weights is None:
-        # Without this word these two warn that they would begin with their slow initialisation, and do so.
-        options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
-    else:
-        with _downloading(weights.name, weights.url):
-            network = models.get_model(name, weights=weights)
-    if getattr(network, "aux_logits", False):  # heads of a second loss, which are not trained here
-        setattr(network, "aux_logits", False)  # noqa: B010
-        for head in {"AuxLogits", "aux1", "aux2"} & dict(network.named_children()).keys():
-            setattr(network, head, None)
-    if weights is not None:
-        words = _with_head_for(network, len(weights.meta["categories"]), classes)
-    if small_stem:
-        _make_stem_small(network, name)
-    return network, words
+    if chosen is None:
+        return make, NONE, None
+    images = chosen.transforms()
+    made_for = Images(tuple(images.mean), tuple(images.std), images.crop_size[0], images.interpolation.value)
+    return make, chosen.name, made_for
 
 
 def _make_stem_small(network: nn.Module, name: str) -> None:
-    """The start of ResNets for small images, as in kuangliu/pytorch-cifar: its size is that of the images."""
+    """The start of ResNets for small images, as in kuangliu/pytorch-cifar: its maps are as large as the images."""
     from torchvision.models import ResNet
 
     if not isinstance(network, ResNet):
@@ -211,25 +198,18 @@ def _with_head_for(network: nn.Module, before: int, classes: int) -> str:
     """Replaces the last layer, which gives `before` logits, unless it fits; says so."""
     if before == classes:
         return ""
-    heads = [
-        (name, layer)
-        for name, layer in network.named_modules()
-        if getattr(layer, "out_features", getattr(layer, "out_channels", 0)) == before
-    ]
-    name, last = heads[-1]
+    layers = [each for each in network.named_modules() if isinstance(each[1], nn.Linear | nn.Conv2d)]
+    name, last = next(each for each in reversed(layers) if each[1].weight.shape[0] == before)
     if isinstance(last, nn.Linear):
-        head: nn.Module = nn.Linear(last.in_features, classes, bias=last.bias is not None)
+        head: nn.Module = nn.Linear(last.in_features, classes)
     else:
-        head = nn.Conv2d(last.in_channels, classes, last.kernel_size)
+        head = nn.Conv2d(last.in_channels, classes, 1)  # SqueezeNet's
     above, _, own_name = name.rpartition(".")
     setattr(network.get_submodule(above), own_name, head)
     return replaced(name, before, classes)
 
 
-# ----------------------------------------------------------------------------------------------------------------- timm
-
-
-def _timm(name: str, weights: str, read: Weights | None, small_stem: bool) -> Network:
+def _timm(name: str, weights: str, small_stem: bool) -> _Looked:
     try:
         import timm
     except ImportError as error:
@@ -237,37 +217,23 @@ def _timm(name: str, weights: str, read: Weights | None, small_stem: bool) -> Ne
         raise NetworkError(f"model=timm:{name}: the package timm is not installed; {cure}") from error
     plain = name.partition(".")[0]
     _check_name("timm", plain, timm.list_models())
-    tagged, made_for = name, None
-    if weights != NONE and read is None:
-        tagged = name if weights == "DEFAULT" else f"{plain}.{weights}"
-        known = [each.partition(".")[2] for each in timm.list_pretrained(f"{plain}.*")]
-        there = known and tagged.partition(".")[2] in ("", *known)
-        made_for = timm.get_pretrained_cfg(tagged) if there else None
-        _check_weights(f"timm:{name}", weights, made_for, ["DEFAULT", *known] if known else [])
-    images = _images_in(read)
-    if made_for:
-        how = made_for.interpolation if made_for.interpolation in ("bilinear", "bicubic") else "bicubic"
-        images = Images(tuple(made_for.mean), tuple(made_for.std), made_for.input_size[-1], how)
-    make = partial(_make_of_timm, tagged, made_for)
-    full = f"{plain}.{made_for.tag}" if made_for else weights
-    return Network(f"timm:{name}", make, full, images, read, ("timm",))
+    if weights == NONE:
+        return lambda classes: (timm.create_model(name, num_classes=classes), ""), NONE, None
+    tagged = name if weights == "DEFAULT" else f"{plain}.{weights}"
+    known = [each.partition(".")[2] for each in timm.list_pretrained(f"{plain}.*")]
+    if not known or tagged.partition(".")[2] not in ("", *known):
+        raise _no_weights(f"timm:{name}", weights, ["DEFAULT", *known] if known else [])
+    made_for: Any = timm.get_pretrained_cfg(tagged)
 
+    def make(classes: int) -> tuple[nn.Module, str]:
+        with _downloading(weights, made_for.hf_hub_id or made_for.url):
+            network: nn.Module = timm.create_model(tagged, pretrained=True, num_classes=classes)
+        same = classes == made_for.num_classes
+        return network, "" if same else replaced(str(made_for.classifier), made_for.num_classes, classes)
 
-def _make_of_timm(name: str, made_for: Any, classes: int) -> tuple[nn.Module, str]:
-    import timm
-
-    if not made_for:
-        return timm.create_model(name, num_classes=classes), ""
-    with _downloading(name, made_for.hf_hub_id or made_for.url):
-        network: nn.Module = timm.create_model(name, pretrained=True, num_classes=classes)
-    other = made_for.num_classes != classes
-    return network, replaced(str(made_for.classifier), made_for.num_classes, classes) if other else ""
-
-
-_LIBRARIES: Mapping[str, Callable[[str, str, Weights | None, bool], Network]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-}
+    how = made_for.interpolation if made_for.interpolation == "bilinear" else "bicubic"
+    images = Images(tuple(made_for.mean), tuple(made_for.std), made_for.input_size[-1], how)
+    return make, f"{plain}.{made_for.tag}", images
 
 
 def _check_name(library: str, name: str, known: Sequence[str]) -> None:
@@ -275,12 +241,9 @@ def _check_name(library: str, name: str, known: Sequence[str]) -> None:
         raise NetworkError(f"model={library}:{name}: {library} has no classifier {name!r}{did_you_mean(name, known)}")
 
 
-def _check_weights(model: str, weights: str, found: object, known: Sequence[str]) -> None:
-    if not found:
-        more = ", ..." if len(known) > _LISTED else ""
-        names = ", ".join([NONE, *known[:_LISTED]]) + more
-        hint = did_you_mean(weights, known)
-        raise NetworkError(f"weights={weights}: {model} has no weights of that name; give {names}, or {_FILE}{hint}")
+def _no_weights(model: str, weights: str, known: Sequence[str]) -> NetworkError:
+    names, hint = ", ".join([NONE, *known]), did_you_mean(weights, known)
+    return NetworkError(f"weights={weights}: {model} has no weights of that name; give {names}, or {_FILE}{hint}")
 
 
 @contextmanager
@@ -289,8 +252,6 @@ def _downloading(name: str, source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of the network, of the hub's client, of a damaged file
-        why, folder = told(error, ()), Path(torch.hub.get_dir(), "checkpoints")
-        cure = f"copy the file to {folder}" if source.startswith("http") else "copy it to the cache of huggingface_hub"
-        raise NetworkError(
-            f"weights={name}: cannot be loaded from {source} ({why}); {cure}, or give {_FILE} or none"
-        ) from error
+        cache = f"to {torch.hub.get_dir()}/checkpoints" if source.startswith("http") else "into huggingface_hub's cache"
+        cure = f"copy the file {cache}, or give {_FILE} or none"
+        raise NetworkError(f"weights={name}: cannot be loaded from {source} ({told(error, ())}); {cure}") from error

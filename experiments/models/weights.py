@@ -15,8 +15,7 @@ from ..errors import CannotStart
 from ..system.files import open_file
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-DECLARATION = "network"  # what a file of this suite says of its network, as JSON
-_INSIDE = ("state_dict", "model_state_dict", "model", "module")  # under which training programs keep the weights
+_INSIDE = ("state_dict", "model_state_dict", "model")  # under which training programs keep the weights
 _WRAPPERS = ("module.", "_orig_mod.")
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet, which are built without them
 _LISTED = 3
@@ -28,7 +27,7 @@ class NetworkError(CannotStart):
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a file by name, what the file says of its network (empty if nothing), and its SHA-256."""
+    """The tensors of a file by name, what the file declares of its network (empty if nothing), and its SHA-256."""
 
     tensors: Mapping[str, Tensor]
     declared: Mapping[str, Any]
@@ -39,9 +38,10 @@ def read_weights(path: Path) -> Weights:
     """The weights in a `.safetensors` file or one of `torch.save`; code in it is refused, never run.
 
     Raises:
-        NetworkError: the file cannot be read, or holds something else.
+        NetworkError: the file cannot be read, or is something else.
     """
-    declared: Mapping[str, Any] = {}
+    found: Any
+    declared = "{}"
     try:
         with open_file(path) as file:
             digest = hashlib.sha256(file.read()).hexdigest()
@@ -51,34 +51,23 @@ def read_weights(path: Path) -> Weights:
 
                 with safe_open(path, "pt") as opened:
                     found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-                    declared = json.loads((opened.metadata() or {}).get(DECLARATION, "{}"))
+                    declared = (opened.metadata() or {}).get("network", declared)
             else:
                 found = torch.load(file, map_location="cpu", weights_only=True)
+        for name in _INSIDE:
+            found = found[name] if isinstance(found.get(name), Mapping) else found
+        for prefix in _WRAPPERS:
+            if all(name.startswith(prefix) for name in found):
+                found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+        if not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+            raise TypeError("it has no tensors by name")
+        return Weights(found, json.loads(declared), digest)
     except OSError as error:
         raise NetworkError(f"weights={path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file raises many kinds
-        why = (
-            "it holds code, or is damaged"
-            if isinstance(error, UnpicklingError)
-            else (str(error).splitlines() or [""])[0][:120]
-        )
+        why = "it holds code, or is damaged" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
         cure = "give a file of torch.save(model.state_dict(), FILE), or a .safetensors"
-        raise NetworkError(f"weights={path}: is no file of weights only ({why}); {cure}") from error
-    return Weights(_tensors(found, path), declared, digest)
-
-
-def _tensors(found: object, path: Path) -> dict[str, Tensor]:
-    """The weights in what a file holds, without the prefixes that wrappers add to their names."""
-    while isinstance(found, Mapping) and (
-        inside := [found[name] for name in _INSIDE if isinstance(found.get(name), Mapping)]
-    ):
-        found = inside[0]
-    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()) or not found:
-        raise NetworkError(f"weights={path}: holds no weights by name; give a file of model.state_dict()")
-    for prefix in _WRAPPERS:
-        if all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-    return dict(found)
+        raise NetworkError(f"weights={path}: is no file of weights only ({why[:120]}); {cure}") from error
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: str) -> str:
@@ -89,30 +78,24 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: 
     """
     own = network.state_dict()
     given = {name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(_AUXILIARY)}
-    other = [name for name in own if name in given and own[name].shape != given[name].shape]
-    heads = {name.rpartition(".")[0] for name in other if _is_of_classes(own[name], given[name], classes)}
+    other = {name: (tuple(given[name].shape), tuple(own[name].shape)) for name in own if name in given}
+    other = {name: shapes for name, shapes in other.items() if shapes[0] != shapes[1]}
+    heads = {name.rpartition(".")[0] for name, (a, b) in other.items() if a[1:] == b[1:] and b[:1] == (classes,)}
     head = heads.pop() if len(heads) == 1 else None
+    shapes = [f"{name} {a} instead of {b}" for name, (a, b) in other.items() if name.rpartition(".")[0] != head]
     wrong = {
         "are missing in it": [name for name in own if name not in given and not name.endswith("num_batches_tracked")],
         "are not in the network": [name for name in given if name not in own],
-        "have another shape": [
-            f"{name} {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
-            for name in other
-            if name.rpartition(".")[0] != head
-        ],
+        "have another shape": shapes,
     }
     if problems := [f"{len(names)} {what} ({', '.join(names[:_LISTED])})" for what, names in wrong.items() if names]:
         raise NetworkError(
             f"weights={path}: does not fit this network: of its {len(own)} tensors {'; '.join(problems)}"
         )
     network.load_state_dict({name: tensor for name, tensor in given.items() if name not in other}, strict=False)
-    return "" if head is None else replaced(head, len(given[other[0]]), classes)
+    return "" if head is None else replaced(head, next(iter(other.values()))[0][0], classes)
 
 
 def replaced(head: str, before: int, classes: int) -> str:
     """The words for a classifier that begins anew."""
     return f"its classifier {head} of {before} classes replaced by one of {classes}, which begins at random"
-
-
-def _is_of_classes(own: Tensor, given: Tensor, classes: int) -> bool:
-    return own.ndim > 0 and len(own) == classes and own.shape[1:] == given.shape[1:]

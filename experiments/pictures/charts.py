@@ -68,7 +68,11 @@ def _forest_panel(axes: Axes, rows: pd.DataFrame, names: Sequence[str], quantity
     for turn, (name, place) in enumerate(zip(names, _places(names), strict=True), start=1):
         for _, row in rows[rows["variant"] == name].iterrows():
             values += _forest_row(axes, row, turn, place, quantity.scale)
-    _set_limits(axes, values)
+    # Room around the values, also if all of them are equal.
+    low, high = min(values), max(values)
+    pad = 0.08 * (high - low) or 1.0
+    axes.set_xlim(low - pad, high + pad)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
     _set_names(axes, names)
     unit = " (points)" if quantity.share else ""
     _set_heading(axes, quantity.name + unit, quantity.better)
@@ -137,20 +141,25 @@ def curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Pixels:
     most = max(len(some) for some in histories.values())
     what = f"mean of {most} seeds, band from the lowest to the highest" if most > 1 else "one seed"
     figure = titled_figure(4.8, f"Training\n{what}")
-    splits: dict[str, None] = {}
+    splits = set()
     for axes, measure in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for turn, some in enumerate(histories.values()):
             for split in SPLITS:
                 values = [own[f"{split}/{measure}"].dropna() for own in some if f"{split}/{measure}" in own]
                 if any(map(len, values)):
-                    splits[split] = None
+                    splits.add(split)
                     _curve(axes, pd.concat(values, axis=1).sort_index(), split, turn, len(histories))
         if axes.get_xlim()[1] - axes.get_xlim()[0] < 1:  # one epoch
             axes.set_xlim(0.4, 1.6)
         axes.set(xlabel="epoch", ylabel=measure)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-    legend_below(figure, [*_variant_keys(list(histories)), *(_split_key(split) for split in SPLITS if split in splits)])
+    split_keys = [
+        Line2D([], [], color=INK, marker="o", markersize=5, label=SPLIT_NAMES[split], **style)
+        for split, style in SPLITS.items()
+        if split in splits
+    ]
+    legend_below(figure, [*_variant_keys(list(histories)), *split_keys])
     return drawn(figure)
 
 
@@ -163,10 +172,6 @@ def _curve(axes: Axes, values: pd.DataFrame, split: str, turn: int, variants: in
     axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     every = (turn % 4, len(values) // 5) if len(values) > 4 else None
     axes.plot(epochs, values.mean(axis=1), color=colour, marker=marker, markersize=5, markevery=every, **SPLITS[split])
-
-
-def _split_key(split: str) -> Line2D:
-    return Line2D([], [], color=INK, marker="o", markersize=5, label=SPLIT_NAMES[split], **SPLITS[split])
 
 
 def reliability(calibrations: Mapping[str, Sequence[Calibration]]) -> Pixels:
@@ -236,7 +241,12 @@ def per_class(classes: pd.DataFrame) -> Pixels:
         axes.tick_params(axis="x", labelbottom=True)
     for axes in panels.flat[len(variants) :]:
         axes.set_visible(False)
-    legend_below(figure, _class_keys())
+    texts = {("D", INK): "* differs: p < 0.05 after Holm's correction", ("o", "white"): "no difference shown"}
+    keys = [
+        Line2D([], [], linestyle="", marker=marker, markerfacecolor=fill, markeredgecolor=INK, label=text)
+        for (marker, fill), text in texts.items()
+    ]
+    legend_below(figure, keys)
     return drawn(figure)
 
 
@@ -265,14 +275,6 @@ def _class_panel(axes: Axes, rows: pd.DataFrame, turn: int) -> None:
             axes.annotate("*", (max(mean, high), line), (4, -6), textcoords="offset points", fontsize=LARGE)
     axes.margins(x=0.1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-
-
-def _class_keys() -> list[Line2D]:
-    texts = {("D", INK): "* differs: p < 0.05 after Holm's correction", ("o", "white"): "no difference shown"}
-    return [
-        Line2D([], [], linestyle="", marker=marker, markerfacecolor=fill, markeredgecolor=INK, label=text)
-        for (marker, fill), text in texts.items()
-    ]
 
 
 def agreement(table: pd.DataFrame) -> Pixels:
@@ -354,14 +356,6 @@ def _set_names(axes: Axes, names: Sequence[str]) -> None:
 def _set_heading(axes: Axes, text: str, better: Better) -> None:
     axes.set_title(wrapped(text, NAME), loc="left", fontsize=PLAIN, fontweight="bold")
     axes.set_title(DIRECTION[better], loc="right", fontsize=SMALL)
-
-
-def _set_limits(axes: Axes, values: Sequence[float]) -> None:
-    """Sets limits with room around the values, also if all values are equal."""
-    low, high = min(values), max(values)
-    pad = 0.08 * (high - low) or 1.0
-    axes.set_xlim(low - pad, high + pad)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
 
 
 def _variant_keys(texts: Sequence[str]) -> list[Line2D]:

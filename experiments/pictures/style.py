@@ -44,9 +44,9 @@ def wrapped(text: str, inches: float, points: int = PLAIN) -> str:
     return "\n".join(wrap(text, _face(points), int(inches * 100)))
 
 
-def text_width(text: str, points: int = PLAIN) -> float:
-    """The width of a line of text in inches."""
-    return _face(points).getlength(legible(text)) / 100
+def text_width(text: str) -> float:
+    """The width of a line of text of the size `PLAIN`, in inches."""
+    return _face(PLAIN).getlength(legible(text)) / 100
 
 
 def _face(points: int) -> Font:

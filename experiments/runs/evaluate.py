@@ -1,41 +1,29 @@
-"""Evaluates and explains a trained network on the test images; yields records."""
+"""Evaluates and explains a trained network on the test images, and draws its pictures; yields records."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float32, Int64
 from torch import nn
 
-from cam_core import Cams, cams_of_methods
+from cam_core import Cams, cams, cams_of_methods, relative_to_mean
 
 from ..data.tensors import to_tensor
 from ..explaining import measuring
-from ..explaining.probes import SPLIT, Probes, probes
+from ..explaining.probes import SPLIT, Probes, in_turn, probes
 from ..models.foreign import network_of, normalisation
+from ..pictures import sheets, style
 from ..pictures.sheets import confusion, curves
+from ..pictures.style import drawn_or_explained, method_name
 from ..settings.base import AUTO
-from ..tracking.records import Metrics, Model, Record, Tag
-from ..training.predictions import (
-    Predictions,
-    confusion_matrix,
-    predict,
-    predict_with_mirrors,
-    with_mirrors,
-)
-from .contents import (
-    CONFUSION,
-    CURVES,
-    NEAR_CHANCE,
-    RunMaps,
-    faithfulness_record,
-    map_measures_record,
-    maps_record,
-    picture,
-    predictions_record,
-)
-from .illustrate import iter_galleries, iter_probe_records
+from ..tracking.records import KeyedPicture, Metrics, Model, Record, Tag
+from ..training.predictions import Predictions, confusion_matrix, predict, predict_with_mirrors, with_mirrors
+from . import contents
 from .prepare import Prepared
 
 
@@ -49,13 +37,8 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
     yield evaluated
     with clock.measuring("cam"):
         chosen = probes(dataset)
-        maps = cams_of_methods(
-            model,
-            to_tensor(chosen.images),
-            explaining.layers,
-            torch.from_numpy(chosen.labels),
-            methods=explaining.all_methods,
-        )
+        images, labels = to_tensor(chosen.images), torch.from_numpy(chosen.labels)
+        maps = cams_of_methods(model, images, explaining.layers, labels, methods=explaining.all_methods)
         looked = list(iter_looks(prepared, model, chosen, maps[explaining.method], predictions, epoch))
     yield looked
     with clock.measuring("faithfulness"):
@@ -65,7 +48,7 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
         pictures = [
             *iter_probe_records(prepared, chosen, maps, predictions, epoch),
             *iter_galleries(prepared, model, predictions),
-            picture(CURVES, lambda: curves(history, curves_title(prepared, history))),
+            contents.picture(contents.CURVES, lambda: curves(history, curves_title(prepared, history))),
         ]
     yield pictures
 
@@ -74,16 +57,8 @@ def model_record(prepared: Prepared, model: nn.Module) -> Model:
     """The trained network, with two test images and its logits for them."""
     split = prepared.dataset.splits[SPLIT]
     said = predict(model, split.images[:2], split.labels[:2], prepared.machine.device)
-    network = network_of(prepared.settings)
-    return Model(
-        model,
-        to_tensor(split.images[:2]).numpy(),
-        said.logits,
-        prepared.settings.epochs,
-        declaration(prepared),
-        network.sources,
-        network.libraries,
-    )
+    images = to_tensor(split.images[:2]).numpy()
+    return Model(model, images, said.logits, prepared.settings.epochs, declaration(prepared))
 
 
 def declaration(prepared: Prepared) -> dict[str, Any]:
@@ -91,17 +66,12 @@ def declaration(prepared: Prepared) -> dict[str, Any]:
     settings, dataset, network = prepared.settings, prepared.dataset, network_of(prepared.settings)
     mean, std = normalisation(settings, *(each.tolist() for each in dataset.statistics))
     return {
-        "form": 1,
         **{name: getattr(settings, name) for name in ("model", "small_stem", "dropout")},
-        "weights_before": network.weights,
-        "classes": list(dataset.classes),
-        "image_size": settings.side,
-        "interpolation": "bicubic" if settings.interpolation == AUTO else settings.interpolation,
-        "mean": list(mean),
-        "std": list(std),
-        "layers": list(prepared.explaining.layers),
+        **{"weights": network.weights, "classes": dataset.classes, "layers": prepared.explaining.layers},
+        **{"image_size": settings.side, "interpolation": settings.interpolation.replace(AUTO, "bicubic")},
+        **{"mean": mean, "std": std},
         "libraries": {name: version(name) for name in ("torch", *network.libraries)},
-        "sources": dict(network.sources),
+        "sources": network.sources,
     }
 
 
@@ -113,10 +83,10 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
     if prepared.settings.test_flip:
         yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
     if doubt := predictions.near_chance:
-        yield Tag(NEAR_CHANCE, doubt)
-    yield predictions_record(predictions, dataset.classes)
+        yield Tag(contents.NEAR_CHANCE, doubt)
+    yield contents.predictions_record(predictions, dataset.classes)
     counts = confusion_matrix(predictions, len(dataset.classes))
-    yield picture(CONFUSION, lambda: confusion(counts, dataset.classes))
+    yield contents.picture(contents.CONFUSION, lambda: confusion(counts, dataset.classes))
     found = {
         name: predict(model, dataset.splits[name].images, dataset.splits[name].labels, prepared.machine.device)
         for name in measuring.BACKGROUNDS
@@ -171,9 +141,11 @@ def iter_looks(
     explaining, split = prepared.explaining, prepared.dataset.splits[SPLIT]
     looks = measuring.measure(model, explaining.layers, split, predictions, explaining.method, prepared.machine.device)
     yield Metrics(measuring.summary(looks.table), epoch)
-    yield map_measures_record(looks.table)
+    yield contents.map_measures_record(looks.table)
     maps, strength = own.maps.cpu().numpy(), own.strength.cpu().numpy()
-    yield maps_record(RunMaps(own.layers, maps, strength, chosen.indices, chosen.labels, looks.indices, looks.maps))
+    yield contents.maps_record(
+        contents.RunMaps(own.layers, maps, strength, chosen.indices, chosen.labels, looks.indices, looks.maps)
+    )
 
 
 def iter_faithfulness(prepared: Prepared, model: nn.Module, epoch: int) -> Iterator[Record]:
@@ -182,4 +154,76 @@ def iter_faithfulness(prepared: Prepared, model: nn.Module, epoch: int) -> Itera
     last = explaining.layers[-1]
     table = measuring.faithfulness(model, last, split, explaining.method, prepared.machine.device)
     yield Metrics(measuring.faithfulness_summary(table, last), epoch)
-    yield faithfulness_record(table)
+    yield contents.faithfulness_record(table)
+
+
+def iter_probe_records(
+    prepared: Prepared, chosen: Probes, maps: Mapping[str, Cams], predictions: Predictions, epoch: int
+) -> Iterator[Record]:
+    """The pictures of the images that every run explains."""
+    classes, method, methods = prepared.dataset.classes, prepared.explaining.method, prepared.explaining.methods
+    said = sheets.verdicts(predictions, chosen.indices, classes)
+    own = maps[method]
+    drawn = relative_to_mean(own.maps).cpu().numpy()
+    yield from iter_keyed(chosen, drawn[-1], said, epoch)
+    network = _network(prepared, predictions)
+    title = f"{network}: {method_name(method)} of the images that every run explains"
+    shown = partial(sheets.layer_sheet, chosen.images, labels=chosen.labels, said=said, classes=classes)
+    yield contents.picture(contents.LAYERS, partial(shown, drawn, own.layers, title=title))
+    last = np.stack([relative_to_mean(maps[name].maps[-1]).cpu().numpy() for name in methods])
+    title = f"{network}: CAM methods at {own.layers[-1]}"
+    names = [method_name(name) for name in methods]
+    yield contents.picture(contents.METHODS, partial(shown, last, names, title=title))
+
+
+def iter_keyed(
+    chosen: Probes, maps: Float32[np.ndarray, "n h w"], said: Sequence[sheets.Verdict], step: int
+) -> Iterator[KeyedPicture]:
+    """The cells of MLflow's image grid; `maps` are relative to their mean."""
+    for i, key in enumerate(chosen.keys):
+        masks = None if chosen.masks is None else chosen.masks[i]
+        draw = partial(sheets.cell, chosen.images[i], maps[i], said[i], masks)
+        yield KeyedPicture(key, drawn_or_explained(key, draw), step)
+
+
+def iter_galleries(prepared: Prepared, model: nn.Module, predictions: Predictions) -> Iterator[Record]:
+    """Misclassified and correct test images, and their maps at every layer; of the correct ones maps of only half."""
+    split, classes, size = prepared.dataset.splits[SPLIT], prepared.dataset.classes, prepared.settings.gallery_size
+    groups = {"misclassified": (~predictions.right, size), "correct": (predictions.right, (size + 1) // 2)}
+    for name, (chosen, explained) in groups.items():
+        indices = in_turn(split.labels, chosen, size)
+        if not len(indices):
+            continue
+        title = f"{prepared.name}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
+        draw = partial(sheets.gallery, split.images, indices, predictions, classes, title)
+        yield contents.picture(contents.gallery(name), draw)
+        indices = indices[:explained]
+        title = f"{_network(prepared, predictions)}: {len(indices)} of {int(chosen.sum()):,} {name} test images"
+        sheet = _sheet_of(prepared, model, predictions, indices, split.labels[indices])
+        yield contents.picture(contents.explained(name), partial(sheet, title=title))
+        heats = partial(sheet, title=f"{title}, the maps alone", tiles=sheets.heat_tiles)
+        yield contents.picture(contents.explained(name, alone=True), heats)
+        if name == "misclassified":
+            sheet = _sheet_of(prepared, model, predictions, indices, predictions.classes[indices])
+            draw = partial(sheet, title=title, footer=sheets.PREDICTED_EXPLAINED)
+            yield contents.picture(contents.PREDICTED_EXPLAINED, draw)
+
+
+def _network(prepared: Prepared, predictions: Predictions) -> str:
+    """What titles of maps call the network."""
+    return f"{prepared.name} (near chance: its maps explain nothing)" if predictions.near_chance else prepared.name
+
+
+def _sheet_of(
+    prepared: Prepared,
+    model: nn.Module,
+    predictions: Predictions,
+    indices: Int64[np.ndarray, "m"],
+    explained: Int64[np.ndarray, "m"],
+) -> Callable[..., style.Pixels]:
+    """Draws the maps of some test images at every layer, each for its class in `explained`; they are computed now."""
+    split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
+    images, labels, layers = split.images[indices], split.labels[indices], prepared.explaining.layers
+    found = cams(model, to_tensor(images), layers, torch.from_numpy(explained), method=prepared.explaining.method)
+    drawn, said = relative_to_mean(found.maps).cpu().numpy(), sheets.verdicts(predictions, indices, classes)
+    return partial(sheets.layer_sheet, images, drawn, found.layers, labels=labels, said=said, classes=classes)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import torch
 
-from ..augmentation.augmenters import augmentation
-from ..augmentation.declared import Augmentation
+from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name
+from ..errors import CannotStart
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
-from ..explaining.trial import tried
+from ..explaining.trial import listed, tried
 from ..models.foreign import network_of, normalisation
 from ..settings.base import AUTO, NONE, spelled
+from ..settings.command_line import fail
 from ..settings.parts import NETWORKS
 from ..settings.recipes import AUGMENTATIONS_OFF
 from ..settings.train import T, TrainSettings
@@ -101,7 +102,7 @@ def prepare(
     if settings.freeze.startswith(UNTIL):
         with torch.random.fork_rng([]):
             freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)
-    augmented = augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
+    augmented = Augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
     identity = fingerprint(settings, dataset, machine, augmented.sources)
     if settings.checkpoint not in (AUTO, NONE):
         check_place(user_path(settings.checkpoint))
@@ -128,31 +129,31 @@ def suited(settings: T) -> T:
     """
     ours = settings.model in NETWORKS and settings.weights == NONE
     if ours or AUTO not in (settings.image_size, settings.interpolation):
-        return settings
-    images = network_of(settings).images
-    values = {
-        "image_size": min(images.side, LARGEST_SIDE) if images else settings.side,
-        "interpolation": images.interpolation if images else "bicubic",
-    }
+        return settings  # of a finished run, whose network may be gone
+    _, _, side, interpolation = network_of(settings).images or ((), (), settings.side, "bicubic")
+    values = {"image_size": min(side, LARGEST_SIDE), "interpolation": interpolation}
     return settings.with_values(**{name: value for name, value in values.items() if getattr(settings, name) == AUTO})
+
+
+def print_layers(settings: TrainSettings) -> None:
+    """Prints the layers that `cam_layers` can name; exits with code 2 if the network cannot be used."""
+    try:
+        print(listed(suited(settings)))
+    except CannotStart as error:
+        fail(settings.command, error.problems)
 
 
 def network_in_words(settings: TrainSettings, dataset: Dataset) -> str:
     """How the network begins: its weights, what was replaced, and how images are normalised."""
-    if settings.model in NETWORKS and settings.weights == NONE:
+    found = network_of(settings)
+    if found.is_plain:
         return ""
     numbers = normalisation(settings, *(each.tolist() for each in dataset.statistics))
     mean, std = (" ".join(f"{number:.3g}" for number in three) for three in numbers)
-    weights = network_of(settings).weights
-    return ", ".join(
-        [
-            settings.model,
-            "random weights" if weights == NONE else f"weights {weights}",
-            *filter(None, [tried(settings, len(dataset.classes)).replaced]),
-            f"images of {settings.side} pixels",
-            f"normalised by means {mean} and deviations {std}",
-        ]
-    )
+    begins = f"{found.name}, {'random weights' if found.weights == NONE else f'weights {found.weights}'}"
+    _, replaced = tried(settings, len(dataset.classes))
+    images = f"images of {settings.side} pixels, normalised by means {mean} and deviations {std}"
+    return ", ".join(filter(None, (begins, replaced, images)))
 
 
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:

@@ -26,9 +26,7 @@ def idle(settings: Any) -> dict[str, tuple[str, str]]:
     if settings.augmentation != NONE:
         why = (f"augmentation is {settings.augmentation}", "augmentation=none")
         found |= dict.fromkeys((*GEOMETRY, *COLOUR, *POLICIES), why)
-    if settings.image_by_image:
-        found["augment_by"] = ("workers transform image by image", "augmentation=none and no policy")
-    else:
+    if settings.augment_path == "batch" and not settings.image_by_image:
         found["augment_workers"] = ("whole batches are transformed", "trivial_augment=true")
     return found
 

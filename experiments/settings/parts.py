@@ -43,14 +43,6 @@ DATA_SETS: Parts = MappingProxyType(
 OWN_DATA_SETS: Parts = MappingProxyType({"folder": "folder:PATH", "csv": "csv:FILE"})
 """The data sets that are named with a place, and how."""
 
-AUGMENTERS: Parts = MappingProxyType(
-    {
-        "batch": "augmentation.whole_batches:BatchAugmentation",
-        "albumentations": "augmentation.augmenters:one_by_one",
-    }
-)
-"""`(settings, side, mean, device, memory_format) -> Augmentation`."""
-
 _OF_TORCH = (
     *("sgd", "adamw", "adam", "adadelta", "adafactor", "adagrad"),
     *("adamax", "asgd", "nadam", "radam", "rmsprop", "rprop"),

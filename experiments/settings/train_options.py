@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..errors import did_you_mean
-from .base import AUTO, BY_RECIPE, Settings, read_by
+from .base import BY_RECIPE, Settings, read_by
 from .notation import (
     IMAGENET,
     arguments,
@@ -17,7 +17,7 @@ from .notation import (
     rising_epochs,
     side_shares,
 )
-from .parts import AUGMENTERS, DATA_SETS, NETWORK_DOORS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, OneOf
+from .parts import DATA_SETS, NETWORK_DOORS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, OneOf
 from .recipes import RECIPES, find
 
 _NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
@@ -315,7 +315,7 @@ class AllOptions(AugmentationOptions):
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         "auto", description="number of CPU threads; auto: one for each core"
     )
-    augment_by: Annotated[str, OneOf((AUTO, *AUGMENTERS))] = Field(
+    augment_by: Literal["auto", "batch", "albumentations"] = Field(
         "auto",
         description="how to compute the augmentation; batch: for whole batches on the device; albumentations: image by "
         "image on the CPU, with the same distribution; auto: batch",

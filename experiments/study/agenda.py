@@ -211,11 +211,11 @@ class Agenda:
 
     def searched(self, upto: int | None = None) -> list[Candidate]:
         """All settings that the search, or its first `upto` tickets, has tried: each once, in the order of tickets."""
-        same: dict[str, list[Ticket]] = {}
+        same: dict[str, list[FrozenTrial]] = {}
         for ticket in self.ledger.tickets(self.ledger.search)[:upto]:
             if (options := Notes.of(ticket.result).options) is not None:
-                same.setdefault(label(options), []).append(ticket)
-        return [_candidate([ticket.result for ticket in tickets]) for tickets in same.values()]
+                same.setdefault(label(options), []).append(ticket.result)
+        return list(map(_candidate, same.values()))
 
     def _front(self, upto: int) -> set[str]:
         """The Pareto front: labels of the settings that none of the first `upto` tickets dominates."""

@@ -5,7 +5,7 @@ import math
 import shlex
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -107,13 +107,6 @@ def command(options: Options, settings: TuneSettings) -> str:
 def for_machines(found: Results, link: str) -> dict[str, object]:
     """The study as JSON: the numbers, the verdict, the best settings."""
     final, gain = found.final, found.gain
-
-    def side(place: int) -> dict[str, object] | None:
-        if final is None:
-            return None
-        values = {goal: sides[place] for goal, sides in zip(found.settings.goals, final.goals, strict=True)}
-        return {"objectives": values, "test/accuracy": final.test[place], "runs": final.runs[place]}
-
     return {
         "study": found.settings.study,
         "link": ui_address(link),
@@ -123,10 +116,21 @@ def for_machines(found: Results, link: str) -> dict[str, object]:
         "best": None if found.best is None else {"name": found.best.name, "options": dict(found.best.options)},
         "command": command(found.best.options, found.settings) if found.best else None,
         "over_claim": found.over_claim,
-        "final": final and {"seeds": final.seeds, "winner": side(0), "baseline": side(1)},
+        "final": final and {"seeds": final.seeds} | _sides(final, found.settings.goals),
         "gain": gain and {"mean": gain.mean, "low": gain.low, "high": gain.high, "per_seed": gain.per_seed},
         "candidates": json.loads(found.standing.to_json(orient="records", double_precision=15)),
         "trials": json.loads(found.table.to_json(orient="records", double_precision=15)),
+    }
+
+
+def _sides(final: Final, goals: Sequence[str]) -> dict[str, object]:
+    return {
+        name: {
+            "objectives": {goal: of[place] for goal, of in zip(goals, final.goals, strict=True)},
+            "test/accuracy": final.test[place],
+            "runs": final.runs[place],
+        }
+        for place, name in enumerate(("winner", "baseline"))
     }
 
 

@@ -59,9 +59,7 @@ def direction(objective: str) -> Direction:
             f"{objective!r} is no objective: {match['measure']} is a size and no quality, neither more nor less of it "
             f"is better; take one of {', '.join(MEASURES)}"
         )
-    hint = did_you_mean(objective, list(SCORES))
-    if match:
-        hint = did_you_mean(match["measure"], list(MEASURES))
+    hint = did_you_mean(match["measure"], list(MEASURES)) if match else did_you_mean(objective, list(SCORES))
     raise ValueError(
         f"{objective!r} is no objective: val/accuracy, val/loss or cam/<layer>/<measure>, "
         f"the measure one of {', '.join(MEASURES)}{hint}"

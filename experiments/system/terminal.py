@@ -27,8 +27,7 @@ def run_program(main: Callable[[], object], command: str) -> NoReturn:
     Ctrl-C ends the process at once, with one line and exit code 130; inside `interruptible` it raises KeyboardInterrupt
     instead. A closed terminal (SIGHUP) is treated as a request to end (SIGTERM), unless `nohup` started the program.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore it
-        signal.signal(signal.SIGINT, lambda number, frame: _end_at_once(command))
+    end_at_ctrl_c(command)
     mend_streams()
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _hang_up)
@@ -40,6 +39,12 @@ def run_program(main: Callable[[], object], command: str) -> NoReturn:
     finally:
         sys.stdout.flush()
     raise SystemExit(0)
+
+
+def end_at_ctrl_c(command: str) -> None:
+    """From now on, Ctrl-C ends this process at once, with one line about the program `command` and exit code 130."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs of a shell ignore it
+        signal.signal(signal.SIGINT, lambda number, frame: _end_at_once(command))
 
 
 @contextmanager

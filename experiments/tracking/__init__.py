@@ -4,10 +4,14 @@ No other room imports mlflow. `python -m experiments.tracking` sets up the store
 """
 
 import logging
+import sys
 import warnings
 
+from ..system.terminal import end_at_ctrl_c
 from .environment import set_environment
 
+if sys.argv[:1] == ["-m"]:  # Python imports this package before it starts its program
+    end_at_ctrl_c("python -m experiments.tracking")
 set_environment()
 
 # On import, mlflow.pyfunc checks one of its own type hints and warns about it.

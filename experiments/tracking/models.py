@@ -45,16 +45,16 @@ def save_model(record: Model, folder: Path) -> None:
     stored with the model, so that the model can be loaded where they are not. What needs no pickle lies beside it.
     """
     network = copy.deepcopy(record.module).cpu().eval()
-    packages = ("torch", "numpy", "jaxtyping", *record.libraries)
+    packages = {"torch", "numpy", "jaxtyping", *record.declaration.get("libraries", {})}
     with import_path_kept(), tempfile.TemporaryDirectory() as place:
-        for path, text in record.sources.items():
+        for path, text in record.declaration.get("sources", {}).items():
             Path(place, path).parent.mkdir(parents=True, exist_ok=True)
             Path(place, path).write_text(text, encoding="utf-8")
         mlflow.pytorch.save_model(
             pytorch_model=network,
             path=str(folder),
             serialization_format="pickle",
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in packages],
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in sorted(packages)],
             signature=infer_signature(record.example_input, record.example_output),
             input_example=record.example_input,
             code_paths=[str(_SUITE), *sorted(map(str, Path(place).iterdir()))],

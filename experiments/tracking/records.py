@@ -100,8 +100,8 @@ class DatasetUse:
 class Model:
     """The trained network, with one batch of its input `(n, 3, h, w)` and output `(n, classes)`, both float32.
 
-    `declaration` says in values of JSON which network it is. `sources` are one's own files that build it, by path, and
-    `libraries` the packages that do.
+    `declaration` says in values of JSON which network it is; under `sources` the text of one's own files that build it,
+    by path, and under `libraries` the versions of the packages that do.
     """
 
     module: nn.Module
@@ -109,8 +109,6 @@ class Model:
     example_output: np.ndarray
     step: int
     declaration: Mapping[str, Any] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
-    libraries: tuple[str, ...] = ()
 
 
 Record = Param | Tag | Metrics | Picture | KeyedPicture | Text | File | Table | Arrays | DatasetUse | Model

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from ..augmentation.declared import Augmentation
 from ..augmentation.mixing import Batch, mixed_batches
+from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset, Split
 from ..data.tensors import to_tensor
 from ..errors import Failed

@@ -142,7 +142,9 @@ def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSetti
         if parameters
     ]
     fused = trained[0].device.type != "mps"
-    parts: list[Optimizer] = [SGD(groups, momentum=_REST_MOMENTUM, nesterov=settings.nesterov, fused=fused)]
+    parts: list[Optimizer] = []  # foreign networks may have kernels alone, or none
+    if groups:
+        parts.append(SGD(groups, momentum=_REST_MOMENTUM, nesterov=settings.nesterov, fused=fused))
     if matrices:
         options: dict[str, Any] = {"momentum": settings.momentum, "nesterov": settings.nesterov}
         options |= {"ns_steps": _NEWTON_SCHULZ_STEPS} | settings.optimizer_arguments

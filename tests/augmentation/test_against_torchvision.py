@@ -12,10 +12,10 @@ from torchvision.transforms.v2 import functional as F
 from experiments.augmentation.batch_colour import add_noise, grey
 from experiments.augmentation.batch_geometry import geometry_steps, resized_crop
 from experiments.augmentation.batch_holes import hole_steps
-from experiments.augmentation.declared import RATIO, SCALE, Augmentation
+from experiments.augmentation.declared import RATIO, SCALE
 from experiments.augmentation.mixing import cut_mix, hard, mix_up, mixed, mixed_batches
 from experiments.augmentation.streams import stream
-from experiments.augmentation.whole_batches import BatchAugmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.settings.train import TrainSettings
 from tests.augmentation.test_whole_batches import MEAN, MEAN_PIXEL, UNLIKELY, alike, chosen, pictures
 
@@ -174,7 +174,7 @@ def _same_boxes(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 def test_what_is_erased_gets_the_mean_colour() -> None:
     white = np.full((200, 32, 32, 3), 255, np.uint8)
-    path = BatchAugmentation(chosen(random_erasing=0.5), 32, MEAN, "cpu", torch.channels_last)
+    path = Augmentation(chosen(random_erasing=0.5), 32, MEAN, "cpu", torch.channels_last)
     shown = path.examples(white)
     erased = (shown != 255).any(3)
     assert (shown[erased] == MEAN_PIXEL).all()
@@ -205,8 +205,8 @@ def test_grey_is_that_of_torchvision(images: torch.Tensor) -> None:
 def test_albumentations_does_the_same_by_name(name: str) -> None:
     images = pictures(400)
     made = chosen(**{name: 0.1 if name == "gaussian_noise" else 0.9})
-    ours = BatchAugmentation(made, 32, MEAN, "cpu", torch.channels_last).examples(images)
-    theirs = Augmentation(made, 32, MEAN).examples(images)
+    ours = Augmentation(made, 32, MEAN, "cpu", torch.channels_last).examples(images)
+    theirs = Augmentation(made.model_copy(update={"augment_by": "albumentations"}), 32, MEAN).examples(images)
     changes = [np.abs(found.astype(int) - images).mean((1, 2, 3)) for found in (ours, theirs)]
     if name == "gaussian_noise":  # albumentations cuts towards 0, which is half a level less
         assert changes[0].mean() == pytest.approx(changes[1].mean(), abs=0.7)

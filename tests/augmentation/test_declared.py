@@ -7,13 +7,15 @@ from albumentations import CoarseDropout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.augmentation.declared import Augmentation, geometry, holes
+from experiments.augmentation.declared import geometry, holes
 from experiments.augmentation.transforms import Cutout, strict
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data.tensors import to_tensor
 from experiments.settings.train import TrainSettings
 
 MEAN = np.array([0.2, 0.4, 0.6], np.float32)
 MEAN_PIXEL = [51, 102, 153]  # MEAN * 255
+ONE_BY_ONE = {"augment_by": "albumentations", "augment_workers": 0}
 WHITE = np.full((32, 32, 3), 255, np.uint8)
 
 
@@ -129,7 +131,7 @@ def test_a_flip_gives_the_image_or_its_mirror_and_a_crop_a_shift() -> None:
 
 
 def epoch_of(seed: int, epoch: int, **options: object) -> tuple[torch.Tensor, torch.Tensor]:
-    chosen = TrainSettings.of(batch_size=8, seed=seed, **options)
+    chosen = TrainSettings.of(**ONE_BY_ONE, batch_size=8, seed=seed, **options)
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     batches = list(Augmentation(chosen, 32, MEAN).batches(images, np.arange(20), epoch))
     return torch.cat([batch for batch, _ in batches]), torch.cat([labels for _, labels in batches])
@@ -155,7 +157,7 @@ def test_with_and_without_cutout_see_the_same_crops_and_flips() -> None:
 
 
 def test_a_last_batch_of_one_is_left_out() -> None:
-    chosen = TrainSettings.of(batch_size=4)
+    chosen = TrainSettings.of(**ONE_BY_ONE, batch_size=4)
     augmentation = Augmentation(chosen, 32, MEAN)
     for n in range(2, 14):
         batches = list(augmentation.batches(np.zeros((n, 32, 32, 3), np.uint8), np.zeros(n, np.int64), 0))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.augmentation.augmenters import augmentation
 from experiments.augmentation.batch_colour import colour_steps
 from experiments.augmentation.batch_geometry import geometry_steps
 from experiments.augmentation.batch_holes import hole_steps
 from experiments.augmentation.batch_step import Step
 from experiments.augmentation.mixing import mixed
 from experiments.augmentation.streams import stream
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.settings.train import TrainSettings
 from tests.augmentation.test_whole_batches import EVERYTHING, MEAN, chosen, pictures
 
@@ -61,7 +61,7 @@ def test_images_without_the_changed_step_are_the_same_in_both_variants(option: s
     all_but_noise = {**ALL, "gaussian_noise": 0.0, "augment_by": augment_by, "batch_size": 16}
     epochs = []
     for extra in (some[option], {option: WITHOUT[option]}):
-        path = augmentation(chosen(**all_but_noise | extra), 32, MEAN, "cpu", torch.channels_last)
+        path = Augmentation(chosen(**all_but_noise | extra), 32, MEAN, "cpu", torch.channels_last)
         batches = list(path.batches(images, np.arange(64), 3))
         epochs.append([torch.cat(parts) for parts in zip(*batches, strict=True)])
     assert torch.equal(epochs[0][1], epochs[1][1])  # the order

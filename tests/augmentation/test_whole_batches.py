@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare, ks_2samp
 
-from experiments.augmentation.augmenters import augmentation
 from experiments.augmentation.batch_colour import colour_steps, shift_hsv
 from experiments.augmentation.batch_geometry import affine, crop, draw_matrices, flip, geometry_steps
 from experiments.augmentation.batch_holes import draw_fills, draw_holes, erase, hole_steps
 from experiments.augmentation.batch_step import Step
-from experiments.augmentation.declared import Augmentation, colour, geometry, holes
+from experiments.augmentation.declared import colour, geometry, holes
 from experiments.augmentation.streams import stream
-from experiments.augmentation.whole_batches import BatchAugmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data import scenes
 from experiments.settings.train import TrainSettings
 
@@ -350,7 +349,7 @@ def test_holes_have_the_height_and_the_width_they_should(augment_by: str) -> Non
 
     def extents(size: str) -> set[tuple[int, int]]:
         made = chosen(augment_by=augment_by, cutout=True, cutout_size=size, cutout_placement="inside")
-        erased = augmentation(made, 32, MEAN, "cpu", torch.channels_last).examples(white) != 255
+        erased = Augmentation(made, 32, MEAN, "cpu", torch.channels_last).examples(white) != 255
         found = [np.nonzero(hole.any(2)) for hole in erased]
         assert all(len(rows) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) for rows, columns in found)
         return {(int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) for rows, columns in found}
@@ -467,8 +466,8 @@ def test_what_is_seen_in_holes() -> None:
 # Epochs
 
 
-def batch_path(made: TrainSettings, memory_format: torch.memory_format = torch.channels_last) -> BatchAugmentation:
-    return BatchAugmentation(made, made.side, MEAN, "cpu", memory_format)
+def batch_path(made: TrainSettings, memory_format: torch.memory_format = torch.channels_last) -> Augmentation:
+    return Augmentation(made, made.side, MEAN, "cpu", memory_format)
 
 
 def epoch_of(
@@ -580,7 +579,7 @@ def test_a_last_batch_of_one_is_left_out() -> None:
 def test_alternating_flips_alternate(augment_by: str, images: np.ndarray) -> None:
     def mirrored(epoch: int, seed: int = 0, hflip: float = 0.3) -> np.ndarray:
         made = chosen(augment_by=augment_by, hflip=hflip, hflip_mode="alternating", seed=seed, batch_size=50)
-        path = augmentation(made, 32, MEAN, "cpu", torch.channels_last)
+        path = Augmentation(made, 32, MEAN, "cpu", torch.channels_last)
         batches = list(path.batches(images, np.arange(256), epoch))
         labels = torch.cat([labels for _, labels in batches]).numpy()
         seen = torch.cat([inputs for inputs, _ in batches]).permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
@@ -599,25 +598,25 @@ def test_alternating_flips_alternate(augment_by: str, images: np.ndarray) -> Non
     assert not mirrored(1, hflip=0).any()
     other = {"batch": "albumentations", "albumentations": "batch"}[augment_by]
     same = chosen(augment_by=other, hflip=0.3, hflip_mode="alternating")
-    shown = augmentation(same, 32, MEAN, "cpu", torch.channels_last).examples(images)
+    shown = Augmentation(same, 32, MEAN, "cpu", torch.channels_last).examples(images)
     assert np.array_equal((shown == images[:, :, ::-1]).all((1, 2, 3)), first)
 
 
-def test_the_settings_choose_the_path() -> None:
-    paths = {}
-    for augment_by in ("auto", "batch", "albumentations"):
-        made = chosen(augment_by=augment_by, **EVERYTHING)
-        paths[augment_by] = augmentation(made, 32, MEAN, "cpu", torch.channels_last)
-    assert isinstance(paths["auto"], BatchAugmentation)
-    assert isinstance(paths["batch"], BatchAugmentation)
-    assert type(paths["albumentations"]) is Augmentation
+def test_the_settings_choose_the_path(images: np.ndarray) -> None:
+    paths = {name: Augmentation(chosen(augment_by=name, **EVERYTHING), 32, MEAN) for name in WAYS}
+    shown = {name: path.examples(images[:8]) for name, path in paths.items()}
+    assert np.array_equal(shown["auto"], shown["batch"])
+    assert not np.array_equal(shown["albumentations"], shown["batch"])
     assert str(paths["batch"]) == str(paths["albumentations"])
     assert "CoarseDropout" in str(paths["batch"])
+
+
+WAYS = ("auto", "batch", "albumentations")
 
 
 def test_both_paths_take_the_images_in_the_same_order(images: np.ndarray) -> None:
     orders = []
     for augment_by in ("batch", "albumentations"):
-        path = augmentation(chosen(augment_by=augment_by, seed=3), 32, MEAN, "cpu", torch.channels_last)
+        path = Augmentation(chosen(augment_by=augment_by, seed=3), 32, MEAN, "cpu", torch.channels_last)
         orders.append(torch.cat([labels for _, labels in path.batches(images, np.arange(256), 5)]))
     assert torch.equal(*orders)

@@ -18,7 +18,6 @@ from benchmarks import training as benchmark
 from benchmarks.timing import Report
 from benchmarks.training_runs import Case, case
 from experiments.augmentation import declared, transforms
-from experiments.augmentation.whole_batches import BatchAugmentation
 from experiments.models.fastnet import FastNet
 from experiments.runs.prepare import prepare
 from experiments.training import loop
@@ -123,9 +122,8 @@ def test_the_holes_of_both_libraries_are_as_large_and_filled_with_the_mean() -> 
 def test_whole_batches_and_albumentations_are_the_two_paths_of_this_project() -> None:
     runs = training_runs.inputs(case("fast", 16, 1, **TINY))
     paths = [runs[name].args[0] for name in (training_runs.WHOLE_BATCH, training_runs.ONE_BY_ONE)]  # type: ignore[attr-defined]
-    found = [type(training_runs.prepared_case(path).augmentation) for path in paths]
-    assert found == [BatchAugmentation, declared.Augmentation]
-    assert type(training_runs.prepared_case(case("fast", 16, 1, **TINY)).augmentation) is BatchAugmentation
+    assert [path.settings.augment_path for path in paths] == ["batch", "albumentations"]
+    assert case("fast", 16, 1, **TINY).settings.augment_path == "batch"
 
 
 def test_the_operations_of_resnet18_are_those_of_its_source() -> None:

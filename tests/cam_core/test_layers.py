@@ -41,16 +41,16 @@ class Shared(nn.Module):
         return self.fc(self.pool(x).flatten(1))
 
 
-def test_shared_modules_and_poolings_do_not_count_and_a_trimmed_border_is_no_stage() -> None:
+def test_the_last_call_of_a_shared_module_counts_poolings_do_not_and_a_trimmed_border_is_no_stage() -> None:
     model = Shared().train()
     # 24 x 24, 12 x 12, and 10 x 10 without padding.
-    assert auto_layers(model, torch.rand(2, 3, 24, 24)) == ("first", "third")
+    assert auto_layers(model, torch.rand(2, 3, 24, 24)) == ("first", "relu#-1")
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_images_need_not_be_square() -> None:
-    assert auto_layers(Shared(), torch.rand(1, 3, 30, 47)) == ("first", "third")
+    assert auto_layers(Shared(), torch.rand(1, 3, 30, 47)) == ("first", "relu#-1")
 
 
 def test_a_model_without_maps_is_told_so() -> None:

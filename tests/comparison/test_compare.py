@@ -22,6 +22,7 @@ from experiments.comparison.measures import HEADLINE_FOCUS, last_layer
 from experiments.comparison.pictures import verdicts_of
 from experiments.comparison.tables import table_rows
 from experiments.data.dataset import Dataset
+from experiments.runs.contents import config
 from experiments.runs.prepare import prepare
 from experiments.runs.train import train
 from experiments.settings.base import SettingsError
@@ -301,3 +302,16 @@ def test_the_seed_of_a_run_can_be_left_out_of_every_variant(first: First) -> Non
     chosen = {"runs": " ".join(member.run.id for member in first.found.members), "quiet": "true"}
     with pytest.raises(SettingsError, match="the variants have different seeds"):
         compare_finished(CompareSettings.of(**chosen, without=left[:8]))
+
+
+FIVE = "mixup: mixup=0.2; cutmix: cutmix=1; erasing: random_erasing=0.25; trivial: trivial_augment=true"
+
+
+def test_five_augmentations_are_compared_with_the_baseline(first: First) -> None:
+    found = run(variants=f"baseline; cutout; {FIVE}", seeds="1")
+    assert [member.reused for member in found.members] == [True, True, False, False, False, False]
+    assert set(found.differences["variant"]) == {"cutout", "mixup", "cutmix", "erasing", "trivial"}
+    said = {member.variant: config(member.run).augmentation for member in found.members}
+    named = {"mixup": "mixup(alpha=0.2)", "cutmix": "cutmix(alpha=1.0)", "erasing": "Erasing(", "trivial": "Trivial"}
+    assert {name: text for name, text in named.items() if text in said[name]} == named
+    assert not any(text in said["baseline"] for text in named.values())

@@ -90,6 +90,17 @@ def uneven() -> Findings:
     return of_two_resolutions(toy_dataset())
 
 
+def test_names_from_right_to_left_do_not_turn_the_text_around_them(findings: Findings) -> None:
+    names = ("עברית", "\u202egnp")
+    dataset = replace(toy_dataset(), classes=("قط", "dog", "fish"))
+    found = page(toy_findings(variants=names, dataset=dataset), command="--variants עברית")
+    shown = re.sub(r"<code>--variants .*?</code>", "", found)
+    for name in (*names, "قط"):
+        assert shown.count(name) == shown.count(f"\u2068{name}\u2069") > 0
+    assert "<code>--variants עברית</code>" in found
+    assert "\u2068" not in page(findings)
+
+
 class Elements(HTMLParser):
     """Every tag with its attributes, the tables by caption, what each term means, and the headings by their level."""
 

@@ -101,6 +101,14 @@ def test_ctrl_c_can_be_handled_where_something_is_open() -> None:
     assert run(code) == (INTERRUPTED, "closed\n", "")
 
 
+def test_ctrl_c_while_the_program_of_the_store_imports_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mlflow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    words = [sys.executable, "-m", "experiments.tracking", "prepare"]
+    done = subprocess.run(words, text=True, capture_output=True, timeout=PATIENCE_S, preexec_fn=at_a_terminal)
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "", "python -m experiments.tracking: stopped\n")
+
+
 def test_what_ignores_ctrl_c_goes_on_ignoring_it() -> None:
     code = "def main():\n    with interruptible():\n        signal.raise_signal(signal.SIGINT)\n    print('end')"
     assert run(code, start=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN) and None) == (0, "end\n", "")

@@ -32,6 +32,8 @@ from experiments.study import tune as _tuning
 from experiments.system.terminal import run_program
 from experiments.tracking import __main__ as tracking
 from experiments.tracking import outbox, sender
+from experiments.tracking.client import KIND, STATUS
+from experiments.tracking.waiting import waiting_runs
 from tests.toys.scenes import TINY
 
 assert all((entry, _comparing, _training, _tuning, local_workers))  # imported for the copies
@@ -204,11 +206,15 @@ _GRID = re.compile(r"^(images/.+?\+step\+\d+)\+timestamp\+.*(\.\w+)$")
 
 @dataclass(frozen=True)
 class Left:
-    """What is in MLflow: the status of each run, and the leaves of the completed ones by kind and name."""
+    """What is in MLflow: the status of each run, and the leaves of the completed ones by kind and name.
+
+    `waiting`: the journals in the outbox; `ended`: the kinds of the completed runs among them.
+    """
 
     statuses: Mapping[str, int]
     completed: Mapping[str, Sequence[Leaves]]
     waiting: Sequence[str]
+    ended: Sequence[str]
 
 
 def left(uri: str, experiment: str, folder: Path) -> Left:
@@ -225,15 +231,17 @@ def _left(uri: str, name: str, folder: Path) -> dict[str, Any]:
     of_run = Counter(model.source_run_id for model in models)
     completed: dict[str, list[Leaves]] = {}
     for run in runs:
-        if run.data.tags.get("camparison.status") == "completed":
-            key = f"{run.data.tags['camparison.kind']}: {run.info.run_name}"
+        if run.data.tags.get(STATUS) == "completed":
+            key = f"{run.data.tags[KIND]}: {run.info.run_name}"
             leaves = _leaves(client, run, folder) | {"models": str(of_run[run.info.run_id])}
             completed.setdefault(key, []).append(leaves)
+    ended = [run.tags[KIND] for run in waiting_runs() if run.tags.get(STATUS) == "completed"]
     waiting = [path.parent.name for path in (folder / "mlruns" / "outbox").glob("*/journal")]
     return {
         "statuses": Counter(run.info.status for run in runs),
         "completed": completed,
         "waiting": waiting,
+        "ended": ended,
     }
 
 

@@ -42,6 +42,7 @@ COMMON = {"epochs": 2, "batch_size": 25, "lr": 0.02, "model": "fastnet", "optimi
 OPTIONS = {
     "sgd": {"dropout": 0.3, "label_smoothing": 0.1, "l1": 1e-4, "l2_norm": 1e-2, "cutout": True, "cutout_size": 6},
     "muon": {"optimizer": "muon"},
+    "mixed": {"mixup": 0.4, "cutmix": 1.0, "random_erasing": 0.5, "trivial_augment": True, "augment_workers": 1},
     "resnet18": {"model": "resnet18", "epochs": 1, "lr": 1e-3},
     "fp16": {"precision": "fp16", "epochs": 1, "lr": 1e-3},
     "options": {
@@ -108,6 +109,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     # Muon turns kernels in bfloat16: its rounding is that coarse.
     for name, tolerance in {
         "sgd": 1e-4,
+        "mixed": 1e-4,
         "resnet18": 1e-3,
         "muon": 1e-2,
         "options": 1e-3,
@@ -119,7 +121,13 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
         for alone_, together_ in zip(one[name][0], first[name][0], strict=True):
             for metric in ("train/loss", "val/loss", "train/accuracy"):
                 assert together_[metric] == pytest.approx(alone_[metric], abs=tolerance), (name, metric)
-    for name in ("sgd", "muon", "resnet18", "options"):  # nobody has drawn more random numbers than one process alone
+    for name in (
+        "sgd",
+        "mixed",
+        "muon",
+        "resnet18",
+        "options",
+    ):  # nobody has drawn more random numbers than one process alone
         assert torch.equal(one[name][2], first[name][2])
         assert torch.equal(one[name][2], second[name][2])
 

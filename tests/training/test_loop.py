@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.augmentation.augmenters import augmentation
-from experiments.augmentation.declared import Augmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data.dataset import channel_statistics
 from experiments.data.tensors import to_tensor
 from experiments.models.fastnet import FastNet, whitening
@@ -80,10 +79,13 @@ def test_same_seed_gives_bit_identical_metrics_and_weights(precision: str) -> No
     assert learned(other) != learned(first)
 
 
+MIXED = {"mixup": 0.4, "cutmix": 1.0, "random_erasing": 0.5, "trivial_augment": True, "augment_workers": 1}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_two_epochs_and_two_more_are_four_bit_for_bit(optimizer: str) -> None:
-    options = {"optimizer": optimizer, "dropout": 0.3, "epochs": 4}
+@pytest.mark.parametrize("more", [{"optimizer": "sgd"}, {"optimizer": "muon"}, {"optimizer": "sgd", **MIXED}])
+def test_two_epochs_and_two_more_are_four_bit_for_bit(more: dict[str, object]) -> None:
+    options = {**more, "dropout": 0.3, "epochs": 4}
     whole, _ = trained(**options)
 
     _, start = ready(**options)
@@ -153,7 +155,7 @@ def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
     mean, std = channel_statistics(dataset.splits["train"].images)
     model = build_model(settings, len(CLASSES), mean, std)
     machine = resolve_machine(settings)
-    augmented = augmentation(settings, 16, mean, "cpu", machine.memory_format)
+    augmented = Augmentation(settings, 16, mean, "cpu", machine.memory_format)
     first, *_, last = fit(model, dataset, augmented, settings, machine)
     assert last.metrics["train/loss"] < first.metrics["train/loss"]
     assert ("test/loss" in last.metrics) == settings.track_test
@@ -215,7 +217,7 @@ def test_the_last_kernels_of_a_resnet_are_laid_out_for_small_maps(
     settings = settings_of(model="resnet18", epochs=1, channels_last="true", image_size=16 * scale, hflip=0)
     machine, mean = resolve_machine(settings), np.full(3, 0.5, np.float32)
     model = build_model(settings, len(CLASSES), mean, mean)
-    augmented = augmentation(settings, 16 * scale, mean, "cpu", machine.memory_format)
+    augmented = Augmentation(settings, 16 * scale, mean, "cpu", machine.memory_format)
     splits = {"train": replace(dataset.splits["train"], images=images, masks=None)}
     list(fit(model, replace(dataset, splits=splits), augmented, settings, machine))
     for name, kernel in model.named_parameters():

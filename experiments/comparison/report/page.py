@@ -1,10 +1,11 @@
 """The comparison as one self-contained HTML page, with pictures, style and a small script."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cam_core import SCALE_MAX
 
@@ -21,6 +22,9 @@ from .tables import DASH, TextTable, grid_text, measured, tables, value_text
 
 EXPLORED = "Explored: "
 """The beginning of questions that were not asked beforehand."""
+
+_TURNS = {"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"}
+_ISOLATE, _END = "\u2068", "\u2069"
 
 
 def html(
@@ -43,7 +47,8 @@ def html(
     `chosen` is the option that chose finished runs by hand, empty if the settings alone decide which runs these are.
     """
     folder = Path(__file__).parent
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+    names = isolating([*findings.variants, *findings.dataset.classes])
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=names).from_string(
         (folder / "page.html.j2").read_text(encoding="utf-8")
     )
     found = answers(findings)
@@ -58,7 +63,7 @@ def html(
         scope=f"{scope(findings)} {selection(chosen)}",
         address=address,
         hint=hint,
-        command=command,
+        command=escape(command),  # to copy, so without a sign that nobody sees
         runs=[run_row(member) for member in findings.members],
         facts=facts(findings) | {"Selection": selection(chosen)},
         settings=settings_table(findings),
@@ -67,6 +72,19 @@ def html(
         first_seeds=" and ".join(dict.fromkeys(str(findings.of(name)[0].seed) for name in findings.variants)),
         **tables(findings, rows),
     )
+
+
+def isolating(names: Iterable[str]) -> Callable[[object], object]:
+    """Puts signs around names with text from right to left, so that the order of the text around them stays."""
+    turning = [name for name in names if any(unicodedata.bidirectional(sign) in _TURNS for sign in name)]
+
+    def isolated(value: object) -> object:
+        if isinstance(value, str) and not isinstance(value, Markup):
+            for name in turning:
+                value = value.replace(name, f"{_ISOLATE}{name}{_END}")
+        return value
+
+    return isolated
 
 
 def by_question(answers: Iterable[Answer]) -> dict[str, list[str]]:
