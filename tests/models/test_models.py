@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from experiments.augmentation.declared import Augmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data.dataset import Dataset, Split
 from experiments.models.fastnet import FastNet, whitening
 from experiments.models.resnet18 import ResNet18

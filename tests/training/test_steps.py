@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.augmentation.declared import Augmentation
+from experiments.augmentation.whole_batches import Augmentation
 from experiments.data.tensors import to_tensor
 from experiments.settings.base import SettingsError
 from experiments.settings.notation import arguments
@@ -31,7 +31,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOY = toy_dataset(48)
 STILL = {"hflip": 0, "crop_padding": 0, "sides": "none", "test_flip": False, "label_smoothing": 0.1}
-QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.01, "device": "cpu", "threads": 1, "precision": "fp32"} | STILL
+QUICK = {
+    "epochs": 2,
+    "batch_size": 16,
+    "lr": 0.01,
+    "device": "cpu",
+    "threads": 1,
+    "precision": "fp32",
+    "channels_last": "false",
+} | STILL
 
 
 def settings_of(**options: object) -> TrainSettings:
