@@ -28,6 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 SYNCED_AT_ONCE = 16  # files
+REFUSED = "refused"  # the folder of what no command sends again
 _REMOVED = ".sent"  # the ending of folders that are being removed
 Entry = dict[str, Any]
 
@@ -153,7 +154,7 @@ class Journal:
 
     def set_aside(self) -> Path:
         """Moves the folder to where no command sends it again; returns the new place."""
-        place = self.folder.parent / "refused" / self.key
+        place = self.folder.parent / REFUSED / self.key
         place.parent.mkdir(exist_ok=True)
         return self.folder.rename(place)
 
