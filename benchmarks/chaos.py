@@ -203,11 +203,12 @@ def kills(notes: Notes, place: Place, count: int) -> None:
                 expected, seconds, writes = place.expected(command, {}, "")
                 program = Program(command, words_of(COMMANDS[command]), folder)
                 chance = random.Random(f"{part} {number}")
-                killed, is_done = 0, False
+                killed = 0
                 while killed < KILLS_IN_A_ROW and kill(program, chance, seconds, writes):
                     killed += 1
-                    if is_done := is_completed(command, folder):
+                    if is_completed(command, folder):
                         break
+                is_done = is_completed(command, folder)
                 failed = completed_by_sending(program) if is_done else completed(program)
                 found = left(f"sqlite:///{folder}/mlflow.db", "Default", folder)
                 verdict = judged(expected, found, program.said, CHANGES)
