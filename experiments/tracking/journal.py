@@ -197,11 +197,9 @@ def digest(path: Path) -> str:
 
 def damaged(folder: Path, digests: Mapping[str, str]) -> list[str]:
     """The files that are not as they were written."""
-    return [name for name, written in digests.items() if not _is_whole(folder / name, written)]
-
-
-def _is_whole(path: Path, written: str) -> bool:
-    return path.is_file() and digest(path) == written
+    return [
+        name for name, written in digests.items() if not (path := folder / name).is_file() or digest(path) != written
+    ]
 
 
 def _is_held(lock: FileLock) -> bool:
