@@ -16,7 +16,7 @@ from torchvision import models
 from experiments.explaining.trial import listed, tried
 from experiments.models import foreign
 from experiments.models.foreign import build, network_of, normalisation
-from experiments.models.layers import logits_of, open_door
+from experiments.models.layers import open_door, plain_logits
 from experiments.models.own import files_of
 from experiments.models.resnet18 import ResNet18
 from experiments.models.weights import NetworkError
@@ -115,13 +115,13 @@ def test_logits_are_found_in_what_a_network_returns(form: str) -> None:
         "dict": {"other": other, "logits": logits},
         "first of a dict": {"scores": logits, "other": other},
     }
-    assert logits_of(outputs[form]) is logits
+    assert plain_logits(None, (), outputs[form]) is logits
 
 
 @pytest.mark.parametrize("output", ["text", None, (), {}, {"logits": 3}, [[torch.ones(1)]]])
 def test_an_output_without_logits_is_refused(output: object) -> None:
     with pytest.raises(TypeError, match=r"the network gives \w+, in which there are no logits"):
-        logits_of(output)
+        plain_logits(None, (), output)
 
 
 def test_a_network_at_the_door_takes_images_and_keeps_its_names() -> None:
@@ -133,6 +133,13 @@ def test_a_network_at_the_door_takes_images_and_keeps_its_names() -> None:
     assert torch.equal(plain(images), expected)
     assert list(plain.state_dict()) == names
     assert [name for name, _ in plain.named_modules()] == ["", "0", "1", "2"]
+
+
+def test_a_compiled_network_goes_through_the_door_too() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    open_door(plain, MEAN, STD)
+    images = torch.rand(4, 3, 5, 5)
+    torch.testing.assert_close(torch.compile(plain, backend="eager")(images), plain(images))
 
 
 # torchvision
@@ -195,7 +202,7 @@ def test_published_weights_are_loaded_and_the_head_is_replaced(hub: dict[str, to
     assert found.weights == "IMAGENET1K_V1"
     assert found.images is not None
     assert (found.images.image_size, found.images.interpolation) == (224, "bilinear")
-    assert normalisation(given, MEAN, STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert normalisation(given, MEAN, STD) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     data = settings(model="torchvision:shufflenet_v2_x0_5", weights=name, image_size="auto", normalise="data")
     assert normalisation(data, MEAN, STD) == (MEAN, STD)
 
