@@ -225,7 +225,7 @@ def _timm(name: str, weights: str, small_stem: bool) -> _Looked:
         return network, "" if same else replaced(str(made_for.classifier), made_for.num_classes, classes)
 
     how = made_for.interpolation if made_for.interpolation == "bilinear" else "bicubic"
-    return make, f"{plain}.{made_for.tag}", Images(made_for.mean, made_for.std, made_for.input_size[-1], how)
+    return make, made_for.tag, Images(made_for.mean, made_for.std, made_for.input_size[-1], how)
 
 
 def _check_name(library: str, name: str, known: Sequence[str]) -> None:

@@ -57,7 +57,8 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
     prefix = "python -m experiments.train: "
     assert set(lines[:-1]) == {
         prefix + "unknown option 'cuttout'; did you mean 'cutout'?",
-        prefix + "model=resnet19: must be one of fastnet, fastnet_wide, resnet18; did you mean 'resnet18'?",
+        prefix + "model=resnet19: must be one of fastnet, fastnet_wide, resnet18, torchvision:NAME, timm:NAME, "
+        "FILE.py:function, module:function; did you mean 'resnet18'?",
         prefix + "epochs=abc: must be a whole number, 1 or more, up to 10000",
         prefix + "lr=nan: must be a number, above 0, up to 100",
         prefix + f"cutout_size=20-8: {HOLE_SIZES}",
