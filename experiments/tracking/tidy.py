@@ -20,7 +20,6 @@ from .client import ERROR, HOST, KIND, MACHINE, PID, PROCESS_START, one_line, se
 from .journal import REFUSED
 from .lifetime import sweep_stale
 from .locations import TrackingError
-from .sending import has_ended
 from .store import prepare_store, told
 
 _HERE, _IN_DATA = (".*.db.new*",), ("**/*.part", "**/.*.[0-9]*", ".cifar10-*")
@@ -86,7 +85,7 @@ def _kept_in_outbox() -> Iterator[str]:
     """What no command sends, or not yet."""
     for journal in outbox.present():
         begin = outbox.beginning(journal) or {"store": ""}
-        if begin["store"] is None and not journal.is_written and not has_ended(journal):
+        if begin["store"] is None and not journal.is_written and not journal.has_ended:
             cure = "the same command with offline=true goes on with it; delete the folder if you do not want that"
             yield f"{journal.folder}: the offline run {begin['name']} was killed; {cure}"
     for folder in sorted((outbox.folder() / REFUSED).glob("*")):
