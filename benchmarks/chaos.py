@@ -18,6 +18,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,9 +30,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from benchmarks.first_start import kill_first_starts
+from experiments.settings.command_line import words_of
 from tests.conftest import free_port, mlflow_server, put_store
 from tests.toys import damage, postgres
 from tests.toys.programs import (
@@ -47,7 +49,6 @@ from tests.toys.programs import (
     left,
     stable,
     timed,
-    words_of,
 )
 from tests.toys.scenes import put_scenes
 from tests.toys.unreliable import FROZEN, GONE, LATE, SLOW, Proxy
@@ -202,11 +203,12 @@ def kills(notes: Notes, place: Place, count: int) -> None:
                 expected, seconds, writes = place.expected(command, {}, "")
                 program = Program(command, words_of(COMMANDS[command]), folder)
                 chance = random.Random(f"{part} {number}")
-                killed, is_done = 0, False
+                killed = 0
                 while killed < KILLS_IN_A_ROW and kill(program, chance, seconds, writes):
                     killed += 1
-                    if is_done := is_completed(command, folder):
+                    if is_completed(command, folder):
                         break
+                is_done = is_completed(command, folder)
                 failed = completed_by_sending(program) if is_done else completed(program)
                 found = left(f"sqlite:///{folder}/mlflow.db", "Default", folder)
                 verdict = judged(expected, found, program.said, CHANGES)
@@ -281,35 +283,29 @@ def outages_of_a_server(notes: Notes, place: Place, count: int) -> None:
 @contextmanager
 def proxy_process(behind: str) -> Iterator[tuple[str, Callable[[str], None]]]:
     """The address of a proxy in a process of its own, and what sets its mode."""
-    asked, told = socket_pair()
+    asks, hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if not pid:
+        asks.close()
         server = Proxy(behind)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        told.write(f"{server.address}\n")
-        for line in told:
-            server.mode = line.strip()
-            server.thawed.set() if server.mode != FROZEN else server.thawed.clear()
-            told.write("\n")
+        hears.send(server.address.encode())
+        while mode := hears.recv(100).decode():  # until the process that asks has ended
+            server.mode = mode.strip()
+            server.thawed.clear() if server.mode == FROZEN else server.thawed.set()
+            hears.send(b"done")
         os._exit(0)
+    hears.close()
 
     def switch(mode: str) -> None:
-        asked.write(f"{mode}\n")
-        asked.readline()
+        asks.send(mode.encode() or b" ")
+        asks.recv(100)
 
     try:
-        yield asked.readline().strip(), switch
+        yield asks.recv(100).decode(), switch
     finally:
-        os.kill(pid, signal.SIGKILL)
+        asks.close()
         end_of(pid)
-
-
-def socket_pair() -> tuple[Any, Any]:
-    """Two ends of a line of text."""
-    import socket
-
-    first, second = socket.socketpair()
-    return first.makefile("rw", buffering=1), second.makefile("rw", buffering=1)
 
 
 def one_outage(

@@ -285,7 +285,7 @@ def _producers(edge: Edge, axes: Axes) -> Iterator[tuple[int | None, Edge | None
     else:
         for before in _inputs(node):
             given = _shape_of(before)
-            if given is not None and (turned := _turned_back(node, name, axes, shape, given)) is not None:
+            if given is not None and (turned := _turned(node, name, axes, shape, given, back=True)) is not None:
                 yield None, before, turned
 
 
@@ -301,7 +301,7 @@ def _readers(
         elif name == "Mean" and (len(axes) > 3 or not node._saved_keepdim):  # type: ignore[attr-defined]
             left = [axes[axis] for axis in range(1, len(axes)) if axis not in _signed(node._saved_dim, len(axes))]  # type: ignore[attr-defined]
             yield (left[0] if len(left) == 1 else None), None, axes
-        elif given is not None and (turned := _turned(node, name, axes, given)) is not None:
+        elif given is not None and (turned := _turned(node, name, axes, given, _outputs(node)[0])) is not None:
             yield None, (node, 0), turned
 
 
@@ -332,29 +332,19 @@ def _order_of(node: Node, name: str, ndim: int) -> list[int]:
     return order
 
 
-def _turned(node: Node, name: str, axes: Axes, given: tuple[int, ...]) -> Axes | None:
-    """The axes of an operation's result, from those of its input; None where they are lost."""
-    made = _outputs(node)[0]
+def _turned(
+    node: Node, name: str, axes: Axes, one: tuple[int, ...], other: tuple[int, ...], *, back: bool = False
+) -> Axes | None:
+    """The axes of an operation's result from those of its input, or `back`; None where they are lost."""
     if name in ("Permute", "Transpose", "T"):
-        return tuple(axes[axis] for axis in _order_of(node, name, len(axes)))
-    if name == "Select":
+        order = _order_of(node, name, len(axes))
+        return tuple(axes[order.index(axis) if back else order[axis]] for axis in range(len(axes)))
+    if name == "Select" and not back:
         (axis,) = _signed([node._saved_dim], len(axes))  # type: ignore[attr-defined]
         return axes[:axis] + axes[axis + 1 :]
     if name in ("Slice", "Cat", "ConstantPadNd"):
-        return axes if len(made) == len(axes) else None
-    return _kept(name, axes, given, made)
-
-
-def _turned_back(node: Node, name: str, axes: Axes, made: tuple[int, ...], given: tuple[int, ...]) -> Axes | None:
-    """The axes of an operation's input, from those of its result; None where they are lost."""
-    if name in ("Permute", "Transpose", "T"):
-        back: list[int | None] = [None] * len(axes)
-        for axis, was in enumerate(_order_of(node, name, len(axes))):
-            back[was] = axes[axis]
-        return tuple(back)
-    if name in ("Slice", "Cat", "ConstantPadNd"):
-        return axes if len(given) == len(axes) else None
-    return _kept(name, axes, made, given)
+        return axes if len(other) == len(axes) else None
+    return _kept(name, axes, one, other)
 
 
 def _kept(name: str, axes: Axes, one: tuple[int, ...], other: tuple[int, ...]) -> Axes | None:

@@ -1,24 +1,32 @@
 """No password and no token appears anywhere: every entry point fails with marked ones, and everything is searched."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from mlflow import MlflowClient
 
 from experiments import compare, entry, train, tune
+from experiments.settings.command_line import words_of
 from experiments.study import addresses
 from experiments.system.secrets import hidden, remember
 from experiments.tracking import __main__ as tracking
 from experiments.tracking import ui
-from tests.conftest import free_port
+from experiments.tracking.outbox import OFFLINE
+from tests.conftest import free_port, mlflow_server
 from tests.toys.answers_of_servers import Answer, serving
-from tests.toys.scenes import put_scenes
+from tests.toys.postgres import PASSWORD, Postgres
+from tests.toys.scenes import TINY, put_scenes
+from tests.toys.unreliable import proxy
 
 MARK, TOKEN = "S3CRET-MARK", "T0KEN-MARK"
 LOGIN = f"me:{MARK}%40x@127.0.0.1"
 QUICK = ["--dataset", "scenes", "--image_size", "16", "--threads", "1"]
+SHORT = {name: value for name, value in TINY.items() if f"--{name}" not in QUICK}
 
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "train": lambda words: train.main([*QUICK, *words]),
@@ -87,6 +95,56 @@ def test_no_entry_point_shows_the_login_of_a_proxy_or_a_storage(
     assert "***" in said.err
     assert MARK not in said.out + said.err
     assert MARK.encode() not in written(store)
+
+
+@pytest.mark.slow
+def test_a_login_that_works_stands_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real MLflow behind a proxy that asks for a login: by address, by variables, by token."""
+    put_scenes(tmp_path)
+    (tmp_path / "server").mkdir()
+    password = f"{MARK}@x"
+    logins = {f"me:{password}": 0, TOKEN: 0, f"you:{password}": 403}
+    server = mlflow_server(tmp_path / "server", ["mlflow", "ui", "--workers", "1"], free_port())
+    with server as behind, proxy(behind, logins) as asks:
+        place = asks.address.removeprefix("http://")
+        for login, status in (("he", 401), ("you", 403)):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{login}:{quote(password)}@{place}")
+            assert run(COMMANDS["train"], []) == 2
+            assert f"{status}" in capfd.readouterr().err
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{quote(password)}@{place}")
+        assert run(COMMANDS["compare"], words_of(SHORT | {"cutout_size": "8"})) is None
+        assert run(COMMANDS["ui"], []) == 1
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", asks.address)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        with monkeypatch.context() as patch:
+            patch.setenv(OFFLINE, "1")
+            assert run(COMMANDS["train"], words_of(SHORT | {"seed": "1"})) is None
+        shown = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=True).stdout
+        assert tracking.main(["send"]) == 0
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+        assert run(COMMANDS["tune"], words_of(SHORT | {"trials": "1", "workers": "1", "confirm": "false"})) is None
+        assert run(COMMANDS["tidy"], []) == 0
+        assert len(MlflowClient().search_runs(["0"])) == 6  # 3 of the comparison, 1 sent, 2 of the study
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err
+    everything = (said.out + said.err + shown).encode() + written(tmp_path)
+    assert not [mark for mark in (MARK, quote(password), TOKEN) if mark.encode() in everything]
+
+
+@pytest.mark.wild
+def test_a_password_of_a_study_stands_nowhere(
+    store: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put_scenes(store)
+    options = SHORT | {"trials": "2", "workers": "1", "storage": postgres.address("passwords")}
+    assert run(COMMANDS["tune"], words_of(options)) is None
+    said = capfd.readouterr()
+    assert PASSWORD.encode() not in (said.out + said.err).encode() + written(store)
 
 
 def test_an_error_that_nobody_caught_shows_no_password(capsys: pytest.CaptureFixture[str]) -> None:

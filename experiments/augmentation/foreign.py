@@ -1,5 +1,6 @@
 """Transforms of other people for one image: from a file of one's own, or the published policies of torchvision."""
 
+import hashlib
 import inspect
 import re
 import sys
@@ -69,20 +70,21 @@ def own(spec: str, side: int) -> Foreign:
         SettingsError: it cannot be used.
     """
     path, name = _split(spec)
-    with _told(spec, path), _strictly(), _files_beside(path) as sources:
+    with _told(spec, path), _files_beside(path) as sources:
         text = _read(path)
         sources[path.name] = text
         found = _called(_executed(text, path, name)) if name else _from_yaml(text)
         apply = partial(_checked, spec, path, _as_one_image(found))
         try_out(spec, apply, side)
-    return Foreign("own", apply, _words(spec, found), sources)
+    digest = hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()[:8]
+    return Foreign("own", apply, f"{spec} ({digest}): {_words(found)}", sources)
 
 
-def _words(spec: str, found: object) -> str:
+def _words(found: object) -> str:
     try:
-        words = f"{spec}: {found}"
+        words = str(found)
     except ValueError:  # a Lambda without a name inside an A.Compose
-        words = f"{spec}: {getattr(found, 'transforms', type(found).__name__)}"
+        words = str(getattr(found, "transforms", type(found).__name__))
     return " ".join(re.sub(" at 0x[0-9a-f]+", "", words).split())[:_LONGEST]
 
 
@@ -180,18 +182,19 @@ def _checked(spec: str, path: Path, apply: Callable[..., object], image: Pixels,
         raise ImageFailed(f"augmentation={spec}: gives a {type(found).__name__} instead of an image; {_UINT8}")
     if found.dtype.kind == "f" and np.isnan(found).any():
         raise ImageFailed(f"augmentation={spec}: gives pixels that are not numbers (NaN); {_UINT8}")
-    cure = (
-        _UINT8 if found.dtype != np.uint8 else f"let it end with images of {image.shape[0]} x {image.shape[1]} pixels"
-    )
-    changed = f"{found.dtype} {found.shape} instead of uint8 {image.shape}"
-    raise ImageFailed(f"augmentation={spec}: gives {changed}; {cure}")
+    resized = f"let it end with images of {image.shape[0]} x {image.shape[1]} pixels"
+    changed = f"gives {found.dtype} {found.shape} instead of uint8 {image.shape}"
+    raise ImageFailed(f"augmentation={spec}: {changed}; {resized if found.dtype == np.uint8 else _UINT8}")
 
 
 @contextmanager
 def _told(spec: str, path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong with the file into one line."""
+    """Turns whatever goes wrong with the file into one line, and so what albumentations would only warn about."""
     try:
-        yield
+        with warnings.catch_warnings():
+            for mistake in _MISTAKES:
+                warnings.filterwarnings("error", message=mistake)
+            yield
     except ImageFailed as error:
         raise SettingsError(error.problems) from error
     except _Unusable as error:
@@ -210,15 +213,6 @@ def _where(error: BaseException, path: Path) -> str:
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     mine = [f" ({file.name}, line {line})" for file, line in frames if _beside(file, path.parent)]
     return f"{type(error).__name__}: {' '.join(str(error).split())}{mine[-1] if mine else ''}"
-
-
-@contextmanager
-def _strictly() -> Iterator[None]:
-    """Inside, arguments that albumentations would ignore with a warning are errors."""
-    with warnings.catch_warnings():
-        for mistake in _MISTAKES:
-            warnings.filterwarnings("error", message=mistake)
-        yield
 
 
 @contextmanager

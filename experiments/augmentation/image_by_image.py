@@ -20,10 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import Failed
 from .streams import stream
 
-Place = tuple[int, int]
-"""The epoch, and the number of an image."""
-
-
 OneImage = Callable[[Any, np.random.Generator], Any]
 """Gives an image of the same size and type, uint8 `(h, w, 3)`. It draws from the generator, or from those that
 `seed_all` seeds."""
@@ -58,20 +54,15 @@ class ImageByImage(Dataset[np.ndarray]):
     """
 
     def __init__(self, transforms: Mapping[str, OneImage], images: UInt8[np.ndarray, "n h w 3"], seed: int) -> None:
-        self._transforms = transforms
-        self._images = images
-        self._seed = seed
+        self._transforms, self._images, self._seed = transforms, images, seed
 
-    def __getitems__(self, places: Sequence[Place]) -> UInt8[np.ndarray, "b h w 3"] | ImageFailed:
-        """Several images. An error is returned, because a DataLoader would turn it into many lines."""
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> UInt8[np.ndarray, "b h w 3"] | ImageFailed:
+        """The images of these epochs and places. An error is returned: a DataLoader would turn it into many lines."""
         try:
             with _undisturbed():
                 return np.stack([self._transformed(*place) for place in places])
         except ImageFailed as error:
             return error
-
-    def __getitem__(self, place: Place) -> np.ndarray:
-        raise NotImplementedError("a DataLoader takes whole batches")
 
     def _transformed(self, epoch: int, index: int) -> UInt8[np.ndarray, "h w 3"]:
         image = self._images[index].copy()

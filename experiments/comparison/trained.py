@@ -8,7 +8,7 @@ from functools import cached_property
 from textwrap import shorten
 
 from ..runs.contents import RunConfig, config, maps
-from ..settings.base import SettingsError
+from ..settings.base import NONE, SettingsError
 from ..settings.command_line import words_of
 from ..settings.recipes import RECIPES
 from ..settings.train import TrainSettings
@@ -48,6 +48,8 @@ class Trained:
         """What defines its variant: every option that affects the network, except data and seed."""
         left_out = self.settings.idle().keys() | NO_VARIANT
         texts = self.settings.as_params() | self.settings.in_pixels | {"precision": self.config.machine.precision}
+        if self.settings.augmentation != NONE:  # with the digest of its files
+            texts["augmentation"] = self.config.augmentation.partition(": ")[0]
         return {name: text for name, text in texts.items() if name not in left_out}
 
     @property

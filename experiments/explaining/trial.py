@@ -18,6 +18,7 @@ from ..settings.train import TrainSettings
 from ..training.steps import smaller_side
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256)
+_ANY = ([0.5] * 3, [0.25] * 3)  # statistics of images
 _DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers")
 
 
@@ -39,22 +40,15 @@ def tried(settings: TrainSettings, classes: int) -> tuple[tuple[str, ...], str]:
 def _tried(options: tuple[tuple[str, object], ...], classes: int, folder: str) -> tuple[tuple[str, ...], str]:
     settings = TrainSettings.of(**dict(options))
     with torch.random.fork_rng([]):
-        network, replaced = _built(settings, classes)
+        network, replaced = build(settings, classes, *_ANY)
         smaller = sorted({smaller_side(share, settings.side) for share in settings.side_shares})
         for side in [settings.side, *smaller]:
             if why := _refusal(network, settings, side, classes):
-                cure = "add sides=none"
-                if side == settings.side:
-                    others = (s for s in _SIDES if s > side and not _refusal(network, settings, s, classes))
-                    other = next(others, None)
-                    cure = f"give image_size={other}" if other else "give another image_size"
+                fits = [s for s in _SIDES if s > side and not _refusal(network, settings, s, classes)]
+                larger = f"give image_size={fits[0]}" if fits else "give another image_size"
+                cure = larger if side == settings.side else "add sides=none"
                 raise NetworkError(f"model={settings.model}: does not take images of {side} pixels: {why}; {cure}")
         return _layers(network, settings), replaced
-
-
-def _built(settings: TrainSettings, classes: int) -> tuple[nn.Module, str]:
-    network, replaced = build(settings, classes, [0.5] * 3, [0.25] * 3)
-    return network.eval(), replaced
 
 
 def _images(side: int) -> Tensor:
@@ -105,7 +99,7 @@ def listed(settings: TrainSettings) -> str:
     """
     settings = settings.with_values(cam_layers=AUTO)
     default, _ = tried(settings, 2)
-    grids = layer_grids(_built(settings, 2)[0], _images(settings.side))
+    grids = layer_grids(build(settings, 2, *_ANY)[0], _images(settings.side))
     head = f"layers of {settings.model} for images of {settings.side} pixels; those with * are explained by default"
     width = max(map(len, grids))
     rows = (

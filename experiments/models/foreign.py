@@ -17,7 +17,7 @@ from ..settings.notation import channel_numbers
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..system.files import user_path
-from .layers import Normalise, has_door, open_door
+from .layers import Normalise, open_door
 from .own import own, told
 from .weights import ENDINGS, NetworkError, Weights, fill, read_weights, replaced
 
@@ -127,7 +127,7 @@ def _foreign(found: Network, make: Make, classes: int) -> tuple[nn.Module, str]:
     wrong = ""
     if not isinstance(network, nn.Module):
         wrong = f"gives {type(network).__name__}, not a torch.nn.Module"
-    elif has_door(network):
+    elif hasattr(network, "camparison_mean"):
         wrong = "gives the same network again; it must build a new one each time"
     elif any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
         wrong = "has lazy layers; let your function run it once on images"
@@ -163,49 +163,42 @@ def _torchvision(name: str, weights: str, small_stem: bool) -> _Looked:
         if chosen is None:
             # Without this word these two warn that they begin with their slow initialisation, and do so.
             options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-            network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
+            network = models.get_model(name, weights=None, num_classes=classes, **options)
         else:
             with _downloading(chosen.name, chosen.url):
                 network = models.get_model(name, weights=chosen)
             words = _with_head_for(network, len(chosen.meta["categories"]), classes)
         for head in ("AuxLogits", "aux1", "aux2"):  # of a second loss, which is not trained here
             if hasattr(network, head):
-                vars(network)["aux_logits"] = False
+                network.aux_logits = False
                 setattr(network, head, None)
-        if small_stem:
-            _make_stem_small(network, name)
+        if small_stem and not isinstance(network, models.ResNet):
+            raise NetworkError(f"small_stem=true: torchvision:{name} is no ResNet; leave it out, or take resnet18")
+        if small_stem:  # as in kuangliu/pytorch-cifar
+            network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.maxpool = nn.Identity()
         return network, words
 
     if chosen is None:
         return make, NONE, None
     images = chosen.transforms()
-    made_for = Images(tuple(images.mean), tuple(images.std), images.crop_size[0], images.interpolation.value)
-    return make, chosen.name, made_for
-
-
-def _make_stem_small(network: nn.Module, name: str) -> None:
-    """The start of ResNets for small images, as in kuangliu/pytorch-cifar: its maps are as large as the images."""
-    from torchvision.models import ResNet
-
-    if not isinstance(network, ResNet):
-        raise NetworkError(f"small_stem=true: torchvision:{name} is no ResNet; leave it out, or take resnet18")
-    network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.maxpool = nn.Identity()
+    return make, chosen.name, Images(images.mean, images.std, images.crop_size[0], images.interpolation.value)
 
 
 def _with_head_for(network: nn.Module, before: int, classes: int) -> str:
     """Replaces the last layer, which gives `before` logits, unless it fits; says so."""
     if before == classes:
         return ""
-    layers = [each for each in network.named_modules() if isinstance(each[1], nn.Linear | nn.Conv2d)]
-    name, last = next(each for each in reversed(layers) if each[1].weight.shape[0] == before)
-    if isinstance(last, nn.Linear):
-        head: nn.Module = nn.Linear(last.in_features, classes)
-    else:
-        head = nn.Conv2d(last.in_channels, classes, 1)  # SqueezeNet's
-    above, _, own_name = name.rpartition(".")
-    setattr(network.get_submodule(above), own_name, head)
+    weights = {
+        name: layer.weight for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    name = [name for name, weight in weights.items() if len(weight) == before][-1]
+    width = weights[name].shape[1]
+    above, _, last = name.rpartition(".")
+    # Only SqueezeNet ends with a convolution.
+    head = nn.Linear(width, classes) if weights[name].ndim == 2 else nn.Conv2d(width, classes, 1)
+    setattr(network.get_submodule(above), last, head)
     return replaced(name, before, classes)
 
 
@@ -232,8 +225,7 @@ def _timm(name: str, weights: str, small_stem: bool) -> _Looked:
         return network, "" if same else replaced(str(made_for.classifier), made_for.num_classes, classes)
 
     how = made_for.interpolation if made_for.interpolation == "bilinear" else "bicubic"
-    images = Images(tuple(made_for.mean), tuple(made_for.std), made_for.input_size[-1], how)
-    return make, f"{plain}.{made_for.tag}", images
+    return make, made_for.tag, Images(made_for.mean, made_for.std, made_for.input_size[-1], how)
 
 
 def _check_name(library: str, name: str, known: Sequence[str]) -> None:

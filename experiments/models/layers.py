@@ -36,39 +36,26 @@ def open_door(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -
 
     With hooks, not with a module around it, which would change these names and those of the weights.
     """
-    network.register_buffer(_MEAN, torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
-    network.register_buffer(_STD, torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+    for name, numbers in (("camparison_mean", mean), ("camparison_std", std)):
+        network.register_buffer(name, torch.tensor(numbers, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
     network.register_forward_pre_hook(_normalised)
-    network.register_forward_hook(_plain)
+    network.register_forward_hook(plain_logits)
 
 
-def has_door(network: nn.Module) -> bool:
-    """Whether `open_door` has had this very network before."""
-    return hasattr(network, _MEAN)
+def _normalised(network: nn.Module, args: tuple[Tensor]) -> Tensor:
+    return (args[0] - network.get_buffer("camparison_mean")) / network.get_buffer("camparison_std")
 
 
-_MEAN, _STD = "camparison_mean", "camparison_std"
-
-
-def _normalised(network: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-    return ((args[0] - network.get_buffer(_MEAN)) / network.get_buffer(_STD),)
-
-
-def _plain(network: nn.Module, args: object, output: object) -> Tensor:
-    return logits_of(output)
-
-
-def logits_of(output: object) -> Tensor:
+def plain_logits(network: object, args: object, output: object) -> Tensor:
     """The logits in what a network gives: a tensor, `.logits`, the entry `logits`, or else the first of several.
 
     Raises:
         TypeError: there is no tensor there.
     """
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    several = list(output.values()) if isinstance(output, Mapping) else output
-    if named is None and isinstance(several, list | tuple) and several:
-        named = several[0]
-    found = output if isinstance(output, Tensor) else named
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    several = list(output.values()) if isinstance(output, Mapping) else found
+    if not isinstance(found, Tensor) and isinstance(several, list | tuple):
+        found = several[0] if several else None
     if not isinstance(found, Tensor):
         raise TypeError(f"the network gives {type(output).__name__}, in which there are no logits")
     return found

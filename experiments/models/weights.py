@@ -98,4 +98,4 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: 
 
 def replaced(head: str, before: int, classes: int) -> str:
     """The words for a classifier that begins anew."""
-    return f"its classifier {head} of {before} classes replaced by one of {classes}, which begins at random"
+    return f"its last layer {head} of {before} classes replaced by one of {classes}, which begins at random"

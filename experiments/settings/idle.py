@@ -22,7 +22,7 @@ POLICIES = ("trivial_augment", "rand_augment", "auto_augment", "augmix")
 
 def idle(settings: Any) -> dict[str, tuple[str, str]]:
     """These options of `TrainSettings`, each with the reason and with an option that gives it an effect."""
-    found = _of_optimisation(settings) | _of_others(settings)
+    found = _of_optimisation(settings) | _of_parts(settings)
     if settings.augmentation != NONE:
         why = (f"augmentation is {settings.augmentation}", "augmentation=none")
         found |= dict.fromkeys((*GEOMETRY, *COLOUR, *POLICIES), why)
@@ -31,7 +31,7 @@ def idle(settings: Any) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _of_others(settings: Any) -> dict[str, tuple[str, str]]:
+def _of_parts(settings: Any) -> dict[str, tuple[str, str]]:
     idle = {}
     for name in type(settings).model_fields:
         if name.startswith("cutout_") and not settings.cutout:

@@ -28,6 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 SYNCED_AT_ONCE = 16  # files
+REFUSED = "refused"  # the folder of what no command sends again
 _REMOVED = ".sent"  # the ending of folders that are being removed
 Entry = dict[str, Any]
 
@@ -162,7 +163,7 @@ class Journal:
 
     def set_aside(self) -> Path:
         """Moves the folder to where no command sends it again; returns the new place."""
-        place = self.folder.parent / "refused" / self.key
+        place = self.folder.parent / REFUSED / self.key
         place.parent.mkdir(exist_ok=True)
         return self.folder.rename(place)
 
@@ -205,11 +206,9 @@ def digest(path: Path) -> str:
 
 def damaged(folder: Path, digests: Mapping[str, str]) -> list[str]:
     """The files that are not as they were written."""
-    return [name for name, written in digests.items() if not _is_whole(folder / name, written)]
-
-
-def _is_whole(path: Path, written: str) -> bool:
-    return path.is_file() and digest(path) == written
+    return [
+        name for name, written in digests.items() if not (path := folder / name).is_file() or digest(path) != written
+    ]
 
 
 def _is_held(lock: FileLock) -> bool:

@@ -64,10 +64,18 @@ def new_journal(entry: Entry) -> Journal:
 
 def journals() -> list[Journal]:
     """The journals in the outbox, the run that began first in front; those that hold nothing are left out."""
-    place = folder()
-    found = [Journal(path) for path in place.iterdir() if ID.fullmatch(path.name)] if place.is_dir() else []
-    began = {journal: begin["start"] for journal in found if (begin := beginning(journal))}
+    began = {journal: begin["start"] for journal in _folders() if (begin := beginning(journal))}
     return sorted(began, key=lambda journal: (began[journal], journal.key))
+
+
+def without_beginning() -> list[Path]:
+    """The folders of journals whose process was killed before the first entry was on the disk."""
+    return [journal.folder for journal in _folders() if not beginning(journal) and not journal.is_written]
+
+
+def _folders() -> list[Journal]:
+    place = folder()
+    return [Journal(path) for path in place.iterdir() if ID.fullmatch(path.name)] if place.is_dir() else []
 
 
 def beginning(journal: Journal) -> Entry | None:

@@ -5,7 +5,6 @@ in the journal: MLflow's databases keep one row for equal key, step, time and va
 time, so they carry a tag from the journal, and are searched by it when it is not certain that they are new.
 """
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from . import outbox, views
@@ -37,6 +35,7 @@ from .client import (
 from .failures import is_answer, reason
 from .journal import Entry, Journal, Line, Sent, damaged
 from .models import send_model
+from .store import made_experiment
 from .waiting import contents
 
 KILLED = "the process ended without an error message (it was killed, or the machine stopped)"
@@ -176,10 +175,6 @@ class Sending:
         """What follows is about a run that another journal began."""
         self._sent = Sent(run_id, self._sent.offset)
 
-    def skip(self) -> None:
-        """Sends none of the entries that are left."""
-        self.gone = True
-
     def before(self) -> Run:
         """The run as it was when this process began to send, or opened it again."""
         self.made = self.made or self.client.get_run(self.run_id)
@@ -259,7 +254,7 @@ def _begin(sending: Sending, entry: Entry) -> None:
         sending.say(f"{entry['name']}: MLflow has finished run {twin} of the same training; it is not sent twice")
         outbox.keep_id(sending.journal.key, twin)
         sending.remember(client.get_run(twin))
-        sending.skip()
+        sending.gone = True  # none of the other entries
         return
     key = sending.journal.key
     mine = f"tags.`{outbox.KEY}` = '{key}'"
@@ -272,18 +267,10 @@ def _begin(sending: Sending, entry: Entry) -> None:
 
 def experiment_of(entry: Entry) -> str:
     """The number of the experiment that the run is for; it is made if it does not exist."""
-    name = entry["experiment"]
-    if not name:
+    if not entry["experiment"]:
         return str(entry["experiment_id"])
-    client = MlflowClient()
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        with contextlib.suppress(MlflowException):  # another process may make it at the same moment
-            return str(client.create_experiment(name))
-        found = client.get_experiment_by_name(name)
-    if found is None:
-        raise Away(f"the experiment {name!r} cannot be made")
-    return str(found.experiment_id)
+    found = MlflowClient().get_experiment_by_name(entry["experiment"])
+    return str(found.experiment_id) if found else made_experiment(entry["experiment"])
 
 
 def _finished_twin(journal: Journal, entry: Entry, experiment: str) -> str | None:

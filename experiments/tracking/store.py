@@ -154,11 +154,13 @@ def _named_experiment() -> Experiment | None:
 
 def current_experiment() -> str:
     found = _named_experiment()
-    if found is None:
-        # Another process may create it at the same moment.
-        with contextlib.suppress(MlflowException):
-            return MlflowClient().create_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
-        found = _named_experiment()
-    if found is None:
-        raise TrackingError(f"the experiment {os.environ['MLFLOW_EXPERIMENT_NAME']!r} cannot be created")
-    return str(found.experiment_id)
+    return str(found.experiment_id) if found else made_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+
+
+def made_experiment(name: str) -> str:
+    """The number of an experiment that did not exist; another process may make it at the same moment."""
+    with contextlib.suppress(MlflowException):
+        return str(MlflowClient().create_experiment(name))
+    if found := MlflowClient().get_experiment_by_name(name):
+        return str(found.experiment_id)
+    raise TrackingError(f"the experiment {name!r} cannot be created")

@@ -15,9 +15,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ..system.processes import here, is_alive
+from . import outbox
 from .client import ERROR, HOST, KIND, MACHINE, PID, PROCESS_START, one_line, set_tags
+from .journal import REFUSED
 from .lifetime import sweep_stale
 from .locations import TrackingError
+from .sending import has_ended
 from .store import prepare_store, told
 
 _HERE, _IN_DATA = (".*.db.new*",), ("**/*.part", "**/.*.[0-9]*", ".cifar10-*")
@@ -44,7 +47,8 @@ def tidy(given: argparse.Namespace, root: Path | None = None) -> Iterator[str]:
         for run_id in given.end:
             yield _end(run_id)
         yield from map(_shown, _unknown())
-    found = _unfinished(root or Path.cwd(), given.data_dir)
+        yield from _kept_in_outbox()
+    found = [*_unfinished(root or Path.cwd(), given.data_dir), *outbox.without_beginning()]
     for path in found:
         yield f"{path}: a killed program left it unfinished" + ("; removed" if given.remove else "")
         if given.remove:
@@ -76,6 +80,17 @@ def _shown(run: Run) -> str:
     else:
         where = "is of another program"
     return f"run {info.run_id} ({info.run_name}) {where}, {since}; if it has ended: tidy --end {info.run_id}"
+
+
+def _kept_in_outbox() -> Iterator[str]:
+    """What no command sends, or not yet."""
+    for journal in outbox.present():
+        begin = outbox.beginning(journal) or {"store": ""}
+        if begin["store"] is None and not journal.is_written and not has_ended(journal):
+            cure = "the same command with offline=true goes on with it; delete the folder if you do not want that"
+            yield f"{journal.folder}: the offline run {begin['name']} was killed; {cure}"
+    for folder in sorted((outbox.folder() / REFUSED).glob("*")):
+        yield f"{folder}: MLflow refused a part of this run; delete the folder when you do not need it"
 
 
 def _end(run_id: str) -> str:

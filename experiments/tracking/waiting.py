@@ -50,17 +50,8 @@ class Contents:
     def entity(self) -> Run:
         """The run as MLflow's own search describes it."""
         name, stage = self.tags.get(RUN_NAME, ""), LifecycleStage.ACTIVE
-        info = RunInfo(
-            self.run_id,
-            self.experiment_id,
-            "",
-            self.status,
-            self.start,
-            self.end,
-            stage,
-            artifact_uri="",
-            run_name=name,
-        )
+        when = self.start, self.end
+        info = RunInfo(self.run_id, self.experiment_id, "", self.status, *when, stage, artifact_uri="", run_name=name)
         last = {key: Metric(key, value, self.start, step) for key, step, value in self.metrics}
         params, tags = [Param(*item) for item in self.params.items()], [RunTag(*item) for item in self.tags.items()]
         return Run(info, RunData(list(last.values()), params, tags))

@@ -1,6 +1,7 @@
 """Transforms from a file of one's own, and torchvision's policies: computed image by image, or refused in one line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from torchvision.transforms import v2
 from experiments.augmentation.image_by_image import ImageFailed, seed_all
 from experiments.augmentation.streams import stream
 from experiments.augmentation.whole_batches import Augmentation
+from experiments.comparison.trained import Trained
 from experiments.runs.prepare import prepare
 from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
+from experiments.tracking.reading import FinishedRun
 from tests.augmentation.test_whole_batches import MEAN, chosen, pictures
 from tests.toys.networks import toy_dataset
+from tests.toys.runs import toy_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -292,3 +296,17 @@ def test_an_image_that_fails_later_is_told_in_one_line(images: np.ndarray, tmp_p
         with pytest.raises(ImageFailed, match=r"gives uint8 \(8, 32, 3\) instead of uint8 \(32, 32, 3\)") as error:
             epoch_of(path, images)
         assert "\n" not in str(error.value)
+
+
+def test_runs_of_another_version_of_the_file_are_another_variant(tmp_path: Path) -> None:
+    dataset = toy_dataset()
+
+    def options(text: str) -> dict[str, str]:
+        path = own(tmp_path, "alone", text, image_size=16)
+        config = toy_config(dataset, ("stem",), augmentation=f"{tmp_path / 'own.py'}:alone", image_size=16)
+        run = FinishedRun("0" * 32, "own, seed 0", "0", {}, {}, {})
+        return Trained(run, replace(config, augmentation=str(path))).options
+
+    assert options(OWN) == options(OWN)
+    assert options(OWN)["augmentation"].startswith(f"{tmp_path / 'own.py'}:alone (")
+    assert options(OWN) != options(OWN + "\n# another version\n")

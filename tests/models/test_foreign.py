@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from torchvision import models
 from experiments.explaining.trial import listed, tried
 from experiments.models import foreign
 from experiments.models.foreign import build, network_of, normalisation
-from experiments.models.layers import logits_of, open_door
+from experiments.models.layers import open_door, plain_logits
 from experiments.models.own import files_of
 from experiments.models.resnet18 import ResNet18
 from experiments.models.weights import NetworkError
@@ -115,13 +116,13 @@ def test_logits_are_found_in_what_a_network_returns(form: str) -> None:
         "dict": {"other": other, "logits": logits},
         "first of a dict": {"scores": logits, "other": other},
     }
-    assert logits_of(outputs[form]) is logits
+    assert plain_logits(None, (), outputs[form]) is logits
 
 
 @pytest.mark.parametrize("output", ["text", None, (), {}, {"logits": 3}, [[torch.ones(1)]]])
 def test_an_output_without_logits_is_refused(output: object) -> None:
     with pytest.raises(TypeError, match=r"the network gives \w+, in which there are no logits"):
-        logits_of(output)
+        plain_logits(None, (), output)
 
 
 def test_a_network_at_the_door_takes_images_and_keeps_its_names() -> None:
@@ -133,6 +134,13 @@ def test_a_network_at_the_door_takes_images_and_keeps_its_names() -> None:
     assert torch.equal(plain(images), expected)
     assert list(plain.state_dict()) == names
     assert [name for name, _ in plain.named_modules()] == ["", "0", "1", "2"]
+
+
+def test_a_compiled_network_goes_through_the_door_too() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    open_door(plain, MEAN, STD)
+    images = torch.rand(4, 3, 5, 5)
+    torch.testing.assert_close(torch.compile(plain, backend="eager")(images), plain(images))
 
 
 # torchvision
@@ -190,12 +198,12 @@ def test_published_weights_are_loaded_and_the_head_is_replaced(hub: dict[str, to
     state = network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in hub.items() if not key.startswith("fc."))
     assert state["fc.weight"].shape == (3, 1024)
-    assert words == "its classifier fc of 1000 classes replaced by one of 3, which begins at random"
+    assert words == "its last layer fc of 1000 classes replaced by one of 3, which begins at random"
     found = network_of(given)
     assert found.weights == "IMAGENET1K_V1"
     assert found.images is not None
     assert (found.images.image_size, found.images.interpolation) == (224, "bilinear")
-    assert normalisation(given, MEAN, STD) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert normalisation(given, MEAN, STD) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     data = settings(model="torchvision:shufflenet_v2_x0_5", weights=name, image_size="auto", normalise="data")
     assert normalisation(data, MEAN, STD) == (MEAN, STD)
 
@@ -212,6 +220,42 @@ def test_a_damaged_download_is_told_with_its_place(hub: dict[str, torch.Tensor],
     told = rf"weights=IMAGENET1K_V1: cannot be loaded from https.* copy the file to {file.parent}, or give a FILE"
     with pytest.raises(NetworkError, match=told):
         made(model="torchvision:shufflenet_v2_x0_5", weights="DEFAULT")
+
+
+# timm
+
+
+@pytest.mark.parametrize("name", ["DEFAULT", "ra2_in1k"])
+def test_weights_of_timm_come_from_the_cache_of_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    given = settings(model="timm:lcnet_050", weights=name, image_size="auto")
+    with pytest.raises(
+        NetworkError, match=rf"weights={name}: cannot be loaded from timm/lcnet_050\.ra2_in1k .*cache, or"
+    ):
+        build(given, 3, MEAN, STD)
+    torch.manual_seed(1)
+    published = timm.create_model("lcnet_050").state_dict()
+    place = tmp_path / "models--timm--lcnet_050.ra2_in1k"
+    for folder in ("refs", "snapshots/abc"):
+        (place / folder).mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    save_file(published, place / "snapshots" / "abc" / "model.safetensors")
+    network, words = build(given, 3, MEAN, STD)
+    state = network.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in published.items() if not key.startswith("classifier"))
+    assert words == "its last layer classifier of 1000 classes replaced by one of 3, which begins at random"
+    found = network_of(given)
+    assert found.weights == "ra2_in1k"
+    assert found.images == timm_images("lcnet_050")
+
+
+def timm_images(name: str) -> tuple[object, ...]:
+    """What timm's own transforms of these weights do to images."""
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    return config["mean"], config["std"], config["input_size"][-1], config["interpolation"]
 
 
 # One's own
@@ -353,7 +397,7 @@ def test_weights_of_a_file_are_those_of_the_network(own: str, name: str) -> None
     assert words == ""
     network, words = build(settings(model=f"{own}:build", weights=name), 4, MEAN, STD)
     assert torch.equal(network.state_dict()["first.0.weight"], weights["first.0.weight"])
-    assert words == "its classifier head of 3 classes replaced by one of 4, which begins at random"
+    assert words == "its last layer head of 3 classes replaced by one of 4, which begins at random"
 
 
 def test_weights_that_do_not_fit_are_told_by_name(own: str) -> None:

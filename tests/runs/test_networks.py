@@ -220,7 +220,7 @@ def test_the_weights_are_stored_without_pickle_and_build_the_same_network(
         assert torch.equal(rebuilt.eval()(images), run.load_model()(images))
     # What the file declares of its images is taken by the next training.
     again, words = build(TrainSettings.of(model="own_net.py:Net", weights=str(file)), 5, [0.1] * 3, [0.1] * 3)
-    assert words == "its classifier head of 3 classes replaced by one of 5, which begins at random"
+    assert words == "its last layer head of 3 classes replaced by one of 5, which begins at random"
     assert again.get_buffer("camparison_mean").flatten().tolist() == pytest.approx(declared["mean"])
 
 
@@ -286,7 +286,7 @@ def test_real_weights_are_fine_tuned(store: Path) -> None:
     run = trained(64, **given, nesterov=False)
     settings = TrainSettings.of(**given, image_size=64, sides="none", nesterov=False)
     before, words = build(settings, 3, [0.5] * 3, [0.25] * 3)
-    assert words == "its classifier _fc of 1000 classes replaced by one of 3, which begins at random"
+    assert words == "its last layer _fc of 1000 classes replaced by one of 3, which begins at random"
     after = run.load_model().state_dict()
     published = torch.load(weights, weights_only=True)
     assert all(torch.equal(value, published[name]) for name, value in before.state_dict().items() if "_fc" not in name)

@@ -130,7 +130,7 @@ def test_a_file_may_give_holes_a_height_and_a_width(tmp_path: Path) -> None:
             r"epochs: not part of a recipe file.*; write options below the line \[settings\]",
         ),
         ('base = "fast"\nbse = 3', r"bse: not part of a recipe file.* \[settings\]$"),
-        ("[settings]\nepochs = 3", "does not decide model, dropout"),
+        ("[settings]\nepochs = 3", "does not decide model, "),
         ('base = "fast"\n[settings]\nepochs = true', "epochs = true must be a number or a text, not true or false"),
         ('base = "fast"\n[settings]\ncutout = 1', "cutout = 1 must be true or false"),
         ('settings = "none"\nbase = "fast"', r"settings must be a table: write the options below a line \[settings\]"),

@@ -51,11 +51,6 @@ _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 _READS = ("select", "pragma", "show")
 
 
-def words_of(options: Mapping[str, object]) -> list[str]:
-    """The options as a person types them."""
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
-
-
 @dataclass
 class Writes:
     """Counts what changes the disk: files opened for writing, renamed, removed or synced, statements and commits.

@@ -1,11 +1,12 @@
 """A proxy in front of a server. It passes requests on, or fails in one of the ways in which servers fail."""
 
+import base64
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,14 +19,15 @@ class Proxy(ThreadingHTTPServer):
     """`mode`: empty passes on; "gone" hangs up, "frozen" never answers, "login" is a page; else a status.
 
     With "late" the server does what is asked, and its answer comes after two seconds; with "slow" the answer comes at
-    32 bytes in a second.
+    32 bytes in a second. `logins`: if there are any, the status for each login that is known, 0 to pass on; the others
+    get 401. A login is `user:password`, or a token.
     """
 
     daemon_threads = True
 
-    def __init__(self, behind: str) -> None:
+    def __init__(self, behind: str, logins: Mapping[str, int] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.behind, self.mode = behind, ""
+        self.behind, self.mode, self.logins = behind, "", logins or {}
         self.thawed = threading.Event()
         self.refused = threading.Event()
         """Set when a request was not passed on."""
@@ -45,11 +47,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        mode = self.server.mode
+        mode = self.server.mode or self._refusal()
         if mode and mode not in (LATE, SLOW):
             self._fail(mode)
         else:
             self._pass_on(body)
+
+    def _refusal(self) -> str:
+        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        login = base64.b64decode(given).decode() if kind == "Basic" else given
+        status = self.server.logins.get(login, 401) if self.server.logins else 0
+        return str(status or "")
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer
 
@@ -91,9 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy(behind: str) -> Iterator[Proxy]:
+def proxy(behind: str, logins: Mapping[str, int] | None = None) -> Iterator[Proxy]:
     """A proxy in front of the server at the address `behind`."""
-    server = Proxy(behind)
+    server = Proxy(behind, logins)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -1,6 +1,7 @@
 """What killed programs leave behind: runs are ended by whoever can know, everything else is shown."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments.system.processes import here, is_alive, lockers_of, named, started, users_of
-from experiments.tracking import __main__
+from experiments.tracking import __main__, outbox
 from experiments.tracking.client import ERROR, HOST, KIND, MACHINE, PID, PROCESS_START
 from experiments.tracking.lifetime import open_run, sweep_stale
 from experiments.tracking.store import prepare_store
+from tests.toys.study import child, end_of
 
 GONE = {KIND: "train", HOST: socket.gethostname(), MACHINE: here(), PID: str(2**22 + 1), PROCESS_START: "1"}
 
@@ -78,3 +80,38 @@ def test_tidy_shows_what_the_next_command_cannot_know(store: Path, capsys: pytes
     capsys.readouterr()
     assert __main__.main(["tidy"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def killed(before_first_entry: bool) -> None:
+    if before_first_entry:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "experiments.tracking.journal.Journal.append", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            )
+            outbox.new_journal({})
+    with open_run(kind="train", name="on the cluster"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_tidy_shows_what_stays_in_the_outbox(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare_store()
+    monkeypatch.setenv(outbox.OFFLINE, "1")
+    for before_first_entry in (True, False):
+        assert end_of(child(lambda first=before_first_entry: killed(first))) == -signal.SIGKILL
+    monkeypatch.delenv(outbox.OFFLINE)
+    (empty,), (journal,) = outbox.without_beginning(), outbox.journals()
+    refused = outbox.folder() / "refused" / ("0" * 32)
+    refused.mkdir(parents=True)
+    for options in ([], ["--remove"]):
+        assert __main__.main(["tidy", *options]) == 0
+        said = capsys.readouterr().out
+        assert (
+            f"{journal.folder}: the offline run on the cluster was killed; the same command with offline=true" in said
+        )
+        assert f"{refused}: MLflow refused a part of this run" in said
+        assert f"{empty}: a killed program left it unfinished" in said
+    assert not empty.exists()
+    assert journal.folder.exists()
+    assert refused.exists()
