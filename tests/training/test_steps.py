@@ -317,6 +317,18 @@ def test_a_frozen_backbone_keeps_its_weights_and_statistics(name: str) -> None:
     assert model.dropout.training
 
 
+@pytest.mark.parametrize("name", ["densenet121", "squeezenet1_0", "swin_t", "vgg11", "vit_b_16", "mobilenet_v3_small"])
+def test_the_classifier_of_other_networks_is_found(name: str) -> None:
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        network = get_model(name, weights=None, num_classes=7)
+    found: Any = classifier(network)
+    assert getattr(found, "out_features", getattr(found, "out_channels", 0)) == 7
+    freeze(network, "backbone")
+    assert {id(p) for p in network.parameters() if p.requires_grad} == {id(p) for p in found.parameters()}
+
+
 def test_a_network_that_thaws_a_layer_itself_stays_frozen() -> None:
     """FastNet trains the bias of its stem for some epochs."""
     settings = settings_of(model="fastnet", freeze="until:layer1")
