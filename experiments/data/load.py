@@ -34,9 +34,13 @@ def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str
 
 @contextmanager
 def _readable(option: str) -> Iterator[None]:
-    """Inside, a file or folder that the system refuses ends the work with one line that names the option and it."""
+    """Inside, each problem with a file or folder ends the work with one line that names the option and it."""
     try:
         yield
+    except DataError as error:
+        if option.partition("=")[0] in str(error):
+            raise
+        raise DataError(f"{option}: {error}") from error
     except OSError as error:
         where = f"{error.filename} cannot be used" if error.filename else "cannot be used"
         raise DataError(f"{option}: {where} ({error.strerror or error}); repair it, or give another path") from error
