@@ -165,8 +165,7 @@ class Findings:
         rows = []
         for pair in self.pairs:
             for measure in self.measures:
-                sides = self.sides(measure, pair)
-                if sides is not None:
+                if (sides := self.sides(measure, pair)) is not None:
                     named = {"measure": measure.metric, "variant": pair.variant, "against": pair.against}
                     rows.append(named | images.difference_row(paired_difference(*sides)))
         return pd.DataFrame(rows)
