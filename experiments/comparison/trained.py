@@ -11,7 +11,7 @@ from ..runs.contents import RunConfig, config, maps
 from ..settings.base import NONE, SettingsError
 from ..settings.command_line import words_of
 from ..settings.recipes import RECIPES
-from ..settings.train import TrainSettings
+from ..settings.train import OF_MACHINE, TrainSettings
 from ..settings.trainings import SHARED
 from ..tracking.locations import TrackingError
 from ..tracking.reading import FinishedRun
@@ -20,9 +20,8 @@ LISTED = 3  # runs named in one message
 # Options that two runs of one variant may differ in.
 NO_VARIANT = {
     *SHARED,
+    *OF_MACHINE,
     *("recipe", "gallery_size", "cam_layers", "track_test"),
-    *("device", "channels_last", "compile", "threads", "augment_workers", "checkpoint", "resume"),
-    *("offline", "outbox", "wait_for_tracking"),
 }
 
 

@@ -11,7 +11,7 @@ import cam_core
 
 from ..data.dataset import Dataset
 from ..models.foreign import network_of
-from ..settings.train import TrainSettings
+from ..settings.train import OF_MACHINE, TrainSettings
 from ..training.machine import Machine
 
 # The code that decides a result: whole rooms, and the module that reads the notation of settings. Other code makes
@@ -20,13 +20,11 @@ _ROOMS = ("data", "models", "augmentation", "training", "explaining")
 _NOTATION = Path("settings", "notation.py")
 _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` computes: no part of the result
 
-# Options that change where or how fast something is computed, or that the data set's digest or the network stands for.
+# Options of the machine, and those for which the data set's digest or another part of the fingerprint stands.
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
-    *("interpolation", "model", "weights"),
-    *("device", "precision", "channels_last", "compile", "threads", "checkpoint", "resume"),
-    *("augment_by", "augment_workers", "augmentation"),
-    *("offline", "outbox", "wait_for_tracking"),
+    *("interpolation", "model", "weights", "precision", "augment_by", "augmentation"),
+    *OF_MACHINE,
 }
 
 

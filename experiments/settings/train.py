@@ -12,6 +12,14 @@ from .parts import WITH
 from .recipes import Values
 from .train_options import AllOptions
 
+OF_MACHINE = frozenset(
+    [
+        *("device", "channels_last", "compile", "threads", "augment_workers", "checkpoint", "resume"),
+        *("offline", "outbox", "wait_for_tracking"),
+    ]
+)
+"""Options that change where or how fast something is computed and recorded, but not what is trained."""
+
 T = TypeVar("T", bound="TrainSettings")
 
 

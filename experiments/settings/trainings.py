@@ -13,6 +13,7 @@ SHARED = (
     "dataset",
     "data_dir",
     "background_bias",
+    "on_bad",
     "image_size",
     "interpolation",
     "train_images",

@@ -11,7 +11,7 @@ from ..explaining.map_measures import MAP_MEASURES
 from ..settings.base import AUTO, NONE, SettingsError, read_by
 from ..settings.compare import study_name
 from ..settings.recipes import PUBLISHED_CUTOUT
-from ..settings.train import TrainSettings
+from ..settings.train import OF_MACHINE, TrainSettings
 from ..settings.variants import OWN, Variant, named_options
 from ..system.secrets import without_password
 from .addresses import check_storage
@@ -281,8 +281,7 @@ class TuneSettings(TrainSettings):
 
     def definition(self) -> dict[str, str]:
         """The options that make two studies of one name the same: those that decide the trials and their scores."""
-        machine = {"device", "precision", "channels_last", "compile", "threads", "checkpoint", "resume"}
-        machine |= {"augment_by", "augment_workers", "offline", "outbox", "wait_for_tracking"}
+        machine = OF_MACHINE | {"precision", "augment_by"}
         own = {"study", "trials", "hours", "workers", "storage", "confirm", "trial_models", "heartbeat", "data_dir"}
         return {name: value for name, value in self.as_params().items() if name not in machine | own}
 
