@@ -66,7 +66,9 @@ IN_PROGRAMS = 50  # of so many command lines one is typed as a program
 LINES_AT_ONCE = 500
 PATIENCE = 5  # commands that may fail before the one that must succeed
 # What says that something was done before, or how often: true after a kill, and no result.
-CHANGES = re.compile(r"reused|finished before|attempt|param resolved\.resume|resumed|earlier")
+CHANGES = re.compile(
+    r"tables/trials\.json data \d+ 9$|reused|finished before|attempt|param resolved\.resume|resumed|earlier"
+)
 T = TypeVar("T")
 
 
