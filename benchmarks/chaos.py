@@ -3,6 +3,7 @@
     python -m benchmarks.chaos                           everything, some hours on two cores
     python -m benchmarks.chaos kills --count 60          a part; more of it later continues where it stopped
     python -m benchmarks.chaos outages --count 2         two outages of each kind
+    python -m benchmarks.chaos kills --count 3           the short form, part of `make test-wild`
 
 Parts: kills, first-starts, outages, files, lines. What was tried is noted in data/chaos.jsonl (`--notes FILE`), a line
 for each try, so every part can be stopped and continued. Tries that failed are repeated; the folder of a try that
@@ -65,7 +66,9 @@ IN_PROGRAMS = 50  # of so many command lines one is typed as a program
 LINES_AT_ONCE = 500
 PATIENCE = 5  # commands that may fail before the one that must succeed
 # What says that something was done before, or how often: true after a kill, and no result.
-CHANGES = re.compile(r"reused|finished before|attempt|param resolved\.resume|resumed|earlier")
+CHANGES = re.compile(
+    r"tables/trials\.json data \d+ 9$|reused|finished before|attempt|param resolved\.resume|resumed|earlier"
+)
 T = TypeVar("T")
 
 
@@ -98,7 +101,8 @@ class Notes:
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = file.read_text().splitlines() if file.exists() else []
         self._tries = {(one.part, one.number): one for one in (Try(**json.loads(line)) for line in lines)}
-        self._commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
+        version = ["git", "-C", str(RESULTS.parent), "rev-parse", "--short", "HEAD"]
+        self._commit = subprocess.run(version, capture_output=True, text=True).stdout.strip()
 
     def of(self, part: str) -> list[Try]:
         """The tries of the part."""
@@ -564,6 +568,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=PARTS)
     parser.add_argument("--count", type=int)
     parser.add_argument("--notes", type=Path, default=Path("data", "chaos.jsonl"))
+    parser.add_argument("--report", type=Path, default=RESULTS)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     notes, place = Notes(given.notes), Place()
@@ -571,7 +576,7 @@ def main() -> None:
         for part in [given.part] if given.part else PARTS:
             PARTS[part](notes, place, given.count or COUNTS[part])
     finally:
-        RESULTS.write_text(report(notes))
+        given.report.write_text(report(notes))
         print(report(notes), file=sys.stderr)
 
 

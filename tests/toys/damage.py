@@ -52,7 +52,9 @@ def harmed(content: bytes, chance: random.Random) -> bytes:
 def outcome(specimen: Specimen, chance: random.Random) -> str:
     """What a reader makes of the harmed file: refused, as written, accepted (it is something else), or an error."""
     written = specimen.path.read_bytes()
-    specimen.path.write_bytes(harmed(written, chance))
+    while (harm := harmed(written, chance)) == written:
+        pass  # zeros in the place of zeros
+    specimen.path.write_bytes(harm)
     try:
         return "as written" if specimen.is_as_written() else "accepted"
     except REFUSALS:

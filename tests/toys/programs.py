@@ -311,7 +311,7 @@ def judged(expected: Mapping[str, Leaves], found: Left, said: str, changes: re.P
         verdict.doubled += max(0, len(runs) - 1)
         for name in leaves.keys() if runs else ():
             there = runs[0].get(name)
-            if there == leaves[name] or changes.search(f"{key} {name} {there}"):
+            if there == leaves[name] or changes.search(f"{key} {name}") or changes.search(str(there)):
                 continue
             verdict.differs.append(f"{key}: {name}: {leaves[name][:100]!r} became {str(there)[:100]!r}")
             verdict.lost += there is None

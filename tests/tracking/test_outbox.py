@@ -35,6 +35,7 @@ from experiments.tracking.views import comparison_view, unpack
 from experiments.tracking.waiting import Contents, contents, waiting_run
 from experiments.tracking.writing import Run
 from tests.conftest import PATIENCE_S, free_port, mlflow_server
+from tests.toys.postgres import Postgres
 from tests.toys.study import child, end_of
 from tests.toys.unreliable import FROZEN, GONE, LOGIN, proxy
 from tests.tracking.test_tracking import check_everything_is_there, every_record, fast_net
@@ -565,6 +566,25 @@ def test_no_failure_of_a_server_stops_a_run_or_costs_an_entry(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert [f"status {status}" in said for status in ("500", "503", "401")] == [True] * 3
+
+
+@pytest.mark.wild
+def test_a_postgresql_that_is_stopped_for_a_while_costs_nothing(
+    tmp_path: Path, quick: None, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = postgres.address("mlflow").replace("postgresql:", "postgresql+psycopg:")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    prepare_store()
+    with open_run(kind="train", name="baseline") as run:
+        run.log([Param("first", 1)])
+        postgres.stop()
+        run.log(every_record(fast_net()))
+        assert not sender.sender().flush()
+        postgres.start()
+    assert sender.sender().flush(PATIENCE_S)
+    check_everything_is_there(run.id)
+    assert finished_run(run.id).params["first"] == "1"
+    assert left() == []
 
 
 def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
