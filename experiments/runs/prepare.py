@@ -18,7 +18,7 @@ from ..models.foreign import network_of, normalisation
 from ..settings.base import AUTO, NONE, spelled
 from ..settings.command_line import fail
 from ..settings.parts import NETWORKS
-from ..settings.recipes import AUGMENTATIONS_OFF, RECIPES
+from ..settings.recipes import AUGMENTATIONS_OFF, PLAIN, RECIPES
 from ..settings.train import T, TrainSettings
 from ..settings.train_options import LARGEST_SIDE
 from ..system.files import user_path
@@ -181,11 +181,12 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
 def default_name(settings: TrainSettings) -> str:
     """The run's name in MLflow, unless it is given."""
     words = [f"cutout {settings.in_pixels['cutout_size']} px"] if settings.cutout else []
-    usual = RECIPES[settings.recipe].values if settings.recipe in RECIPES else AUGMENTATIONS_OFF
+    usual = RECIPES[settings.recipe].values if settings.recipe in RECIPES else PLAIN
     words += [
         f"{name} {spelled(value)}" for name in AUGMENTATIONS_OFF if (value := getattr(settings, name)) != usual[name]
     ]
-    return f"{', '.join(words) or 'baseline'}, seed {settings.seed}"
+    network = [] if settings.model == usual["model"] else [settings.model.rpartition("/")[2]]
+    return f"{', '.join([*network, *(words or ['baseline'])])}, seed {settings.seed}"
 
 
 def keeper_of(prepared: Prepared) -> Keeper | None:
