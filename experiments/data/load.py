@@ -38,7 +38,7 @@ def _readable(option: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if option.partition("=")[0] in str(error):
+        if isinstance(error, Unreachable) or option.partition("=")[0] in str(error):
             raise
         raise DataError(f"{option}: {error}") from error
     except OSError as error:
