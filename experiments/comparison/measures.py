@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..evidence.differences import Better, Quantity
-from ..explaining.map_measures import MAP_MEASURES, MapMeasure
+from ..explaining.map_measures import MAP_MEASURES, MapMeasure, metric_of
 from ..runs.contents import config
 from ..tracking.reading import FinishedRun
 
@@ -26,7 +26,8 @@ class Measure:
 
     def key(self, run: FinishedRun) -> str:
         """The name of the run's metric."""
-        return self.metric.replace(f"/{LAST}/", f"/{last_layer(run)}/")
+        at_last = f"/{LAST}/" in self.metric
+        return metric_of(last_layer(run), self.metric.rpartition("/")[2]) if at_last else self.metric
 
     def of(self, run: FinishedRun) -> float:
         """The run's value, NaN if it has none."""

@@ -125,3 +125,8 @@ _ROWS = (
 
 MAP_MEASURES: Mapping[str, MapMeasure] = MappingProxyType({row.name: row for row in _ROWS})
 """By name, in the order of tables."""
+
+
+def metric_of(layer: str, measure: str) -> str:
+    """The name under which a measure is logged. MLflow's names have no `#`, which picks a call of a layer."""
+    return f"cam/{layer.replace('#', ':')}/{measure}"

@@ -18,6 +18,7 @@ from cam_core.faithfulness import deletion_margin
 from ..data.dataset import Split
 from ..data.tensors import to_tensor
 from ..training.predictions import Predictions
+from .map_measures import metric_of
 from .probes import spread
 
 SAMPLE = 2000
@@ -116,7 +117,7 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     """The mean of each measure per layer, named `cam/<layer>/<measure>`; undefined values are left out of the mean."""
     means = table.drop(columns=["index", "right"]).groupby("layer", sort=False).mean()
     return {
-        f"cam/{layer}/{measure}": float(value)
+        metric_of(str(layer), str(measure)): float(value)
         for layer, row in means.iterrows()
         for measure, value in row.items()
         if pd.notna(value)
@@ -169,7 +170,7 @@ def faithfulness_summary(table: pd.DataFrame, layer: str) -> dict[str, float]:
     """The means by metric, `faith/deletion_margin` and `cam/<layer>/flip_consistency`, without dead maps."""
     means = {
         "faith/deletion_margin": float(table["deletion_margin"].mean()),
-        f"cam/{layer}/flip_consistency": float(table["flip_consistency"].mean()),
+        metric_of(layer, "flip_consistency"): float(table["flip_consistency"].mean()),
     }
     return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 

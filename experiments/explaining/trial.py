@@ -79,8 +79,6 @@ def _layers(network: nn.Module, settings: TrainSettings) -> tuple[str, ...]:
             return getattr(network, "cam_layers", None) or auto_layers(network, images)
         chosen = layer_names(network, list(dict.fromkeys(part.strip() for part in settings.cam_layers.split(","))))
         capture(network, images[:1], chosen, predicted)
-        if again := [name for name in chosen if "#" in name]:
-            raise ValueError(f"layer {again[0]!r} runs more than once; choose one that runs once")
     except ValueError as error:
         if settings.cam_layers != AUTO:
             raise NetworkError(f"cam_layers={settings.cam_layers}: {error}") from error
@@ -88,7 +86,8 @@ def _layers(network: nn.Module, settings: TrainSettings) -> tuple[str, ...]:
         cure = "take a network with convolutions or tokens, give a larger image_size, or name layers with cam_layers"
         raise NetworkError(f"model={settings.model}: {why}; {cure}") from error
     # However they were named: the last one is the deepest.
-    return tuple(name for name, _ in network.named_modules() if name in chosen)
+    order = [name for name, _ in network.named_modules()]
+    return tuple(sorted(chosen, key=lambda name: order.index(name.partition("#")[0])))
 
 
 def listed(settings: TrainSettings) -> str:

@@ -260,3 +260,8 @@ def test_a_network_that_ignores_the_image_makes_no_map_faithful(split: Split) ->
     table = measuring.faithfulness(net, LAST, split, "eigencam", "cpu")
     np.testing.assert_allclose(table["deletion_margin"].dropna(), 0, atol=1e-6)
     assert table["deletion_margin"].notna().any()
+
+
+def test_a_call_of_a_layer_has_a_name_that_mlflow_takes() -> None:
+    assert metric_of("features._swish#-1", "focus") == "cam/features._swish:-1/focus"
+    assert metric_of("layer4", "focus") == "cam/layer4/focus"
