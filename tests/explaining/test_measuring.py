@@ -16,7 +16,7 @@ from cam_core.faithfulness import deletion_margin
 from experiments.data.dataset import Split
 from experiments.data.tensors import to_tensor
 from experiments.explaining import measuring
-from experiments.explaining.map_measures import MAP_MEASURES
+from experiments.explaining.map_measures import MAP_MEASURES, metric_of
 from experiments.explaining.probes import spread
 from experiments.models.fastnet import FastNet
 from experiments.training.predictions import predict
