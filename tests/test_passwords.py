@@ -97,6 +97,7 @@ def test_no_entry_point_shows_the_login_of_a_proxy_or_a_storage(
     assert MARK.encode() not in written(store)
 
 
+@pytest.mark.wild
 @pytest.mark.slow
 def test_a_login_that_works_stands_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
