@@ -137,7 +137,7 @@ def test_one_run_and_one_voice_and_the_weights_of_one_process(store: Path) -> No
     put_scenes(store)
     together = run(*TWO, *train(epochs="2", checkpoint="two.pt"))
     assert together.returncode == 0, together.stderr
-    assert together.stdout.count("data set scenes") == together.stdout.count("test accuracy") == 1
+    assert together.stdout.count("data set scenes") == together.stdout.count("(one seed)") == 1
     (found,) = MlflowClient(f"sqlite:///{store}/mlflow.db").search_runs(["0"])
     assert found.info.status == "FINISHED"
     alone = run(*train(epochs="2", checkpoint="one.pt"))
