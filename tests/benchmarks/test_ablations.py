@@ -69,6 +69,7 @@ def test_a_training_without_validation_images_is_refused(capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
+@pytest.mark.wild
 def test_rows_are_trained_seed_by_seed_in_fresh_processes(tmp_path: Path) -> None:
     put_scenes(tmp_path)
     given = TINY | {"dataset": "scenes", "train_images": 64, "epochs": 1}

@@ -307,6 +307,7 @@ def test_the_seed_of_a_run_can_be_left_out_of_every_variant(first: First) -> Non
 FIVE = "mixup: mixup=0.2; cutmix: cutmix=1; erasing: random_erasing=0.25; trivial: trivial_augment=true"
 
 
+@pytest.mark.wild
 def test_five_augmentations_are_compared_with_the_baseline(first: First) -> None:
     found = run(variants=f"baseline; cutout; {FIVE}", seeds="1")
     assert [member.reused for member in found.members] == [True, True, False, False, False, False]

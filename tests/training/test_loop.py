@@ -147,7 +147,8 @@ def test_the_last_epoch_is_evaluated_in_float32() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_learns_with_all_that_it_decides(name: str) -> None:
+def test_every_recipe_learns_with_all_that_it_decides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_resnet18(monkeypatch)
     dataset, options = toy_dataset(48), {"batch_size": 16, "image_size": 16, "cutout_size": 4}
     if RECIPES[name].values["model"] not in NETWORKS:
         options |= {"model": "fastnet", "weights": "none"}
