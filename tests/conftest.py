@@ -86,10 +86,17 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         leftover = mlflow.active_run()
         mlflow.end_run("KILLED")
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        forget_mlflow()
         assert leftover is None, f"the test left run {leftover.info.run_id} open"
+
+
+def forget_mlflow() -> None:
+    """Takes back what calls of MLflow have set. Fixtures that several tests share call it when they are made."""
+    import mlflow
+
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        del os.environ[name]  # what the test's own MLflow calls have set
+        del os.environ[name]
 
 
 @pytest.fixture

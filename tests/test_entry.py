@@ -202,6 +202,7 @@ def test_what_trains_several_networks_is_refused_under_torchrun(
 
 
 @pytest.mark.slow
+@pytest.mark.wild
 def test_a_comparison_without_a_network_comes_to_mlflow_later(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

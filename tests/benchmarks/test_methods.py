@@ -82,6 +82,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.wild
 def test_every_method_and_layer_is_measured() -> None:
     masks = torch.zeros(3, 32, 32, dtype=torch.bool)
     masks[:, 8:20, 4:20] = True

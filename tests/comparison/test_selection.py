@@ -30,6 +30,7 @@ from experiments.tracking.locations import TrackingError
 from experiments.tracking.reading import FinishedRun, finished_run, finished_training
 from experiments.tracking.records import Arrays, Param, Picture, Text
 from experiments.tracking.store import prepare_store
+from tests.conftest import forget_mlflow
 from tests.toys.networks import toy_dataset
 from tests.toys.runs import toy_config
 
@@ -115,8 +116,11 @@ def made(ready_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     with connection:
         connection.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
     connection.close()
+    forget_mlflow()
     prepare_store(folder)
-    return folder, make_runs()
+    made = make_runs()
+    forget_mlflow()
+    return folder, made
 
 
 @pytest.fixture

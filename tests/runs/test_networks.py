@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 import torch
@@ -30,7 +29,7 @@ from experiments.system.progress import Reporter
 from experiments.tracking.reading import FinishedRun
 from experiments.tracking.store import prepare_store
 from experiments.train import main
-from tests.conftest import clean_environment, put_store
+from tests.conftest import clean_environment, forget_mlflow, put_store
 from tests.toys.networks import CLASSES, toy_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,8 +169,8 @@ def own(tmp_path_factory: pytest.TempPathFactory, ready_store: Path) -> Iterator
         patch.chdir(folder)
         prepare_store(folder)
         run = trained(16, model="own_net.py:Net", optimizer="muon", epochs=2)
+        forget_mlflow()
         yield folder, run
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     for name in ("own_net", "own_blocks"):
         del sys.modules[name]
     sys.path[:] = [place for place in sys.path if place != str(folder)]
