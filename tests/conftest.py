@@ -153,6 +153,16 @@ def clean_environment() -> dict[str, str]:
     return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": PYTHONPATH}
 
 
+def run_where_the_project_is_not(code: str, *words: str, folder: Path) -> str:
+    """What a program prints that starts in `folder` and finds only what is installed."""
+    environment = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], env=environment, cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def copy_project(folder: Path) -> None:
     """Puts into the folder what a fresh clone has for `mlflow run`."""
     for name in ("experiments", "cam_core"):

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -242,10 +242,7 @@ def _with_missing_parts(photos: list[_Photo], given: set[str], listing: Listing)
             )
         part_of |= {(label, sha): part for sha, part in _parts_by_hash(hashes, wanted).items()}
     return [
-        _Photo(photo.sha256, photo.label, part_of[photo.label, photo.sha256], photo.image, photo.mask)
-        if photo.part == "train"
-        else photo
-        for photo in photos
+        replace(photo, part=part_of[photo.label, photo.sha256]) if photo.part == "train" else photo for photo in photos
     ]
 
 

@@ -44,7 +44,7 @@ def read_weights(path: Path) -> Weights:
     declared = "{}"
     try:
         with open_file(path) as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             if path.suffix == ".safetensors":
                 from safetensors import safe_open

@@ -78,14 +78,16 @@ def said_tiles(
 
 def augmented(images: Images) -> Pixels:
     """Training images as the network sees them."""
-    tiles = [Tile(image) for image in images]
-    return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title="Augmented training images", tile_size=TILE)
+    return _four_in_a_row(images, "Augmented training images")
 
 
 def masked(images: Images, masks: Bool[np.ndarray, "n h w"]) -> Pixels:
     """Images in which everything but the object is dark."""
-    tiles = [Tile(np.where(mask[..., None], image, image // 4)) for image, mask in zip(images, masks, strict=True)]
-    title = "What is taken as object: the rest is dark"
+    return _four_in_a_row(np.where(masks[..., None], images, images // 4), "What is taken as object: the rest is dark")
+
+
+def _four_in_a_row(images: Images, title: str) -> Pixels:
+    tiles = [Tile(image) for image in images]
     return grid([tiles[i : i + 4] for i in range(0, len(tiles), 4)], title=title, tile_size=TILE)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ class Predictions:
         """Share of correct predictions, in [0, 1]."""
         return float(self.right.mean())
 
-    @property
+    @cached_property
     def near_chance(self) -> str:
         """A sentence if the accuracy is not surely above the share of the largest class, which needs no network.
 

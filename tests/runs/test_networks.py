@@ -1,7 +1,6 @@
 """Networks of others in a whole training: maps, model, weights without pickle, loaded where their file is not."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +28,7 @@ from experiments.system.progress import Reporter
 from experiments.tracking.reading import FinishedRun
 from experiments.tracking.store import prepare_store
 from experiments.train import main
-from tests.conftest import clean_environment, forget_mlflow, put_store
+from tests.conftest import forget_mlflow, put_store, run_where_the_project_is_not
 from tests.toys.networks import CLASSES, toy_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -232,15 +231,8 @@ def test_its_model_loads_where_its_file_is_not(here: tuple[Path, FinishedRun], t
         "model.get_submodule('second').register_forward_hook(lambda *a: maps.append(a[2].shape[-1]));"
         "print(model(torch.full((1, 3, 16, 16), 0.5))[0, 0].item(), maps[0], sys.modules['own_blocks'].__file__)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, f"sqlite:///{folder}/mlflow.db", f"runs:/{run.id}/model"],
-        env={name: value for name, value in clean_environment().items() if name != "PYTHONPATH"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    score, side, source = done.stdout.split()
+    address = (f"sqlite:///{folder}/mlflow.db", f"runs:/{run.id}/model")
+    score, side, source = run_where_the_project_is_not(code, *address, folder=tmp_path).split()
     with torch.no_grad():
         expected = run.load_model()(torch.full((1, 3, 16, 16), 0.5))[0, 0].item()
     assert float(score) == pytest.approx(expected, rel=1e-4)

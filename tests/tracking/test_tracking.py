@@ -51,7 +51,7 @@ from experiments.tracking.sender import sender
 from experiments.tracking.store import prepare_store, relocate
 from experiments.tracking.ui import save_view, ui_address
 from experiments.tracking.writing import Run
-from tests.conftest import PATIENCE_S, clean_environment, free_port, mlflow_server
+from tests.conftest import PATIENCE_S, clean_environment, free_port, mlflow_server, run_where_the_project_is_not
 
 pytestmark = pytest.mark.slow
 
@@ -277,15 +277,8 @@ def test_a_model_loads_by_its_address_where_the_project_is_not(ready: Path, tmp_
         "model.get_submodule(model.cam_layers[-1]).register_forward_hook(lambda *a: fired.append(1));"
         "print(model(torch.ones(1, 3, 32, 32))[0, 0].item(), len(fired), sys.modules['experiments'].__file__)"
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code, f"sqlite:///{ready}/mlflow.db", f"runs:/{run.id}/model"],
-        env={name: value for name, value in clean_environment().items() if name != "PYTHONPATH"},
-        cwd=elsewhere,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    score, fired, source = process.stdout.split()
+    address = (f"sqlite:///{ready}/mlflow.db", f"runs:/{run.id}/model")
+    score, fired, source = run_where_the_project_is_not(code, *address, folder=elsewhere).split()
     with torch.no_grad():
         expected = module.eval()(torch.ones(1, 3, 32, 32))[0, 0].item()
     assert float(score) == pytest.approx(expected, rel=1e-5)
