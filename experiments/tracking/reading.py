@@ -134,7 +134,7 @@ class FinishedRun:
     def _fetched(self, path: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                file = Path(patiently(lambda: self._artifacts.download_artifacts(path, folder)))
+                file = Path(patiently(lambda: self._artifacts.download_artifacts(path, folder)))  # type: ignore[no-untyped-call]
             except (OSError, MlflowException) as error:
                 uri = mlflow.get_tracking_uri()
                 if server.is_server(uri) and (away := server.trouble(uri)):
