@@ -96,6 +96,9 @@ MEASURES = (
     ),
 )
 
+IN_VIEW = (TEST_ACCURACY, BACKGROUND_GAP, HEADLINE_FOCUS, MAP_ON_OBJECT)
+"""The measures that MLflow's view of a comparison draws as bars."""
+
 SECONDARY = {
     f"cam/{LAST}/recall": "Does the map cover the whole object?",
     f"cam/{LAST}/precision": "Does the map keep to the object?",
