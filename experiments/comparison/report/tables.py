@@ -10,6 +10,7 @@ from ...evidence.sentences import mean_text, noise_sentence, p_text, wins_text
 from ...explaining import measuring
 from ...explaining.map_measures import MAP_MEASURES
 from ...explaining.probes import SPLIT
+from ...pictures.charts import by_difference
 from ...runs import contents
 from ..answers import primary
 from ..findings import Findings, Pair
@@ -168,7 +169,8 @@ def _look_cells(row: Row, quantity: Quantity) -> list[str]:
 
 def class_table(findings: Findings, pair: Pair) -> TextTable:
     """The accuracies of each class and their difference."""
-    table = findings.classes[findings.classes["name"] == pair.variant]
+    table, shown = findings.classes[findings.classes["name"] == pair.variant], by_difference(findings.classes)
+    some = f"; {len(shown)} of {len(table):,} classes, those of the chart" if len(shown) < len(table) else ""
     rows = [
         [
             str(row["class"]),
@@ -180,11 +182,11 @@ def class_table(findings: Findings, pair: Pair) -> TextTable:
             p_cell(row["p_holm"]),
             "yes" if row["shown"] else "not shown",
         ]
-        for row in table.to_dict("records")
+        for row in table[table["class"].isin(shown)].to_dict("records")
     ]
     headings = ("class", "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
     about = " or ".join(dict.fromkeys(table["about"]))
-    return TextTable(f"{pair.variant} against {pair.against}: about {about}", (*headings, "differs"), rows)
+    return TextTable(f"{pair.variant} against {pair.against}: about {about}{some}", (*headings, "differs"), rows)
 
 
 def network_table(findings: Findings, pair: Pair) -> TextTable:
