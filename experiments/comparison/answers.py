@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..evidence.differences import ACCURACY, FEWEST, Difference, Quantity, holm, paired_difference
+from ..evidence.differences import FEWEST, Difference, Quantity, holm, paired_difference
 from ..evidence.network_tests import mcnemar
 from ..evidence.sentences import network_sentence, sentence
 from ..explaining.probes import SPLIT
 from ..runs.contents import config
 from .findings import Findings, Member, Pair
 from .images import paired_means
-from .measures import FOCUS, LAST, MEASURES, SECONDARY, TEST_ACCURACY, WITHOUT_MASKS
+from .measures import ASKED, FOCUS, LAST, MEASURES, SECONDARY, WITHOUT_MASKS
 
 NEAR_CHANCE = 2  # times the accuracy of guessing, below which maps explain almost nothing
 LONG = 60  # epochs from which the answers do not mention the length of the training
@@ -45,10 +45,10 @@ class Primary:
 
 @lru_cache(maxsize=1)  # many parts of a comparison ask, and the power of each test takes time
 def primary(findings: Findings) -> tuple[Primary, ...]:
-    """The answers to the two questions asked beforehand, for each pair; p values adjusted for all of them.
+    """The answers to the questions asked beforehand, for each pair; p values adjusted for all of them.
 
-    Is the accuracy higher? And where there are object masks: is the focus index of the last layer another, on the
-    images that both networks of a pair classify correctly?
+    Is the accuracy higher? Where there are groups of images: is it higher in the worst one? And where there are object
+    masks: is the focus index of the last layer another, on the images that both networks of a pair classify correctly?
     """
     found = [one for pair in findings.pairs for one in _primary(findings, pair)]
     p_values = [math.nan if one.difference.p is None else one.difference.p for one in found]
@@ -59,9 +59,10 @@ def primary(findings: Findings) -> tuple[Primary, ...]:
 
 
 def _primary(findings: Findings, pair: Pair) -> Iterator[Primary]:
-    accuracy = findings.sides(TEST_ACCURACY, pair)
-    if accuracy is not None:
-        yield Primary(pair, "Is the network better?", ACCURACY, paired_difference(*accuracy))
+    for measure, question in ASKED.items():
+        accuracies = findings.sides(measure, pair)
+        if accuracies is not None:
+            yield Primary(pair, question, measure.quantity, paired_difference(*accuracies))
     after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
     if "focus" in after and "focus" in before:
         both = (after["right"] > 0) & (before["right"] > 0)

@@ -1,11 +1,12 @@
 """The numbers of a comparison: tables that are computed from what its finished runs logged."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from ..data.dataset import Dataset
 from ..evidence.differences import FEWEST, paired_difference
@@ -217,9 +218,19 @@ class Findings:
     @cached_property
     def classes(self) -> pd.DataFrame:
         """A row per pair and class: the columns of `evidence.network_tests.by_class`, `name` and `against`."""
-        labels, classes = self.dataset.splits[SPLIT].labels, self.dataset.classes
+        return self._by(self.dataset.splits[SPLIT].labels, self.dataset.classes)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """The same for the groups of images, in the column `group`; empty without groups."""
+        groups = self.dataset.splits[SPLIT].groups
+        if groups is None:
+            return pd.DataFrame()
+        return self._by(groups, self.dataset.groups).rename(columns={"class": "group"})
+
+    def _by(self, members: Int64[np.ndarray, "images"], names: Sequence[str]) -> pd.DataFrame:
         return pd.concat(
-            by_class(self.right[pair.variant], self.right[pair.against], labels, classes).assign(
+            by_class(self.right[pair.variant], self.right[pair.against], members, names).assign(
                 name=pair.variant, against=pair.against
             )
             for pair in self.pairs

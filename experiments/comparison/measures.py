@@ -59,8 +59,22 @@ def _at_last_layer(name: str) -> Measure:
 HEADLINE_FOCUS = _at_last_layer("focus")
 TEST_ACCURACY = Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly")
 
+WORST_GROUP = Measure(
+    "test/worst_group_accuracy",
+    "worst-group accuracy",
+    "{:z.2%}",
+    "accuracy on the test images of the group where it is lowest; each network has its own worst group",
+)
+
 MEASURES = (
     TEST_ACCURACY,
+    Measure(
+        "test/balanced_accuracy",
+        "balanced accuracy",
+        "{:z.2%}",
+        "mean over the classes of the share of their test images classified correctly; each class counts the same",
+    ),
+    WORST_GROUP,
     Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
     Measure(
         "shift/background_gap",
@@ -93,6 +107,9 @@ MEASURES = (
         "neither",
     ),
 )
+
+ASKED = {TEST_ACCURACY: "Is the network better?", WORST_GROUP: "Is it better in its worst group?"}
+"""The questions about accuracy that are asked beforehand, by the measure that answers them."""
 
 SECONDARY = {
     "shift/background_gap": "Explored: does it rely on the background?",

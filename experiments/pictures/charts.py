@@ -247,9 +247,9 @@ def per_class(classes: pd.DataFrame) -> Pixels:
     return drawn(figure)
 
 
-def by_difference(classes: pd.DataFrame) -> list[str]:
+def by_difference(classes: pd.DataFrame, column: str = "class") -> list[str]:
     """The classes by their mean difference, the highest first; of very many the highest and the lowest."""
-    order = list(classes.groupby("class", sort=False)["difference"].mean().sort_values(ascending=False).index)
+    order = list(classes.groupby(column, sort=False)["difference"].mean().sort_values(ascending=False).index)
     return order if len(order) <= MOST_CLASSES else order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
 
 
