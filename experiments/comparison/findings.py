@@ -218,23 +218,14 @@ class Findings:
     @cached_property
     def classes(self) -> pd.DataFrame:
         """A row per pair and class: the columns of `evidence.network_tests.by_class`, `name` and `against`."""
-        return self._by(self.dataset.splits[SPLIT].labels, self.dataset.classes)
+        return _by(self, self.dataset.splits[SPLIT].labels, self.dataset.classes)
 
     @cached_property
     def groups(self) -> pd.DataFrame:
         """The same for the groups of images, in the column `group`; empty without groups."""
         groups = self.dataset.splits[SPLIT].groups
-        if groups is None:
-            return pd.DataFrame()
-        return self._by(groups, self.dataset.groups).rename(columns={"class": "group"})
-
-    def _by(self, members: Int64[np.ndarray, "images"], names: Sequence[str]) -> pd.DataFrame:
-        return pd.concat(
-            by_class(self.right[pair.variant], self.right[pair.against], members, names).assign(
-                name=pair.variant, against=pair.against
-            )
-            for pair in self.pairs
-        )
+        found = pd.DataFrame() if groups is None else _by(self, groups, self.dataset.groups)
+        return found.rename(columns={"class": "group"})
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -247,3 +238,13 @@ class Findings:
                 pair.seeds, self.right[pair.variant], self.right[pair.against], strict=True
             )
         )
+
+
+def _by(findings: Findings, members: Int64[np.ndarray, "images"], names: Sequence[str]) -> pd.DataFrame:
+    """`by_class` for each pair; `members` has the place in `names` of each test image."""
+    return pd.concat(
+        by_class(findings.right[pair.variant], findings.right[pair.against], members, names).assign(
+            name=pair.variant, against=pair.against
+        )
+        for pair in findings.pairs
+    )

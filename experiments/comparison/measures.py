@@ -97,6 +97,12 @@ MEASURES = (
         "share of predictions that change when the same object gets another class's background",
         "lower",
     ),
+    Measure(
+        "shift/corrupted_accuracy",
+        "accuracy, corrupted",
+        "{:z.2%}",
+        "accuracy on CIFAR-10-C: mean over 15 corruptions of the test images and their five severities",
+    ),
     HEADLINE_FOCUS,
     *map(_at_last_layer, ("energy", "recall", "precision", "coverage")),
     Measure(

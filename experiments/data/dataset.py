@@ -75,8 +75,8 @@ class Dataset:
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
-    digest: str
-    source: str
+    digest: str = ""
+    source: str = ""
     left_out: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
@@ -131,6 +131,21 @@ def subset(split: Split, chosen: np.ndarray) -> Split:
     """The chosen images in their original order; `chosen` is a mask or indices."""
     masks, groups = (None if some is None else some[chosen] for some in (split.masks, split.groups))
     return Split(split.images[chosen], split.labels[chosen], masks, groups)
+
+
+def with_val(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits with a val; if there is none, it is the tenth of each class of train with the lowest SHA-256.
+
+    Raises:
+        DataError: no class has enough images for that.
+    """
+    if "val" in splits:
+        return dict(splits)
+    train = splits["train"]
+    is_val = class_shares(content_ranks(train.images, train.labels), train.labels) < VAL_SHARE
+    if not is_val.any():
+        raise DataError("the classes have too few train images to split off val: give 6 or more of each, or add val")
+    return {**splits, "train": subset(train, ~is_val), "val": subset(train, is_val)}
 
 
 def without_val(dataset: Dataset) -> Dataset:

@@ -13,6 +13,7 @@ from torch import nn
 
 from cam_core import Cams, cams, cams_of_methods, relative_to_mean
 
+from ..data.cifar10 import CORRUPTED, SEVERITIES
 from ..data.dataset import Dataset
 from ..data.tensors import to_tensor
 from ..explaining import measuring
@@ -98,6 +99,7 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
     }
     if found:
         yield Metrics(measuring.background_shift(found), epoch)
+    yield from iter_corrupted(dataset, model, prepared.machine.device, epoch)
 
 
 def iter_groups(dataset: Dataset, predictions: Predictions, epoch: int) -> Iterator[Record]:
@@ -115,6 +117,20 @@ def iter_groups(dataset: Dataset, predictions: Predictions, epoch: int) -> Itera
         table["test accuracy"] = pd.Series(predictions.accuracy_by(groups))
         yield Metrics({"test/worst_group_accuracy": float(table["test accuracy"].min())}, epoch)
         yield Table("groups.csv", table)
+
+
+def iter_corrupted(dataset: Dataset, model: nn.Module, device: str, epoch: int) -> Iterator[Record]:
+    """The accuracy on each corruption and severity of `cifar10_c`, and the mean of them."""
+    rows = {}
+    for name, split in dataset.splits.items():
+        if name.startswith(CORRUPTED):
+            severities = np.repeat(np.arange(SEVERITIES), len(split) // SEVERITIES)
+            said = predict(model, split.images, split.labels, device)
+            rows[name.removeprefix(CORRUPTED)] = said.accuracy_by(severities)
+    if rows:
+        table = pd.DataFrame(rows, index=[f"severity {n + 1}" for n in range(SEVERITIES)]).T
+        yield Metrics({"shift/corrupted_accuracy": float(table.to_numpy().mean())}, epoch)
+        yield Table("corruptions.csv", table.rename_axis("corruption").reset_index())
 
 
 def _accuracies_with_mirrors(
