@@ -10,11 +10,11 @@ from cam_core import auto_layers, capture, layer_grids, predicted
 from cam_core.models import layer_names
 
 from ..models.foreign import build, network_of
-from ..models.own import told
 from ..models.weights import NetworkError
 from ..settings.base import AUTO
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
+from ..system.own import told
 from ..training.steps import smaller_side
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256)
