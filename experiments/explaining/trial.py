@@ -10,16 +10,17 @@ from cam_core import auto_layers, capture, layer_grids, predicted
 from cam_core.models import layer_names
 
 from ..models.foreign import build, network_of
-from ..models.own import told
 from ..models.weights import NetworkError
 from ..settings.base import AUTO
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
+from ..system.own_code import told
+from ..training.frozen import UNTIL, freeze
 from ..training.steps import smaller_side
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256)
 _ANY = ([0.5] * 3, [0.25] * 3)  # statistics of images
-_DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers")
+_DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers", "freeze")
 
 
 def tried(settings: TrainSettings, classes: int) -> tuple[tuple[str, ...], str]:
@@ -28,9 +29,9 @@ def tried(settings: TrainSettings, classes: int) -> tuple[tuple[str, ...], str]:
     The result is kept for other trainings of the same network.
 
     Raises:
-        NetworkError: it cannot be built, takes no such images, gives no logits for these classes, or has no such layer.
+        CannotStart: it cannot be built, takes no such images, gives no logits for these classes, or has no such layer.
     """
-    if network_of(settings).is_plain and settings.cam_layers == AUTO:
+    if network_of(settings).is_plain and settings.cam_layers == AUTO and not settings.freeze.startswith(UNTIL):
         return load_part(NETWORKS, settings.model).cam_layers, ""
     options = {name: getattr(settings, name) for name in _DECIDING} | {"image_size": settings.side}
     return _tried(tuple(options.items()), classes, os.getcwd())
@@ -48,7 +49,9 @@ def _tried(options: tuple[tuple[str, object], ...], classes: int, folder: str) -
                 larger = f"give image_size={fits[0]}" if fits else "give another image_size"
                 cure = larger if side == settings.side else "add sides=none"
                 raise NetworkError(f"model={settings.model}: does not take images of {side} pixels: {why}; {cure}")
-        return _layers(network, settings), replaced
+        layers = _layers(network, settings)
+        freeze(network, settings.freeze)  # last, because the layers are found by their gradients
+        return layers, replaced
 
 
 def _images(side: int) -> Tensor:
@@ -94,7 +97,7 @@ def listed(settings: TrainSettings) -> str:
     """The layers that `cam_layers` can name, one a line, with the grids of their maps.
 
     Raises:
-        NetworkError: as `tried`.
+        CannotStart: as `tried`.
     """
     settings = settings.with_values(cam_layers=AUTO)
     default, _ = tried(settings, 2)

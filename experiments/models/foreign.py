@@ -17,9 +17,9 @@ from ..settings.notation import channel_numbers
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..system.files import user_path
+from ..system.own_code import own_code, told
 from .layers import Normalise, open_door
-from .own import own, told
-from .weights import ENDINGS, NetworkError, Weights, fill, read_weights, replaced
+from .weights import ENDINGS, NetworkError, fill, read_weights, replaced
 
 Make = Callable[[int], tuple[Any, str]]
 """Builds a network for a number of classes, and says what was replaced."""
@@ -40,15 +40,15 @@ class Images(NamedTuple):
 class Network:
     """A network that was found, not yet built.
 
-    `make` is None for one of ours. `weights` is their name in full, such as IMAGENET1K_V2, or a path, or none.
-    `libraries` are the packages it comes from, and `sources` the text of one's own `files` by path.
+    `make` is None for one of ours. `weights` is their name in full, such as IMAGENET1K_V2, or a path, or none; `digest`
+    is that of their file. `libraries` are the packages it comes from; `sources` the text of one's own `files` by path.
     """
 
     name: str
     make: Make | None = None
     weights: str = NONE
     images: Images | None = None
-    read: Weights | None = None
+    digest: str = ""
     libraries: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     files: Collection[str] = ()
@@ -62,7 +62,7 @@ class Network:
     def identity(self) -> list[object]:
         """What decides the network before its training, beside the versions of its libraries."""
         name = self.name.rpartition(":")[2] if self.sources else self.name
-        return [name, self.read.digest if self.read else self.weights, dict(self.sources)]
+        return [name, self.digest or self.weights, dict(self.sources)]
 
 
 def network_of(settings: TrainSettings) -> Network:
@@ -77,21 +77,22 @@ def network_of(settings: TrainSettings) -> Network:
 @lru_cache(maxsize=16)
 def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
     library, _, name = model.partition(":")
-    read = read_weights(user_path(weights)) if weights.endswith(ENDINGS) else None
-    published = weights if read is None else NONE
-    declared = read.declared if read else {}
+    _, declared, digest = read_weights(user_path(weights)) if weights.endswith(ENDINGS) else ({}, {}, "")
+    published = NONE if digest else weights
     images = Images(*(declared[name] for name in Images._fields)) if declared.keys() >= {*Images._fields} else None
     if library in ("torchvision", "timm"):
         look_up = _torchvision if library == "torchvision" else _timm
         make, full, made_for = look_up(name, published, small_stem)
-        return Network(model, make, weights if read else full, made_for or images, read, (library,))
+        return Network(model, make, weights if digest else full, made_for or images, digest, (library,))
     if published != NONE:
         raise _no_weights(model, weights, [])
     if model in NETWORKS:
-        return Network(model, weights=weights, images=images, read=read)
-    found = own(model)
-    by_function: Make = lambda classes: (found.function(classes), "")  # noqa: E731
-    return Network(model, by_function, weights, images, read, (), found.sources, found.files)
+        return Network(model, weights=weights, images=images, digest=digest)
+    code = own_code("model", model)
+    if not callable(code.found):
+        raise NetworkError(f"model={model}: is a {type(code.found).__name__}; must be a function of the classes")
+    by_function: Make = lambda classes: (code.found(classes), "")  # noqa: E731
+    return Network(model, by_function, weights, images, digest, (), code.sources, code.files)
 
 
 def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Sequence[float]) -> tuple[nn.Module, str]:
@@ -109,8 +110,11 @@ def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Seq
     else:
         network, words = _foreign(found, found.make, classes)
         open_door(network, mean, std)
-    if found.read is not None:
-        words = fill(network, found.read.tensors, classes, found.weights)
+    if found.digest:
+        tensors, _, digest = read_weights(user_path(found.weights))
+        if digest != found.digest:
+            raise NetworkError(f"weights={found.weights}: the file has changed since this command began; start again")
+        words = fill(network, tensors, classes, found.weights)
         if found.make is None and settings.normalise != AUTO:
             network.normalise = Normalise(mean, std)  # not that of the file
     return network, words

@@ -3,10 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +24,7 @@ class NetworkError(CannotStart):
     """A network or its weights cannot be used; the message names the option and the way out."""
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """The tensors of a file by name, what the file declares of its network (empty if nothing), and its SHA-256."""
 
     tensors: Mapping[str, Tensor]

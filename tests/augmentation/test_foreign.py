@@ -14,6 +14,7 @@ from experiments.augmentation.image_by_image import ImageFailed, seed_all
 from experiments.augmentation.streams import stream
 from experiments.augmentation.whole_batches import Augmentation
 from experiments.comparison.trained import Trained
+from experiments.errors import CannotStart
 from experiments.runs.prepare import prepare
 from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
@@ -204,8 +205,8 @@ def f(image, **more):
 x = A.Compose([A.Lambda(image=f, p=1)])
 """
 MISTAKES = {
-    "x = (": "is no Python file ('(' was never closed (own.py, line 4))",
-    "y = 1": "'x' is not in the file, which defines A, np, v2, y",
+    "x = (": "is no Python: SyntaxError: '(' was never closed (own.py, line 4)",
+    "y = 1": "own.py has no 'x'; it defines A, np, v2, y",
     "def x():\n    return 1 / 0": "ZeroDivisionError: division by zero (own.py, line 5)",
     "def x(side): pass": "TypeError: x() missing 1 required positional argument: 'side'",
     "x = 3": "is a int; must be an albumentations or torchvision transform, or a function that returns one",
@@ -221,7 +222,7 @@ MISTAKES = {
 
 
 def refused(spec: object) -> str:
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(CannotStart) as error:
         made(augmentation=str(spec), image_size=16)
     [line] = error.value.problems
     assert line.startswith(f"augmentation={spec}: ")
@@ -237,11 +238,12 @@ def test_a_mistake_in_the_file_is_told_in_one_line(text: str, tmp_path: Path) ->
 
 
 def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "bytes.py").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bytes.py").write_bytes(b"x = '\xff\xfe'")
     (tmp_path / "folder.py").mkdir()
-    assert "is no Python file" in refused(f"{tmp_path}/bytes.py:x")
-    assert "cannot be read (not a file, but a folder" in refused(f"{tmp_path}/folder.py:x")
-    assert "cannot be read (No such file" in refused(f"{tmp_path}/none.py:x")
+    assert "is no Python: SyntaxError" in refused(f"{tmp_path}/bytes.py:x")
+    assert "there is no file" in refused(f"{tmp_path}/folder.py:x")
+    assert "there is no file" in refused(f"{tmp_path}/none.py:x")
+    assert "cannot be read as YAML (FileNotFoundError" in refused(f"{tmp_path}/none.yaml")
 
 
 @pytest.mark.parametrize("text", ["own.py", "own.py:", "own.py:1x", "own.txt:x", ":x", "own.json"])
@@ -279,7 +281,7 @@ def test_albumentations_own_files_are_read(images: np.ndarray, tmp_path: Path) -
         ("transform:", "extra: 1\ntransform:", "extra: not part of albumentations' format"),
         ("  p: 1.0", "  p: 1.0\n  bar: 2", "unexpected keyword argument 'bar'"),
         ("    p: 0.5\n", "", "Transform HorizontalFlip has no 'p' parameter"),
-        ("transform:", "[1", "is no YAML file"),
+        ("transform:", "[1", "cannot be read as YAML (ParserError: while parsing"),
     ],
 )
 def test_a_mistake_in_such_a_file_is_told_in_one_line(old: str, new: str, said: str, tmp_path: Path) -> None:
