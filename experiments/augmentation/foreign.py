@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,15 +21,16 @@ from ..errors import CannotStart
 from ..settings.base import NONE, SettingsError
 from ..settings.train import TrainSettings
 from ..system.files import open_file, user_path
-from ..system.own_code import OwnCode, own_code, strict, told
+from ..system.own_code import OwnCode, is_own, own_code, strict, told
 from .declared import by_albumentations
 from .image_by_image import Foreign, ImageByImage, ImageFailed, OneImage, seed_all
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 _LONGEST = 2000  # characters of a description; MLflow takes 6,000
-_KINDS = "an albumentations or torchvision transform, or a function that returns one"
-_UINT8 = "leave out what normalises or makes floats and tensors, which the network does itself"
+_KINDS = "an albumentations or torchvision transform, or a function without arguments that returns one"
+_OF_IMAGES = "of a function of images A.Lambda(image=function, p=1) makes a transform"
+_UINT8 = "leave out what normalises, or makes floats, tensors or one channel; the network normalises"
 
 
 class _Unusable(Exception):
@@ -61,19 +62,18 @@ def own(spec: str, side: int) -> Foreign:
     Raises:
         CannotStart: it cannot be used; one line with the reason.
     """
-    code = OwnCode(None, {})
     try:
         code = own_code("augmentation", spec) if spec.rpartition(":")[0].endswith(".py") else _from_yaml(spec)
         with strict():
             found = _called(code.found)
-            apply = partial(_checked, spec, code.files, _as_one_image(found))
+            apply = partial(_checked, spec, _as_one_image(found))
             try_out(spec, apply, side)
     except CannotStart:
         raise
     except ImageFailed as error:
         raise SettingsError(error.problems) from error
     except (Exception, SystemExit) as error:
-        why = str(error) if isinstance(error, _Unusable) else told(error, code.files)
+        why = str(error) if isinstance(error, _Unusable) else told(error)
         raise SettingsError([f"augmentation={spec}: {why}"]) from error
     digest = hashlib.sha256(repr(sorted(code.sources.items())).encode()).hexdigest()[:8]
     return Foreign("own", apply, f"{spec} ({digest}): {_words(found)}", code.sources)
@@ -106,7 +106,13 @@ def try_out(spec: str, apply: OneImage, side: int) -> None:
 
 def _called(found: Any) -> object:
     kinds = (A.BasicTransform, A.BaseCompose, nn.Module)
-    return found() if inspect.isroutine(found) or (inspect.isclass(found) and issubclass(found, kinds)) else found
+    if not inspect.isroutine(found) and not (inspect.isclass(found) and issubclass(found, kinds)):
+        return found
+    if inspect.isroutine(found) and any(
+        one.default is one.empty for one in inspect.signature(found).parameters.values()
+    ):
+        raise _Unusable(f"{found.__name__}{inspect.signature(found)} takes arguments; must be {_KINDS}; {_OF_IMAGES}")
+    return found()
 
 
 def _from_yaml(spec: str) -> OwnCode:
@@ -116,7 +122,7 @@ def _from_yaml(spec: str) -> OwnCode:
             text = file.read().decode("utf-8-sig")
         content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise _Unusable(f"cannot be read as YAML ({told(error, ())})") from error
+        raise _Unusable(f"cannot be read as YAML ({told(error)})") from error
     if not isinstance(content, dict) or not isinstance(content.get("transform"), dict):
         raise _Unusable("has no `transform`; write the file with albumentations' A.save(..., data_format='yaml')")
     if unknown := content.keys() - {"__version__", "transform"}:
@@ -133,7 +139,7 @@ def _as_one_image(found: Any) -> OneImage:
         return partial(by_albumentations, found if isinstance(found, A.Compose) else A.Compose([found]))
     if isinstance(found, nn.Module) or type(found).__module__.startswith("torchvision."):
         return partial(_by_torchvision, found)
-    raise _Unusable(f"is a {type(found).__name__}; must be {_KINDS}")
+    raise _Unusable(f"is a {type(found).__name__}; must be {_KINDS}; {_OF_IMAGES}")
 
 
 def _by_torchvision(transform: Callable[[Any], Any], image: Pixels, rng: np.random.Generator) -> object:
@@ -147,9 +153,7 @@ def _from_pillow(transform: Callable[[Any], Any], image: Pixels, rng: np.random.
     return np.array(transform(Image.fromarray(image)))
 
 
-def _checked(
-    spec: str, files: Collection[str], apply: Callable[..., object], image: Pixels, rng: np.random.Generator
-) -> Pixels:
+def _checked(spec: str, apply: Callable[..., object], image: Pixels, rng: np.random.Generator) -> Pixels:
     """What `apply` makes of the image.
 
     Raises:
@@ -158,8 +162,9 @@ def _checked(
     seed_all(rng)
     try:
         found: Any = apply(image, rng)
-    except Exception as error:
-        why = f"makes pixels of NaN: {error}" if isinstance(error, RuntimeWarning) else told(error, files)
+    except (Exception, SystemExit) as error:
+        nan = isinstance(error, RuntimeWarning)
+        why = f"makes pixels of NaN: {error}" if nan else told(error) + ("" if is_own(error) else f"; {_UINT8}")
         raise ImageFailed(f"augmentation={spec}: {why}") from error
     found = np.asarray(found) if isinstance(found, Image.Image | torch.Tensor) else found
     if isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == image.shape:
@@ -170,4 +175,5 @@ def _checked(
         raise ImageFailed(f"augmentation={spec}: gives pixels that are not numbers (NaN); {_UINT8}")
     resized = f"let it end with images of {image.shape[0]} x {image.shape[1]} pixels"
     changed = f"gives {found.dtype} {found.shape} instead of uint8 {image.shape}"
-    raise ImageFailed(f"augmentation={spec}: {changed}; {resized if found.dtype == np.uint8 else _UINT8}")
+    is_image = found.dtype == np.uint8 and found.shape[2:] == (3,)
+    raise ImageFailed(f"augmentation={spec}: {changed}; {resized if is_image else _UINT8}")

@@ -1,7 +1,7 @@
 """Networks by name: of this suite, of torchvision or timm, or built by a function of one's own; and their weights."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
+
+from cam_core.models import plain
 
 from ..errors import did_you_mean
 from ..settings.base import AUTO, NONE
@@ -41,7 +43,7 @@ class Network:
     """A network that was found, not yet built.
 
     `make` is None for one of ours. `weights` is their name in full, such as IMAGENET1K_V2, or a path, or none; `digest`
-    is that of their file. `libraries` are the packages it comes from; `sources` the text of one's own `files` by path.
+    is that of their file. `libraries` are the packages it comes from; `sources` the text of one's own files by path.
     """
 
     name: str
@@ -51,7 +53,6 @@ class Network:
     digest: str = ""
     libraries: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
-    files: Collection[str] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -89,10 +90,10 @@ def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
     if model in NETWORKS:
         return Network(model, weights=weights, images=images, digest=digest)
     code = own_code("model", model)
-    if not callable(code.found):
+    if not callable(code.found) or isinstance(code.found, nn.Module):
         raise NetworkError(f"model={model}: is a {type(code.found).__name__}; must be a function of the classes")
     by_function: Make = lambda classes: (code.found(classes), "")  # noqa: E731
-    return Network(model, by_function, weights, images, digest, (), code.sources, code.files)
+    return Network(model, by_function, weights, images, digest, (), code.sources)
 
 
 def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Sequence[float]) -> tuple[nn.Module, str]:
@@ -126,18 +127,19 @@ def _foreign(found: Network, make: Make, classes: int) -> tuple[nn.Module, str]:
     except NetworkError:
         raise
     except (Exception, SystemExit) as error:
-        why = told(error, found.files)
-        raise NetworkError(f"model={found.name}: cannot be built for {classes} classes: {why}") from error
+        raise NetworkError(f"model={found.name}: cannot be built for {classes} classes: {told(error)}") from error
     wrong = ""
     if not isinstance(network, nn.Module):
         wrong = f"gives {type(network).__name__}, not a torch.nn.Module"
-    elif hasattr(network, "camparison_mean"):
+    elif isinstance(plain(network), torch.jit.ScriptModule):
+        wrong = "gives a scripted network; give the one from before torch.jit.script or torch.jit.trace"
+    elif hasattr(plain(network), "camparison_mean"):
         wrong = "gives the same network again; it must build a new one each time"
     elif any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
         wrong = "has lazy layers; let your function run it once on images"
     if wrong:
         raise NetworkError(f"model={found.name}: {wrong}")
-    return network, words
+    return plain(network), words
 
 
 def normalisation(
@@ -250,4 +252,4 @@ def _downloading(name: str, source: str) -> Iterator[None]:
     except Exception as error:  # of the network, of the hub's client, of a damaged file
         cache = f"to {torch.hub.get_dir()}/checkpoints" if source.startswith("http") else "into huggingface_hub's cache"
         cure = f"copy the file {cache}, or give {_FILE} or none"
-        raise NetworkError(f"weights={name}: cannot be loaded from {source} ({told(error, ())}); {cure}") from error
+        raise NetworkError(f"weights={name}: cannot be loaded from {source} ({told(error)}); {cure}") from error

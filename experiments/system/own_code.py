@@ -1,14 +1,14 @@
 """Code of one's own: what `FILE.py:NAME` or `module:NAME` names, the sources that decide it, and the errors in it."""
 
+import ast
 import importlib
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,10 @@ _IMPORTED: dict[str, tuple[Path, str]] = {}
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What was named; the text of its file and of what this imports from beside it, by path; and where these lie."""
+    """What was named, and the text of its file and of what this imports from beside it, by path."""
 
     found: Any
     sources: Mapping[str, str]
-    files: Collection[str] = ()
 
 
 def own_code(option: str, spec: str) -> OwnCode:
@@ -42,25 +41,23 @@ def own_code(option: str, spec: str) -> OwnCode:
     where, _, name = spec.rpartition(":")
     root, module = _place(start, where)
     try:
-        modules = {of: (path, path.read_text("utf-8")) for of, path in files_of(module, root).items()}
+        modules = _texts(module, root)
     except (OSError, SyntaxError, ValueError, RecursionError) as error:
-        raise CannotStart(f"{start}is no Python: {told(error, ())}") from error
-    except ImportError as error:  # the only one that the search for imports does not go past
-        cure = f"name it as part of its package, such as package.{module}:{name}"
-        raise CannotStart(f"{start}a relative import, in a file that is in no package; {cure}") from error
-    files = {str(path) for path, _ in modules.values()}
+        raise CannotStart(f"{start}is no Python: {told(error)}") from error
     _make_way(start, modules)
     try:
         with _imported_from(root), strict():
             known = vars(importlib.import_module(module))
     except (Exception, SystemExit) as error:
-        raise CannotStart(f"{start}cannot be imported: {told(error, files)}") from error
+        relative = isinstance(error, ImportError) and "relative import" in str(error)
+        cure = f"; name it as part of its package, such as package.{module}:{name}" if relative else ""
+        raise CannotStart(f"{start}cannot be imported: {told(error)}{cure}") from error
     if name not in known:
         names = [each for each in known if not each.startswith("_")]
         hint = did_you_mean(name, names) or f"; it defines {', '.join(names[:20]) or 'nothing'}"
         raise CannotStart(f"{start}{where} has no {name!r}{hint}")
     sources = {path.relative_to(root).as_posix(): text for path, text in modules.values()}
-    return OwnCode(known[name], dict(sorted(sources.items())), files)
+    return OwnCode(known[name], dict(sorted(sources.items())))
 
 
 def _place(start: str, where: str) -> tuple[Path, str]:
@@ -81,20 +78,43 @@ def _place(start: str, where: str) -> tuple[Path, str]:
     return file.parents[where.count(".") + (file.name == "__init__.py")], where
 
 
-def files_of(module: str, root: Path) -> dict[str, Path]:
-    """The files of a module and of all that it and they import from `root`, by the names of their modules.
+def _texts(module: str, root: Path) -> dict[str, tuple[Path, str]]:
+    """The files, with their texts, of a module and of all that it and they import from `root`, by names of modules.
 
     Of an installed package only its own files.
 
     Raises:
         SyntaxError, OSError, ValueError, RecursionError: a file is no Python.
     """
-    finder = ModuleFinder([str(root)], excludes=_SUITE)
-    finder.import_hook(module)
     installed = root.name in ("site-packages", "dist-packages")
-    found = {name: Path(str(each.__file__)) for name, each in finder.modules.items() if each.__file__}  # type: ignore[attr-defined]
-    first = module.partition(".")[0]
-    return {name: path for name, path in found.items() if not installed or name.partition(".")[0] == first}
+    found: dict[str, tuple[Path, str]] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        place, first = root.joinpath(*name.split(".")), name.partition(".")[0]
+        files = [file for file in (place / "__init__.py", place.with_name(f"{place.name}.py")) if file.is_file()]
+        if name in found or not files or first in _SUITE or (installed and first != module.partition(".")[0]):
+            continue
+        text = files[0].read_text("utf-8-sig")
+        found[name] = (files[0], text)
+        package = name.split(".") if files[0].name == "__init__.py" else name.split(".")[:-1]
+        for node in ast.walk(ast.parse(text, str(files[0]))):
+            waiting += _named(node, package)
+        waiting += [".".join(package[: i + 1]) for i in range(len(package))]
+    return found
+
+
+def _named(node: ast.AST, package: list[str]) -> list[str]:
+    """The modules that an import in this package may mean, those above them included."""
+    if isinstance(node, ast.Import):
+        names = [alias.name.split(".") for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        above = package[: len(package) - node.level + 1] if node.level else []
+        start = [*above, *(node.module.split(".") if node.module else [])]
+        names = [[*start, alias.name] for alias in node.names]
+    else:
+        return []
+    return [".".join(name[: i + 1]) for name in names for i in range(len(name))]
 
 
 def _make_way(start: str, modules: Mapping[str, tuple[Path, str]]) -> None:
@@ -134,12 +154,23 @@ def strict() -> Iterator[None]:
         yield
 
 
-def told(error: BaseException, files: Collection[str]) -> str:
-    """The error in one line, with the last line of these files that led to it."""
-    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    places = [place for place in places if place[0] in files]
-    text = " ".join(str(error).split())[:_LONGEST]
+def told(error: BaseException) -> str:
+    """The error in one line, with the last line of one's own code that led to it. Raises a request to end again."""
+    if isinstance(error, SystemExit) and type(error) is not SystemExit:
+        raise error
+    text, where = " ".join(str(error).split())[:_LONGEST], _where(error)
     if isinstance(error, SyntaxError) and error.filename:
-        text, places = error.msg, [(error.filename, error.lineno)]
-    where = f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""
-    return f"{type(error).__name__}: {text}{where}"
+        text, where = error.msg, (error.filename, error.lineno)
+    place = f" ({Path(where[0]).name}, line {where[1]})" if where else ""
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether one's own code led to the error."""
+    return _where(error) is not None
+
+
+def _where(error: BaseException) -> tuple[str, int | None] | None:
+    files = {str(path) for path, _ in _IMPORTED.values()}
+    frames = traceback.extract_tb(error.__traceback__)
+    return next(((frame.filename, frame.lineno) for frame in reversed(frames) if frame.filename in files), None)

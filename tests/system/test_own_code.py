@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.errors import CannotStart
-from experiments.system.own_code import files_of, own_code
+from experiments.system.own_code import is_own, own_code, told
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +27,39 @@ def written(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def test_a_package_of_ones_own_is_followed_through_relative_imports(tmp_path: Path) -> None:
+def test_all_that_is_imported_from_beside_it_belongs_to_it(tmp_path: Path) -> None:
     for path, text in {
-        "main.py": "import os\nimport pack.inner.deep\n",
-        "pack/__init__.py": "from . import one\n",
-        "pack/one.py": "",
-        "pack/inner/__init__.py": "",
-        "pack/inner/deep.py": "def later():\n    from ..two import thing\n",
-        "pack/two.py": "import lonely\n",
-        "lonely.py": "import main\n",
+        "own_main.py": "import os, own_pack.inner.deep as deep\nnumber = 1\n",
+        "own_pack/__init__.py": "from . import one\n",
+        "own_pack/one.py": "",
+        "own_pack/inner/__init__.py": "",
+        "own_pack/inner/deep.py": "def later():\n    from ..two import thing\n    from own_no_init import three\n",
+        "own_pack/two.py": "import own_lonely\n",
+        "own_no_init/three.py": "from .four import x\n",
+        "own_no_init/four.py": "",
+        "own_lonely.py": "import own_main\nimport nowhere.at_all\nfrom .... import above\n",
         "unused.py": "",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    pack = ["pack/__init__.py", "pack/inner/__init__.py", "pack/inner/deep.py", "pack/one.py", "pack/two.py"]
-    found = {path.relative_to(tmp_path).as_posix() for path in files_of("main", tmp_path).values()}
-    assert found == {"lonely.py", "main.py", *pack}
+    everything = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py")}
+    assert set(own_code("model", f"{tmp_path}/own_main.py:number").sources) == everything - {"unused.py"}
+
+
+def test_of_an_installed_package_only_its_own_files_belong_to_it() -> None:
+    code = own_code("model", "torchvision.models.alexnet:alexnet")
+    assert {path.partition("/")[0] for path in code.sources} == {"torchvision"}
+    assert "torchvision/models/alexnet.py" in code.sources
+
+
+def test_errors_of_own_code_are_known(tmp_path: Path) -> None:
+    written(tmp_path, own_one="def fail():\n    raise ValueError('mine')\n")
+    fail = own_code("model", f"{tmp_path}/own_one.py:fail").found
+    with pytest.raises(ValueError, match="mine") as mine:
+        fail()
+    with pytest.raises(ZeroDivisionError) as other:
+        1 / 0  # noqa: B018
+    assert [is_own(mine.value), is_own(other.value)] == [True, False]
 
 
 def test_what_a_file_is_now_is_imported(tmp_path: Path) -> None:
@@ -72,11 +89,20 @@ def test_any_folder_will_do(folder: str, tmp_path: Path) -> None:
     assert own_code("model", f"{place}/own_one.py:number").found == 3
 
 
+def test_a_request_to_end_is_no_error_of_the_code() -> None:
+    class Asked(SystemExit):
+        pass
+
+    assert told(SystemExit(3)) == "SystemExit: 3"
+    with pytest.raises(Asked):
+        told(Asked(143))
+
+
 MISTAKES = {
     "this is {not": r"is no Python: SyntaxError: .* \(own_one\.py, line 1\)",
     "import sys\n\nsys.exit('usage: ...')": r"cannot be imported: SystemExit: usage: \.\.\. \(own_one\.py, line 3\)",
     "import own_two": r"cannot be imported: ZeroDivisionError: division by zero \(own_two\.py, line 2\)",
-    "from . import own_two": r"a relative import, in a file that is in no package; .* package\.own_one:bild",
+    "from . import own_two": r"attempted relative import .* such as package\.own_one:bild",
     "build = 1": r"own_one\.py has no 'bild'; did you mean 'build'\?",
     "other = 1": r"own_one\.py has no 'bild'; it defines other",
     "import warnings\nwarnings.warn('Argument(s) x are not valid')": r"UserWarning: Argument\(s\) x are not valid",
