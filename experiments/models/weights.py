@@ -89,8 +89,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: 
         "have another shape": shapes,
     }
     if problems := [f"{len(names)} {what} ({', '.join(names[:_LISTED])})" for what, names in wrong.items() if names]:
-        why = f"does not fit this network: of its {len(own)} tensors {'; '.join(problems)}"
-        raise NetworkError(f"weights={path}: {why}; give weights of the same network")
+        why, cure = "; ".join(problems), "give weights of the same network"
+        raise NetworkError(f"weights={path}: does not fit this network: of its {len(own)} tensors {why}; {cure}")
     network.load_state_dict({name: tensor for name, tensor in given.items() if name not in other}, strict=False)
     return "" if head is None else replaced(head, next(iter(other.values()))[0][0], classes)
 
