@@ -11,8 +11,8 @@ from ..evidence.sentences import background_sentence, network_sentence, sentence
 from ..explaining.probes import SPLIT
 from .findings import Findings, Pair
 from .limits import iter_limits
-from .measures import BACKGROUND_GAP, MAP_ON_OBJECT, MEASURES, SECONDARY, WITHOUT_MASKS
-from .primary import IS_BETTER, LOOKS_AT_OBJECT, primary
+from .measures import ASKED, BACKGROUND_GAP, MAP_ON_OBJECT, MEASURES, SECONDARY, WITHOUT_MASKS
+from .primary import LOOKS_AT_OBJECT, primary
 
 Part = Literal["verdict", "limit", "detail"]
 
@@ -49,8 +49,7 @@ def _of_pair(findings: Findings, pair: Pair) -> Iterator[Answer]:
         question: sentence(pair.variant, pair.against, one.difference, one.quantity, one.p_holm)
         for question, one in asked.items()
     }
-    if IS_BETTER in said:
-        yield Answer(IS_BETTER, said[IS_BETTER], "verdict")
+    yield from (Answer(question, said[question], "verdict") for question in ASKED.values() if question in said)
     if (gap := findings.difference(BACKGROUND_GAP, pair)) is not None:
         yield Answer("Does it lean on the background?", background_sentence(pair.variant, pair.against, gap), "verdict")
     if LOOKS_AT_OBJECT in said:

@@ -97,7 +97,7 @@ def compare_finished(settings: CompareSettings) -> Findings:
 
 def conclude(run: Run, findings: Findings, name: str, given: Mapping[str, str]) -> str:
     """Saves the view, logs all results into the comparison's run, and returns the last part of the view's link."""
-    link = write_view(findings, run.experiment_id, name)
+    link = write_view(findings, run, name)
     run.log(iter_records(findings, name, link, given))
     return link
 

@@ -1,11 +1,12 @@
 """The numbers of a comparison: tables that are computed from what its finished runs logged."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from ..data.dataset import Dataset
 from ..evidence.differences import FEWEST, Difference, paired_difference
@@ -262,13 +263,14 @@ class Findings(Compared):
     @cached_property
     def classes(self) -> pd.DataFrame:
         """A row per pair and class: the columns of `evidence.network_tests.by_class`, `name` and `against`."""
-        labels, classes = self.dataset.splits[SPLIT].labels, self.dataset.classes
-        return pd.concat(
-            by_class(self.right[pair.variant], self.right[pair.against], labels, classes).assign(
-                name=pair.variant, against=pair.against
-            )
-            for pair in self.pairs
-        )
+        return _by(self, self.dataset.splits[SPLIT].labels, self.dataset.classes)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """The same for the groups of images, in the column `group`; empty without groups."""
+        groups = self.dataset.splits[SPLIT].groups
+        found = pd.DataFrame() if groups is None else _by(self, groups, self.dataset.groups)
+        return found.rename(columns={"class": "group"})
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -281,3 +283,13 @@ class Findings(Compared):
                 pair.seeds, self.right[pair.variant], self.right[pair.against], strict=True
             )
         )
+
+
+def _by(findings: Findings, members: Int64[np.ndarray, "images"], names: Sequence[str]) -> pd.DataFrame:
+    """`by_class` for each pair; `members` has the place in `names` of each test image."""
+    return pd.concat(
+        by_class(findings.right[pair.variant], findings.right[pair.against], members, names).assign(
+            name=pair.variant, against=pair.against
+        )
+        for pair in findings.pairs
+    )

@@ -10,7 +10,8 @@ from ..evidence.sentences import wins_text
 from ..explaining.probes import SPLIT
 from ..runs.contents import config
 from .findings import FEW_IMAGES, Findings, Pair
-from .primary import IS_BETTER, primary
+from .measures import IS_BETTER
+from .primary import primary
 
 CEILING = 0.995
 """The accuracy from which too few wrong images are left to show a difference."""

@@ -67,8 +67,22 @@ BACKGROUND_GAP = Measure(
 )
 TEST_ACCURACY = Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly")
 
+WORST_GROUP = Measure(
+    "test/worst_group_accuracy",
+    "worst-group accuracy",
+    "{:z.2%}",
+    "accuracy on the test images of the group where it is lowest; each network has its own worst group",
+)
+
 MEASURES = (
     TEST_ACCURACY,
+    Measure(
+        "test/balanced_accuracy",
+        "balanced accuracy",
+        "{:z.2%}",
+        "mean over the classes of the share of their test images classified correctly; each class counts the same",
+    ),
+    WORST_GROUP,
     Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
     BACKGROUND_GAP,
     Measure(
@@ -85,6 +99,12 @@ MEASURES = (
         "share of predictions that change when the same object gets another class's background",
         "lower",
     ),
+    Measure(
+        "shift/corrupted_accuracy",
+        "accuracy, corrupted",
+        "{:z.2%}",
+        "accuracy on CIFAR-10-C: mean over 15 corruptions of the test images and their five severities",
+    ),
     HEADLINE_FOCUS,
     *map(_at_last_layer, ("energy", "recall", "precision", "coverage")),
     Measure(
@@ -95,6 +115,12 @@ MEASURES = (
         "neither",
     ),
 )
+
+IN_VIEW = (TEST_ACCURACY, BACKGROUND_GAP, HEADLINE_FOCUS, MAP_ON_OBJECT)
+"""The measures that MLflow's view of a comparison draws as bars."""
+IS_BETTER = "Is the network better?"
+ASKED = {TEST_ACCURACY: IS_BETTER, WORST_GROUP: "Is it better in its worst group?"}
+"""The questions about accuracy that are asked beforehand, by the measure that answers them."""
 
 SECONDARY = {
     f"cam/{LAST}/recall": "Does the map cover the whole object?",

@@ -1,16 +1,15 @@
-"""The two questions of a comparison that are fixed beforehand, and their corrected answers in numbers."""
+"""The questions of a comparison that are fixed beforehand, and their corrected answers in numbers."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..evidence.differences import ACCURACY, Difference, Quantity, holm, paired_difference
+from ..evidence.differences import Difference, Quantity, holm, paired_difference
 from .findings import Findings, Pair
 from .images import paired_means
-from .measures import FOCUS, LAST, TEST_ACCURACY
+from .measures import ASKED, FOCUS, LAST
 
-IS_BETTER = "Is the network better?"
 LOOKS_AT_OBJECT = "Does it look at the object?"
 
 
@@ -27,10 +26,10 @@ class Primary:
 
 @lru_cache(maxsize=1)  # many parts of a comparison ask, and the power of each test takes time
 def primary(findings: Findings) -> tuple[Primary, ...]:
-    """The answers to the two questions asked beforehand, for each pair; p values adjusted for all of them.
+    """The answers to the questions asked beforehand, for each pair; p values adjusted for all of them.
 
-    Is the accuracy higher? And where there are object masks: is the focus index of the last layer another, on the
-    images that both networks of a pair classify correctly?
+    Is the accuracy higher? Where there are groups of images: is it higher in the worst one? And where there are object
+    masks: is the focus index of the last layer another, on the images that both networks of a pair classify correctly?
     """
     found = [one for pair in findings.pairs for one in _primary(findings, pair)]
     p_values = [math.nan if one.difference.p is None else one.difference.p for one in found]
@@ -41,9 +40,9 @@ def primary(findings: Findings) -> tuple[Primary, ...]:
 
 
 def _primary(findings: Findings, pair: Pair) -> Iterator[Primary]:
-    accuracy = findings.difference(TEST_ACCURACY, pair)
-    if accuracy is not None:
-        yield Primary(pair, IS_BETTER, ACCURACY, accuracy)
+    for measure, question in ASKED.items():
+        if (found := findings.difference(measure, pair)) is not None:
+            yield Primary(pair, question, measure.quantity, found)
     after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
     if "focus" in after and "focus" in before:
         both = (after["right"] > 0) & (before["right"] > 0)

@@ -20,6 +20,7 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         "where": findings.where,
         "look_differences": findings.look_differences,
         "classes": findings.classes,
+        "groups": findings.groups,
         "networks": findings.networks,
         "agreement": findings.agreement,
     }

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from ..settings.parts import DATA_SETS, OWN_DATA_SETS, load_part
+from ..settings.parts import DATA_DOORS, DATA_SETS, data_set, load_part
 from .cifar10 import Unreachable, cifar10_folder, fetch_cifar10
 from .dataset import SMALLEST_SIDE, DataError, Dataset, Progress, Request, with_fewer_train_images, without_val
 
-NAMES = ("auto", *(name for name in DATA_SETS if name not in OWN_DATA_SETS), *OWN_DATA_SETS.values())
+NAMES = ("auto", *(name for name in DATA_SETS if name not in DATA_DOORS), *DATA_DOORS.values())
 
 
 def resolve_name(dataset: str, data_dir: str, progress: Progress = print) -> str:
@@ -58,7 +58,7 @@ def load(
     interpolation: str = "auto",
     progress: Progress = print,
 ) -> Dataset:
-    """The data set `name`: `cifar10`, `scenes`, `folder:PATH` or `csv:FILE`.
+    """The data set `name`: a name of `settings.parts.DATA_SETS`, or a form of `DATA_DOORS`, such as `folder:PATH`.
 
     `data_dir` contains CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of
     the scenes. `image_size` is the side in pixels; `auto` is 32. Images are resized with `interpolation`, `bilinear` or
@@ -71,8 +71,8 @@ def load(
     size = 32 if image_size == "auto" else image_size
     if size < SMALLEST_SIDE:
         raise DataError(f"image_size {size} is too small: {SMALLEST_SIDE} pixels or more, or auto for 32")
-    kind, colon, path = name.partition(":")
-    if kind not in DATA_SETS or bool(colon) != (kind in OWN_DATA_SETS) or bool(path) != bool(colon):
+    kind, path = data_set(name)
+    if kind not in DATA_SETS or bool(path) != (kind in DATA_DOORS) or (":" in name and not path):
         raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
     how = "bicubic" if interpolation == "auto" else interpolation
     with _readable(f"dataset={name}"):

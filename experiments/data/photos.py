@@ -29,12 +29,13 @@ _SOFT_LEVELS = 16  # a mask with more different values has soft edges; one with 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """One image file, its class, its part of the data set and, if there are masks, the file of its mask."""
+    """One image file, its class, its part of the data set and, if there are any, the file of its mask and its group."""
 
     path: Path
     label: int
     part: str
     mask: Path | None
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class _Photo:
     part: str
     image: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"] | None
+    group: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Listing:
     classes: tuple[str, ...]
     files: Sequence[PhotoFile]
     others: int = 0
+    groups: tuple[str, ...] = ()
 
 
 def photographs(listing: Listing, request: Request) -> Dataset:
@@ -80,7 +83,7 @@ def photographs(listing: Listing, request: Request) -> Dataset:
     )
     for line in left_out[:5]:
         request.progress(f"left out: {line}")
-    return assembled(listing.name, shown, splits, listing.source, left_out)
+    return assembled(listing.name, shown, splits, listing.source, left_out, listing.groups)
 
 
 def _read(files: Sequence[PhotoFile], request: Request) -> tuple[list[_Photo], tuple[str, ...]]:
@@ -120,6 +123,7 @@ def _splits(photos: Sequence[_Photo], listing: Listing, request: Request) -> dic
             images=np.stack([photos[i].image for i in chosen]),
             labels=np.array([photos[i].label for i in chosen], np.int64),
             masks=None if masks is None else masks[chosen],
+            groups=np.array([photos[i].group for i in chosen], np.int64) if listing.groups else None,
         )
         seen[part] = {photos[i].sha256 for i in chosen}
     for part in ("val", "test"):
@@ -140,7 +144,7 @@ def _read_photo(file: PhotoFile, size: int, interpolation: str) -> _Photo:
         method = Image.Resampling[interpolation.upper()]
         pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), method))
     mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
-    return _Photo(hashlib.sha256(content).hexdigest(), file.label, file.part, pixels, mask)
+    return _Photo(hashlib.sha256(content).hexdigest(), file.label, file.part, pixels, mask, file.group)
 
 
 def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":

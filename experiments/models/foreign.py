@@ -19,7 +19,7 @@ from ..settings.notation import channel_numbers
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..system.files import user_path
-from ..system.own_code import own_code, told
+from ..system.own_code import own_function, told
 from .layers import Normalise, open_door
 from .weights import ENDINGS, NetworkError, fill, read_weights, replaced
 
@@ -89,9 +89,7 @@ def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
         raise _no_weights(model, weights, [])
     if model in NETWORKS:
         return Network(model, weights=weights, images=images, digest=digest)
-    code = own_code("model", model)
-    if not callable(code.found) or isinstance(code.found, nn.Module):
-        raise NetworkError(f"model={model}: is a {type(code.found).__name__}; must be a function of the classes")
+    code = own_function("model", model)
     by_function: Make = lambda classes: (code.found(classes), "")  # noqa: E731
     return Network(model, by_function, weights, images, digest, (), code.sources)
 

@@ -61,6 +61,7 @@ def _row(ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
         "train_s": notes.metrics.get("time/train_s", math.nan),
         "state": _STATES.get(trial.state, failed),
         "attempts": len(ticket.attempts),
+        "near_chance": notes.near_chance,
         "reused": notes.reused,
         "run": notes.run or "",
         "error": notes.error or "",
@@ -163,6 +164,12 @@ class Results:
     @property
     def verdict(self) -> list[str]:
         """The conclusions, in sentences."""
+        near = self.table["near_chance"] if len(self.table) else pd.Series([False])
+        doubt = f"{near.sum()} of {len(near)} trainings ended near chance: their scores say little about the holes."
+        return [*self._conclusions, *([doubt] if near.any() else [])]
+
+    @property
+    def _conclusions(self) -> list[str]:
         best, own = self.best, f"{OWN} ({label(self.settings.own_holes)})"
         if best is None:
             return ["No trial of the search completed, so there is no conclusion."]

@@ -60,6 +60,18 @@ def own_code(option: str, spec: str) -> OwnCode:
     return OwnCode(known[name], dict(sorted(sources.items())))
 
 
+def own_function(option: str, spec: str) -> OwnCode:
+    """As `own_code`, of a function or class.
+
+    Raises:
+        CannotStart: as there, or it is something else, such as a network.
+    """
+    code = own_code(option, spec)
+    if not callable(code.found) or (hasattr(code.found, "forward") and not isinstance(code.found, type)):
+        raise CannotStart(f"{option}={spec}: is a {type(code.found).__name__}; must be a function or class")
+    return code
+
+
 def _place(start: str, where: str) -> tuple[Path, str]:
     """The folder from which the module is imported, and its name."""
     if where.endswith(".py"):

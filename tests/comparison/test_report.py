@@ -38,6 +38,7 @@ from experiments.comparison.report.tables import (
 from experiments.data.dataset import Dataset
 from experiments.evidence.network_tests import mcnemar
 from experiments.explaining import measuring
+from experiments.pictures import charts
 from experiments.runs import contents
 from tests.toys.networks import toy_dataset
 from tests.toys.runs import toy_findings, toy_run
@@ -361,9 +362,19 @@ def test_networks_and_classes_are_counted_from_the_predictions(findings: Finding
     after, before = (findings.right[name][1] for name in ("cutout", "baseline"))
     expected = mcnemar(after, before)
     assert table.rows[1][:4] == ["1", "30", str(expected.only_variant), str(expected.only_baseline)]
-    classes = class_table(findings, findings.pairs[0])
+    classes = class_table(findings.classes, findings.pairs[0])
     labels = findings.dataset.splits["test"].labels
     assert column(classes, "cutout")["green"] == f"{findings.right['cutout'][:, labels == 1].mean():.2%}"
+
+
+def test_of_very_many_classes_the_report_has_those_that_differ_most(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "MOST_CLASSES", 2)
+    table = class_table(findings.classes, findings.pairs[0])
+    found = findings.classes.set_index("class")["difference"]
+    assert sorted(found[[row[0] for row in table.rows]]) == [found.min(), found.max()]
+    assert table.caption.endswith(f"; 2 of {len(found)} classes, those with the largest differences")
 
 
 def test_where_it_looks_is_the_mean_over_images_then_seeds(findings: Findings) -> None:

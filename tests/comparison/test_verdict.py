@@ -13,8 +13,8 @@ from experiments.comparison import compare
 from experiments.comparison.answers import answers
 from experiments.comparison.findings import Findings
 from experiments.comparison.limits import advice
-from experiments.comparison.measures import TEST_ACCURACY
-from experiments.comparison.primary import IS_BETTER, primary
+from experiments.comparison.measures import IS_BETTER, TEST_ACCURACY
+from experiments.comparison.primary import primary
 from experiments.evidence.differences import paired_difference
 from experiments.evidence.network_tests import two_way_bootstrap
 from experiments.runs.contents import config_records, predictions_record

@@ -1,7 +1,9 @@
 """The verdicts of studies: with known scores, without training."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
@@ -99,6 +101,14 @@ def test_less_loss_is_better(tmp_path: Path) -> None:
     assert found.verdict[1] == (
         "Confirmed validation loss: 1.2500 ± 0.0500 (3 seeds). The search score, 1.1500 (1 seed), was better by 0.1000."
     )
+
+
+def test_trainings_near_chance_are_counted_in_the_verdict(tmp_path: Path) -> None:
+    _, _, found = worked_off(tmp_path, published_gains(0.02, 0.03, 0.025))
+    assert not any("near chance" in line for line in found.verdict)
+    doubtful = replace(found, table=found.table.assign(near_chance=np.arange(len(found.table)) < 2))
+    said = f"2 of {len(found.table)} trainings ended near chance: their scores say little about the holes."
+    assert doubtful.verdict == [*found.verdict, said]
 
 
 def test_no_trial_completed(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import pandas as pd
+
 from ...evidence.differences import Difference, Quantity
 from ...evidence.sentences import mean_text, noise_sentence, p_text, wins_text
 from ...explaining.map_measures import MAP_MEASURES
+from ...pictures.charts import by_difference
 from ..findings import Findings, Pair
 from ..images import BOTH_RIGHT
 from ..measures import LAST, TEST_ACCURACY, Measure, of_maps
@@ -49,7 +52,8 @@ def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, o
         "look_differences": [table for pair in findings.pairs if (table := look_difference_table(findings, pair)).rows],
         "uneven": [_uneven_text(findings, pair) for pair in findings.pairs if not findings.one_grid(pair)],
         "look_measures": [measure for name, measure in LOOKS.items() if name in set(findings.where["measure"])],
-        "classes": [class_table(findings, pair) for pair in findings.pairs],
+        "classes": [class_table(findings.classes, pair) for pair in findings.pairs],
+        "groups": [class_table(findings.groups, pair, "group") for pair in findings.pairs if len(findings.groups)],
         "networks": [network_table(findings, pair) for pair in findings.pairs],
         "noise": [noise_sentence(name, noise) for name, noise in findings.noise.items()],
         "agreement": agreement_table(findings),
@@ -157,12 +161,17 @@ def _look_cells(row: Row, quantity: Quantity) -> list[str]:
     return [name, f"{row['subset']} ({row['images']:,})", *amount, drawn, wins, smallest]
 
 
-def class_table(findings: Findings, pair: Pair) -> TextTable:
-    """The accuracies of each class and their difference."""
-    table = findings.classes[findings.classes["name"] == pair.variant]
+def class_table(classes: pd.DataFrame, pair: Pair, what: str = "class") -> TextTable:
+    """The accuracies of each class, or group, and their difference."""
+    table, shown = classes[classes["name"] == pair.variant], by_difference(classes, what)
+    some = (
+        f"; {len(shown)} of {len(table):,} classes, those with the largest differences"
+        if len(shown) < len(table)
+        else ""
+    )
     rows = [
         [
-            str(row["class"]),
+            str(row[what]),
             f"{row['images']:,}",
             value_text(TEST_ACCURACY, row["baseline"]),
             value_text(TEST_ACCURACY, row["variant"]),
@@ -171,11 +180,11 @@ def class_table(findings: Findings, pair: Pair) -> TextTable:
             p_cell(row["p_holm"]),
             "yes" if row["shown"] else "not shown",
         ]
-        for row in table.to_dict("records")
+        for row in table[table[what].isin(shown)].to_dict("records")
     ]
-    headings = ("class", "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
+    headings = (what, "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
     about = " or ".join(dict.fromkeys(table["about"]))
-    return TextTable(f"{pair.variant} against {pair.against}: about {about}", (*headings, "differs"), rows)
+    return TextTable(f"{pair.variant} against {pair.against}: about {about}{some}", (*headings, "differs"), rows)
 
 
 def network_table(findings: Findings, pair: Pair) -> TextTable:
