@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=RESULTS)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    look_at_packages()  # what MLflow does once in a process
+    look_at_packages()  # type: ignore[no-untyped-call]  # what MLflow does once in a process
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     place = Place()
     try:
