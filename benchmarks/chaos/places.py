@@ -27,7 +27,7 @@ MAY_DIFFER = {
     r"compare: .*: file (runs\.csv|comparison\.json runs) \d+ reused": r"False|True",
     r"compare: .*: file report\.html line \d+": r"<td>(for this comparison|earlier, reused)</td>",
     # A study counts the attempts at each training. That of a killed process is one.
-    r"tune: .*: file tables/trials\.json \d+ attempts": r"\d+",
+    r"tune: .*: file (tables/trials\.json|trials\.csv|tuning\.json trials) \d+ attempts": r"\d+",
 }
 
 
