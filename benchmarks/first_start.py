@@ -22,7 +22,7 @@ from rich.progress import track
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.store import prepare_store
 
-KEPT = {".mlflow.lock", "mlflow.db"}
+KEPT = {".mlflow.lock", "mlflow.db", "mlruns"}  # the store, and the folder of the outbox
 
 
 @dataclass(frozen=True)

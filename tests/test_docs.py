@@ -141,7 +141,8 @@ def test_every_command_line_is_accepted(command: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("command", found(BENCHMARKS))
 def test_every_benchmark_and_its_options_exist(command: str) -> None:
     module, *words = shlex.split(command)
-    source = (ROOT / "benchmarks" / f"{module}.py").read_text()
+    place = ROOT / "benchmarks" / module
+    source = (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
     for option in (word for word in words if word.startswith("--")):
         assert f'"{option}"' in source or option[2:] in TrainSettings.model_fields
 

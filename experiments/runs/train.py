@@ -102,10 +102,13 @@ def run_config(prepared: Prepared) -> RunConfig:
 def train(prepared: Prepared, reporter: Reporter, *, parent_run_id: str | None = None) -> FinishedRun:
     """Trains, evaluates and explains the variant in its own MLflow run, and returns that run.
 
+    A run of the same training that was killed is continued.
+
     Raises:
         TrainingDiverged: the loss is no longer finite; the run is then marked as failed.
     """
-    with open_run(kind=TRAIN, name=prepared.name, tags=tags_of(prepared), parent_run_id=parent_run_id) as run:
+    tags = tags_of(prepared)
+    with open_run(kind=TRAIN, name=prepared.name, tags=tags, parent_run_id=parent_run_id, goes_on=True) as run:
         train_into(run, prepared, reporter)
     finish(prepared)
     return finished_run(run.id)

@@ -25,6 +25,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         OSError: the lock file cannot be made.
     """
+    path.touch()  # where no file can be made, such as in /proc, the lock would be waited for without end
     lock = FileLock(path)
     try:
         lock.acquire(timeout=SAY_S)

@@ -15,6 +15,7 @@ def set_environment() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # our own links open the view
     os.environ.setdefault("MLFLOW_TRUNCATE_LONG_VALUES", "false")  # MLflow then raises an error instead
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # where there is no git, MLflow prints a page about it
     # The defaults, seven and 120 s, mean minutes of silence per call; the outbox tries again by itself.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -1,11 +1,16 @@
 """What an error of MLflow's client means: MLflow refuses something for good, or it is away."""
 
 import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from mlflow.exceptions import MlflowException, RestException
 from requests import RequestException
 
 from .client import one_line
+from .locations import TrackingError
+
+T = TypeVar("T")
 
 # Without BAD_REQUEST: MLflow says that, too, when its database has closed a connection.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
@@ -31,6 +36,16 @@ def is_away(error: BaseException) -> bool:
         return False
     unavailable = error.error_code in ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED")
     return unavailable or (_BY_HTTP in str(error) and not isinstance(error, RestException))
+
+
+def found_unless_away(search: Callable[[], Sequence[T]]) -> Sequence[T]:
+    """What `search` finds; nothing if MLflow is away."""
+    try:
+        return search()
+    except (MlflowException, TrackingError) as error:
+        if not is_away(error) and not is_away(error.__cause__ or error):
+            raise
+        return []
 
 
 def reason(error: Exception) -> str:

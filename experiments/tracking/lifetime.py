@@ -13,6 +13,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.git_utils import get_git_commit
 
 from ..system.processes import here, is_alive, started
+from ..system.waiting import locked
 from . import outbox
 from .client import (
     COMMIT,
@@ -26,17 +27,18 @@ from .client import (
     PROCESS_START,
     RUN_NAME,
     STATUS,
+    STUDY,
     note_begun,
     one_line,
     set_tags,
 )
-from .failures import is_answer, is_away
+from .failures import found_unless_away, is_answer, is_away
 from .journal import Entry, Journal
 from .locations import TrackingError
 from .sender import pick_up, sender
 from .sending import KILLED, Sending
 from .signals import Terminated, deaf_to_signals, terminated_by_signal
-from .store import prepare_store
+from .store import current_experiment, prepare_store
 from .waiting import contents
 from .writing import Run, log_notes, now, store_of_new
 
@@ -61,15 +63,17 @@ def open_run(
     tags: Mapping[str, str] = MappingProxyType({}),
     parent_run_id: str | None = None,
     again: str | None = None,
+    goes_on: bool = False,
     before_writing: Callable[[], None] = lambda: None,
 ) -> Iterator[Run]:
     """A run to log into. At the end it is closed: FINISHED and completed, FAILED with the error as a tag, or KILLED.
 
     If `mlflow run` opened a run for this program, the first call uses that run. Otherwise it is a new run, below the
     run `parent_run_id` if given, in the experiment that the environment names or in Default. A child whose process died
-    is opened `again` by its run id, if it still exists. `before_writing` is called before records are logged; if it
-    raises, the block ends and nothing is written. Runs can be nested: a parent stays open while its children are opened
-    one after another. Call `prepare_store` first.
+    is opened `again` by its run id, if it still exists. With `goes_on`, the newest run with the same fingerprint that
+    was killed is opened again: several jobs of a cluster make one run. `before_writing` is called before records are
+    logged; if it raises, the block ends and nothing is written. Runs can be nested: a parent stays open while its
+    children are opened one after another. Call `prepare_store` first.
 
     What is logged goes into the outbox first, and from there to MLflow. The end of the run waits until MLflow has
     everything. If MLflow is away, nothing waits: the run stays in the outbox, where it can be read.
@@ -78,7 +82,7 @@ def open_run(
         TrackingError: the run, its parent or the experiment does not exist.
         RunDeleted: somebody deleted the run meanwhile.
     """
-    run, sending = _start(kind, name, tags, parent_run_id, again)
+    run, sending = _start(kind, name, tags, parent_run_id, again, goes_on=goes_on)
     note_begun(run.id)
     run.before_writing = before_writing
     with terminated_by_signal():
@@ -99,7 +103,7 @@ def open_run(
 
 
 def _start(
-    kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None, again: str | None
+    kind: str, name: str, tags: Mapping[str, str], parent_run_id: str | None, again: str | None, *, goes_on: bool
 ) -> tuple[Run, Sending | None]:
     own = {
         **tags,
@@ -117,17 +121,28 @@ def _start(
     if before := _interrupted(own, again):
         return _go_on(before, own), None
     opened = opened or (again if again and is_there(again) else None)
-    context = own if opened else resolve_tags(own)
-    entry = {
-        "what": "begin",
-        "run": opened,
-        "parent": parent_run_id,
-        "name": name,
-        "start": now(),
-        "tags": context if COMMIT in context else context | _commit(),
-        "store": store_of_new(),
-    }
-    return _begin(entry | _experiment(parent_run_id))
+    entry = {"what": "begin", "parent": parent_run_id, "name": name, "start": now(), "store": store_of_new()}
+    with _killed(own, is_wanted=goes_on and not opened) as killed:
+        opened = opened or killed
+        context = own if opened else resolve_tags(own)
+        tags = context if COMMIT in context else context | _commit()
+        return _begin(entry | {"run": opened, "tags": tags} | _experiment(parent_run_id))
+
+
+@contextlib.contextmanager
+def _killed(own: Mapping[str, str], *, is_wanted: bool) -> Iterator[str | None]:
+    """The newest run in MLflow of the same training that was killed; within the block nobody else opens it again."""
+    if not is_wanted or outbox.is_offline() or sender().away:
+        yield None
+        return
+    outbox.folder().mkdir(parents=True, exist_ok=True)
+    same = " AND ".join(f"tags.`{key}` = '{own[key]}'" for key in (KIND, STATUS, FINGERPRINT))
+    killed = f"{same} AND attributes.status = 'KILLED'"
+    with locked(outbox.folder() / "again.lock", "the run that goes on"):
+        found = found_unless_away(lambda: MlflowClient().search_runs([current_experiment()], killed))
+        # A child of a comparison stays one, and a run of its own does, too. Studies open their runs themselves.
+        alike = [run for run in found if (PARENT in run.data.tags) == (PARENT in own) and STUDY not in run.data.tags]
+        yield alike[0].info.run_id if alike else None
 
 
 def _begin(entry: Entry) -> tuple[Run, Sending | None]:

@@ -10,6 +10,7 @@ corrected here, directly in the SQLite file, because MLflow has no call that cha
 """
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -33,9 +34,31 @@ def database_of(root: Path) -> Path:
 
 
 def database_in(uri: str, root: Path) -> Path | None:
-    """The SQLite file in a tracking URI; relative paths start at `root`; None for every other kind of store."""
+    """The SQLite file in a tracking URI; relative paths start at `root`; None for every other kind of store.
+
+    Raises:
+        TrackingError: SQLite would keep the runs in memory, where they are lost, or the address has options.
+    """
+    if not uri.lower().startswith("sqlite"):
+        return None
     path = unquote(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else ""
-    return root / path if path and not path.startswith(":") else None
+    if not path or path.startswith((":", "file:")) or "?" in path:
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI={uri}: names no file that keeps runs; write sqlite:///FILE, without ?"
+        )
+    return root / path
+
+
+def refuse_device(file: Path) -> None:
+    """Checks that a new database would not take the place of a device, of a pipe, or of a link that leads nowhere.
+
+    Raises:
+        TrackingError: it would.
+    """
+    if os.path.lexists(file) and not file.is_file() and not file.is_dir():
+        raise TrackingError(
+            f"{file} is a device, a pipe or a link that leads nowhere: set MLFLOW_TRACKING_URI=sqlite:///FILE"
+        )
 
 
 def refuse_old_file_store(root: Path) -> None:

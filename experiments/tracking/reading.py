@@ -6,7 +6,7 @@ import errno
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import nn
 from ..system.files import Damaged
 from . import outbox, server
 from .client import ERROR, FINGERPRINT, KIND, MODEL, STATUS, TRAIN, of_finished, one_line
-from .failures import is_away
+from .failures import found_unless_away
 from .journal import damaged
 from .locations import TrackingError
 from .models import load_model
@@ -204,17 +204,13 @@ def completed_run(fingerprint: str, experiment_id: str | None = None) -> Finishe
     here = [run for run in waiting_runs() if run.tags.get(FINGERPRINT) == fingerprint and _is_completed(run.entity())]
     if here or outbox.is_offline():
         return _finished(here[-1].entity(), here[-1]) if here else None
-    try:
-        found = MlflowClient().search_runs(
-            [experiment_id or current_experiment()],
-            of_finished(fingerprint),
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
-        )
-    except (MlflowException, TrackingError) as error:
-        if not is_away(error) and not is_away(error.__cause__ or error):
-            raise
-        return None  # the training does not wait; should MLflow have one, `_begin` in `sending` does not send a second
+
+    def search() -> Sequence[mlflow.entities.Run]:
+        order = ["attributes.start_time DESC"]
+        place = [experiment_id or current_experiment()]
+        return MlflowClient().search_runs(place, of_finished(fingerprint), order_by=order, max_results=1)
+
+    found = found_unless_away(search)  # if it has one then, `_begin` in `sending` does not send a second
     return _finished(found[0]) if found else None
 
 

@@ -197,6 +197,7 @@ def pick_up() -> None:
 
 def send_all() -> bool:
     """Sends everything in the outbox, with a line for each run; False if MLflow does not take it now."""
+    remove_leftovers(outbox.folder())
     left = [journal for journal in outbox.waiting() if sender().take(Sending(journal, say))]
     count = itertools.count(1)
     sender().on_sent = lambda sending: say(f"{next(count)} of {len(left)}: sent {sending.name}")

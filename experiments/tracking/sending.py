@@ -348,8 +348,9 @@ def _model(sending: Sending, entry: Entry) -> None:
     if damaged(folder, entry["files"]):
         sending.say(f"the model in {folder} is damaged; it is left out, everything else is sent")
         return
-    mark = (outbox.KEY, f"{sending.journal.key}/{entry['in']}")
-    send_model(sending.run_id, folder, entry["step"], entry["tags"], mark, look=sending.doubtful)
+    mark = (outbox.KEY, f"{sending.run_id}/{entry['step']}")
+    look = sending.doubtful or bool((outbox.beginning(sending.journal) or {}).get("run"))
+    send_model(sending.run_id, folder, entry["step"], entry["tags"], mark, look=look)
 
 
 def _end(sending: Sending, entry: Entry) -> None:

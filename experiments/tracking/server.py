@@ -37,7 +37,10 @@ def without_login(uri: str) -> str:
     Raises:
         TrackingError: it has no host, or a user without a password.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:  # of [::1
+        raise TrackingError(f"MLFLOW_TRACKING_URI={hidden(uri)}: {error}; write http://HOST:PORT") from error
     host = parts.netloc.rpartition("@")[2]
     if not parts.hostname:
         raise TrackingError(f"MLFLOW_TRACKING_URI={hidden(uri)}: has no host; write http://HOST:PORT")

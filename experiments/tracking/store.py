@@ -59,6 +59,7 @@ def _prepare_server(given: str) -> str:
 
 
 def _prepare_file(file: Path, root: Path) -> None:
+    locations.refuse_device(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file.parent / locations.LOCK, f"the tracking store {file}"):
@@ -84,6 +85,9 @@ def told() -> Iterator[None]:
     """
     try:
         yield
+    except ImportError as error:
+        uri = without_password(mlflow.get_tracking_uri())
+        raise TrackingError(f"{uri} needs a package ({one_line(error)}): install it, or use another store") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "alembic"):
             raise

@@ -219,12 +219,15 @@ _WRITERS: dict[type, Callable[[Run, list[Any]], list[Entry]]] = {
 
 
 def _keyed_path(record: KeyedPicture) -> str:
-    """The path under which MLflow's grid finds a picture, as `MlflowClient.log_image` names it."""
+    """The path under which MLflow's grid finds a picture, as `MlflowClient.log_image` names it.
+
+    The same each time, so that a run that goes on after a kill has each picture once.
+    """
     if not re.fullmatch(r"[a-zA-Z0-9_\-./ ]+", record.key):
         allowed = "letters, digits, _ - . / and spaces"
         raise ValueError(f"{record.key!r} cannot be the key of a picture: MLflow allows {allowed}")
     key = record.key.replace("/", "~")
-    return f"images/{key}+step+{record.step}+timestamp+{now()}+{uuid.uuid4()}.png"
+    return f"images/{key}+step+{record.step}+timestamp+0+{uuid.uuid5(uuid.NAMESPACE_OID, key)}.png"
 
 
 def _inside(path: str) -> str:

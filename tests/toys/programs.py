@@ -34,6 +34,7 @@ from experiments.tracking import __main__ as tracking
 from experiments.tracking import outbox, sender
 from experiments.tracking.client import KIND, STATUS
 from experiments.tracking.waiting import waiting_runs
+from tests.conftest import REPOSITORY
 from tests.toys.scenes import TINY
 
 assert all((entry, _comparing, _training, _tuning, local_workers))  # imported for the copies
@@ -97,12 +98,13 @@ def die() -> None:
 
 @dataclass
 class Program:
-    """A command line in a folder, with variables of its environment."""
+    """A command line in a folder, with variables of its environment; `is_real`: with a Python of its own."""
 
     name: str
     words: Sequence[str]
     folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
+    is_real: bool = False
 
     def start(self, writes: Writes | None = None) -> int:
         """The id of its process."""
@@ -113,9 +115,13 @@ class Program:
             return pid
         code = 1
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self._prepare()
-            (writes := writes or Writes()).watch()
             main, module = ENTRY_POINTS[self.name]
+            if self.is_real:
+                os.environ["PYTHONPATH"] = str(REPOSITORY)
+                os.execv(sys.executable, [sys.executable, "-m", module, *self.words])
+            (writes := writes or Writes()).watch()
             sys.argv = [f"python -m {module}", *self.words]
             run_program(main, f"python -m {module}")
         except SystemExit as end:
@@ -195,6 +201,7 @@ def called(function: Callable[[], Any], folder: Path) -> Any:
 Leaves = dict[str, str]
 """What a run consists of, by name: histories of metrics, parameters, lines and values of files."""
 
+ANY = "any"
 _TIMES = re.compile(r"\btime/|(?:^|[/_.])(?:seconds|clock)\b")
 _GRID = re.compile(r"^(images/.+?\+step\+\d+)\+timestamp\+.*(\.\w+)$")
 
@@ -203,13 +210,12 @@ _GRID = re.compile(r"^(images/.+?\+step\+\d+)\+timestamp\+.*(\.\w+)$")
 class Left:
     """What is in MLflow: the status of each run, and the leaves of the completed ones by kind and name.
 
-    `waiting`: the journals in the outbox; `ended`: the kinds of the completed runs among them.
+    `waiting`: the journals in the outbox.
     """
 
     statuses: Mapping[str, int]
     completed: Mapping[str, Sequence[Leaves]]
     waiting: Sequence[str]
-    ended: Sequence[str]
 
 
 def left(uri: str, experiment: str, folder: Path) -> Left:
@@ -230,14 +236,23 @@ def _left(uri: str, name: str, folder: Path) -> dict[str, Any]:
             key = f"{run.data.tags[KIND]}: {run.info.run_name}"
             leaves = _leaves(client, run, folder) | {"models": str(of_run[run.info.run_id])}
             completed.setdefault(key, []).append(leaves)
-    ended = [run.tags[KIND] for run in waiting_runs() if run.tags.get(STATUS) == "completed"]
     waiting = [path.parent.name for path in (folder / "mlruns" / "outbox").glob("*/journal")]
     return {
         "statuses": Counter(run.info.status for run in runs),
         "completed": completed,
         "waiting": waiting,
-        "ended": ended,
     }
+
+
+def has_ended(kind: str, uri: str, folder: Path) -> bool:
+    """Whether a run of this kind has ended, in MLflow or in the outbox of the folder."""
+    return bool(called(lambda: _has_ended(kind, uri), folder))
+
+
+def _has_ended(kind: str, uri: str) -> bool:
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    there = MlflowClient(uri).search_runs(["0"], f"tags.`{STATUS}` = 'completed' AND tags.`{KIND}` = '{kind}'")
+    return bool(there) or any((run.tags[KIND], run.tags.get(STATUS)) == (kind, "completed") for run in waiting_runs())
 
 
 def _leaves(client: MlflowClient, run: Any, folder: Path) -> Leaves:
@@ -250,13 +265,17 @@ def _leaves(client: MlflowClient, run: Any, folder: Path) -> Leaves:
         root = Path(download_artifacts(run_id=run.info.run_id, artifact_path="", dst_path=target))
         for path in sorted(path for path in root.rglob("*") if path.is_file()):
             name = _GRID.sub(r"\1\2", path.relative_to(root).as_posix())
+            name += " again" * any(key.startswith(f"file {name}") for key in found)  # of two times
             found |= {f"file {name}{part}": value for part, value in _parts(path, folder).items()}
     return found
 
 
 def _parts(path: Path, folder: Path) -> Leaves:
     if path.suffix == ".json":
-        return dict(_flat(json.loads(_plain(path.read_text(encoding="utf-8"), folder))))
+        value = json.loads(_plain(path.read_text(encoding="utf-8"), folder))
+        if isinstance(value, dict) and value.keys() == {"columns", "data"}:  # a table of MLflow
+            value = [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
+        return dict(_flat(value))
     if path.suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(_plain(path.read_text(encoding="utf-8"), folder))))
         return {f" {number} {key}": str(value) for number, row in enumerate(rows) for key, value in row.items()}
@@ -280,9 +299,14 @@ def _flat(value: Any, at: str = "") -> list[tuple[str, str]]:
 
 
 def stable(first: Left, second: Left) -> dict[str, Leaves]:
-    """The leaves that two undisturbed commands have in common, and so must be there after every disturbance."""
+    """The leaves of two undisturbed commands, as they must be after every disturbance; `ANY` where the two differ."""
     assert first.completed.keys() == second.completed.keys()
-    return {key: dict(one[0].items() & second.completed[key][0].items()) for key, one in first.completed.items()}
+    found = {}
+    for key, (one, *_) in first.completed.items():
+        other = second.completed[key][0]
+        assert one.keys() == other.keys(), one.keys() ^ other.keys()
+        found[key] = {name: value if value == other[name] else ANY for name, value in one.items()}
+    return found
 
 
 @dataclass
@@ -301,21 +325,24 @@ class Verdict:
         return not (self.lost or self.doubled or self.running or self.tracebacks or self.differs)
 
 
-def judged(expected: Mapping[str, Leaves], found: Left, said: str, changes: re.Pattern[str]) -> Verdict:
-    """Compares what is there with an undisturbed run; names that `changes` finds may differ after a disturbance."""
+def judged(
+    expected: Mapping[str, Leaves], found: Left, said: str, rest: Callable[[str, str], str] = lambda name, value: value
+) -> Verdict:
+    """Compares what is there with an undisturbed run. `rest`: of a named value what no disturbance may change."""
     verdict = Verdict(running=found.statuses.get("RUNNING", 0), tracebacks=said.count("Traceback"))
     verdict.lost = len(found.waiting)
     for key, leaves in expected.items():
         runs = found.completed.get(key, [])
         verdict.lost += not runs
         verdict.doubled += max(0, len(runs) - 1)
-        for name in leaves.keys() if runs else ():
-            there = runs[0].get(name)
-            if there == leaves[name] or changes.search(f"{key} {name}") or changes.search(str(there)):
+        for name in sorted(leaves.keys() | runs[0].keys()) if runs else ():
+            here, there, whole = leaves.get(name), runs[0].get(name), f"{key}: {name}"
+            if here is not None and there is not None and (here == ANY or rest(whole, there) == rest(whole, here)):
                 continue
-            verdict.differs.append(f"{key}: {name}: {leaves[name][:100]!r} became {str(there)[:100]!r}")
+            verdict.differs.append(f"{whole}: {str(here)[:200]!r} became {str(there)[:200]!r}")
             verdict.lost += there is None
-            if name.startswith("metric ") and there and set(_points(there)) == set(_points(leaves[name])):
+            verdict.doubled += here is None
+            if name.startswith("metric ") and here and there and set(_points(there)) == set(_points(here)):
                 verdict.doubled += 1
     verdict.doubled += sum(len(runs) for key, runs in found.completed.items() if key not in expected)
     return verdict

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -132,6 +133,43 @@ def test_files_that_are_something_else_are_named_and_left(make: Callable[[], Non
     before = Path(HOME).read_bytes() if Path(HOME).is_file() else b""
     assert said in problem()
     assert not before or Path(HOME).read_bytes() == before
+
+
+def dangling() -> None:
+    Path(HOME).symlink_to("nowhere/mlflow.db")
+
+
+@pytest.mark.parametrize("make", [lambda: os.mkfifo(HOME), lambda: os.mknod(HOME, 0o600 | stat.S_IFSOCK), dangling])
+def test_a_database_takes_the_place_of_no_device(make: Callable[[], None]) -> None:
+    """As root it replaced `/dev/full` once."""
+    make()
+    before = os.lstat(HOME)
+    assert "is a device, a pipe or a link that leads nowhere: set MLFLOW_TRACKING_URI=sqlite:///FILE" in problem()
+    assert os.lstat(HOME) == before
+    assert [path.name for path in Path.cwd().iterdir()] == [HOME]
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        *(
+            (uri, "names no file that keeps runs; write sqlite:///FILE")
+            for uri in ("sqlite://", "sqlite:///", "SQLITE:x")
+        ),
+        *(
+            (f"sqlite:///{path}", "names no file that keeps runs")
+            for path in (":memory:", "a?mode=ro", "file:a?mode=rw")
+        ),
+        ("sqlite+pysqlite:///a.db", "names no file that keeps runs"),
+        ("sqlite:////proc/a.db", "/proc/a.db cannot be opened or written: change that"),
+        ("mysql://me:s3cret@127.0.0.1/db", "mysql://me:***@127.0.0.1/db needs a package (ModuleNotFoundError: "),
+        ("http://[::1", "MLFLOW_TRACKING_URI=http://[::1: Invalid IPv6 URL; write http://HOST:PORT"),
+    ],
+)
+def test_an_address_that_keeps_nothing_is_refused(uri: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert said in problem()
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_damaged_database_is_named(ready_store: Path) -> None:

@@ -1,6 +1,8 @@
 """Variables without a value count as absent; a value that MLflow cannot read is named at the start."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from mlflow import MlflowClient
@@ -9,6 +11,7 @@ from experiments.tracking.environment import forget_blank, unreadable
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.locations import TrackingError
 from experiments.tracking.store import prepare_store
+from tests.conftest import clean_environment
 
 READ = (
     *(
@@ -51,3 +54,15 @@ def test_a_value_that_mlflow_cannot_read_is_named(name: str, value: str, monkeyp
     monkeypatch.setenv(name, value)
     with pytest.raises(TrackingError, match=rf"^{name}={value}: .*; correct or unset the variable$"):
         prepare_store()
+
+
+@pytest.mark.slow
+def test_a_machine_without_git_is_no_news() -> None:
+    code = (
+        "from experiments.tracking.environment import set_environment; set_environment()\n"
+        "from mlflow.tracking.context.registry import resolve_tags; resolve_tags()\n"
+        "from experiments.tracking.lifetime import _commit; assert _commit() == {}"
+    )
+    environment = clean_environment() | {"PATH": "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -9,8 +9,9 @@ import shutil
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mlflow import MlflowClient
 from experiments.tracking import __main__, outbox, sender
 from experiments.tracking.client import ERROR, FINGERPRINT, PARENT, STATUS
 from experiments.tracking.journal import Journal, Sent
-from experiments.tracking.lifetime import RunDeleted, experiment_of, is_there, open_run, set_parent
+from experiments.tracking.lifetime import RunDeleted, experiment_of, is_there, open_run, prepare_tracking, set_parent
 from experiments.tracking.locations import TrackingError
 from experiments.tracking.reading import DamagedFile, completed_run, finished_run, finished_training, finished_trainings
 from experiments.tracking.records import Metrics, Param, Tag, Text
@@ -94,7 +95,7 @@ def send() -> None:
 
 def left() -> list[str]:
     """What lies in the outbox, except for the list of ids."""
-    return sorted(path.name for path in outbox.folder().iterdir() if path.name != "ids")
+    return sorted(path.name for path in outbox.folder().iterdir() if path.name not in ("ids", "again.lock"))
 
 
 def runs() -> list[Any]:
@@ -325,8 +326,9 @@ def test_two_processes_never_send_the_same_journal(ready: Path, monkeypatch: pyt
     assert len(runs()) == 1
 
 
+@pytest.mark.parametrize("next_command", [pick_up, send])
 def test_a_sender_that_dies_while_it_removes_a_journal_leaves_nothing(
-    ready: Path, monkeypatch: pytest.MonkeyPatch
+    next_command: Callable[[], None], ready: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written_offline(monkeypatch)
 
@@ -337,7 +339,7 @@ def test_a_sender_that_dies_while_it_removes_a_journal_leaves_nothing(
         patch.setattr("experiments.tracking.journal.remove_leftovers", die)
         assert end_of(child(send)) == -signal.SIGKILL
     assert left() != []
-    pick_up()
+    next_command()
     assert left() == []
     assert len(runs()) == 1
 
@@ -433,7 +435,7 @@ def test_a_damaged_file_costs_only_itself(
 
 def allocation(epochs: range, *, ends: bool) -> None:
     """A process that trains some epochs, as one allocation of a cluster; it repeats what a checkpoint remembers."""
-    with open_run(kind="train", name="long", tags={FINGERPRINT: "long"}) as run:
+    with open_run(kind="train", name="long", tags={FINGERPRINT: "long"}, goes_on=True) as run:
         run.log([Param("epochs", 8), *(Metrics({"loss": 1.0 / (1 + epoch)}, epoch) for epoch in range(epochs.start))])
         for epoch in epochs:
             run.log([Metrics({"loss": 1.0 / (1 + epoch)}, epoch), Text(f"epoch{epoch}.txt", str(epoch))])
@@ -463,21 +465,71 @@ def test_a_killed_run_is_sent_whole(ready: Path, monkeypatch: pytest.MonkeyPatch
     assert (run.info.status, run.data.tags[ERROR]) == ("KILLED", KILLED)
 
 
-@pytest.mark.parametrize("sent_between", [False, True])
-def test_a_run_of_four_allocations_is_one_run(sent_between: bool, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(3):
-        # The epoch that came after the last checkpoint is trained again.
-        killed_offline(monkeypatch, range(max(0, 2 * number - 1), 2 * number + 2))
-        if sent_between:
-            send()
-    with offline(monkeypatch):
-        allocation(range(6, 8), ends=True)
+def next_job(function: Callable[[], Any]) -> int:
+    """How a command ends that does what every command does first, and then the function."""
+    return end_of(child(lambda: (prepare_tracking(), function())))
+
+
+@pytest.mark.parametrize("way", ["offline", "offline, sent in between", "with a network"])
+def test_a_run_of_four_allocations_is_one_run(way: str, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with offline(monkeypatch) if "offline" in way else contextlib.nullcontext():
+        for number in range(3):
+            # The epoch that came after the last checkpoint is trained again.
+            epochs = range(max(0, 2 * number - 1), 2 * number + 2)
+            assert next_job(partial(allocation, epochs, ends=False)) == -signal.SIGKILL
+            if way == "offline, sent in between":
+                with monkeypatch.context() as patch:
+                    patch.delenv(outbox.OFFLINE)
+                    send()
+        assert next_job(partial(allocation, range(6, 8), ends=True)) == 0
     send()
     (run,) = runs()
     check_long(run, 8)
     assert (run.info.status, run.data.tags[STATUS]) == ("FINISHED", "completed")
     assert ERROR not in run.data.tags
     assert left() == []
+
+
+def begun(*, ends: bool, **options: Any) -> str:
+    """The id of a run of a training whose process logs everything, and is killed or ends."""
+    with open_run(kind="train", name="baseline", **{"tags": {FINGERPRINT: "same"}, "goes_on": True} | options) as run:
+        run.log(every_record(fast_net()))
+        sender.sender().flush()
+        if not ends:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return run.id
+
+
+@pytest.mark.usefixtures("one_thread")  # that of a process which was forked
+@pytest.mark.parametrize("network", [True, False])
+def test_a_run_that_goes_on_has_everything_once(network: bool, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.nullcontext() if network else offline(monkeypatch):
+        assert next_job(partial(begun, ends=False)) == -signal.SIGKILL
+        assert next_job(partial(begun, ends=True)) == 0
+    send()
+    (run,) = runs()
+    check_everything_is_there(run.info.run_id)
+    assert len(MlflowClient().search_logged_models(["0"])) == 1
+    assert len(MlflowClient().list_artifacts(run.info.run_id, "images")) == 2  # a picture, and its thumbnail
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_only_a_killed_run_of_the_same_kind_goes_on(ready: Path) -> None:
+    assert next_job(partial(begun, ends=False)) == -signal.SIGKILL
+    prepare_tracking()
+    (killed,) = runs()
+    with open_run(kind="compare", name="parent") as parent:
+        others = (
+            {"tags": {FINGERPRINT: "other"}},
+            {"goes_on": False},
+            {"parent_run_id": parent.id},
+        )
+        assert not any(begun(ends=True, **other) == killed.info.run_id for other in others)
+    # Of two that start at once, one goes on with it.
+    with open_run(kind="train", name="b", tags={FINGERPRINT: "same"}, goes_on=True) as first:
+        assert first.id == killed.info.run_id
+        with open_run(kind="train", name="c", tags={FINGERPRINT: "same"}, goes_on=True) as second:
+            assert second.id != first.id
 
 
 def test_a_run_is_sent_while_it_is_going_on(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

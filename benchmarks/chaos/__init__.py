@@ -1,0 +1,1 @@
+"""Kills, outages, full disks, damaged files and odd command lines: what is lost."""
