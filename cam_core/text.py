@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 Colour = tuple[int, int, int]
 
 INK: Colour = (32, 33, 36)
 _JOINERS = "\u200c\u200d"  # parts of words; they have no look of their own
+LEFT_TO_RIGHT = "\u200e"
+"""Without a look: after a name from right to left, what follows it goes on from left to right."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Font:
         for character in text:
             path = font_file(character) or _dejavu(self.bold)
             path = _dejavu(self.bold) if path == _dejavu(False) else path
-            if runs and (character in _JOINERS or path == runs[-1][0]):
+            if runs and (character in _JOINERS + LEFT_TO_RIGHT or path == runs[-1][0]):
                 runs[-1] = (runs[-1][0], runs[-1][1] + character)
             else:
                 runs.append((path, character))
@@ -47,7 +49,7 @@ class Font:
         """Draws a line; `at` is its left end at the height of the tallest letters of DejaVu Sans."""
         x, y = at[0], at[1] + _opened(_dejavu(self.bold), self.size).getmetrics()[0]
         for run, font in self.runs(text):
-            draw.text((x, y), run, colour, font, anchor="ls")
+            draw.text((x, y), run, colour, font, anchor="ls", direction=_direction())
             x += font.getlength(run)
 
 
@@ -58,6 +60,12 @@ def font(size: int, *, bold: bool = False) -> Font:
 
 
 _opened = cache(ImageFont.truetype)
+
+
+@cache
+def _direction() -> str | None:
+    """That of lines, whatever their names are; None if Pillow knows no directions."""
+    return "ltr" if features.check("raqm") else None
 
 
 @cache
@@ -125,7 +133,7 @@ def legible(text: str) -> str:
 def _legible(character: str) -> str:
     if character.isspace():
         return " "
-    if character in _JOINERS:
+    if character in _JOINERS + LEFT_TO_RIGHT:
         return character
     invisible = unicodedata.category(character)[0] == "C"
     return character.encode("unicode_escape").decode() if invisible or not font_file(character) else character
