@@ -7,8 +7,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..tracking.records import Table
-from .answers import answers, primary
+from .answers import answers
 from .findings import Findings
+from .primary import primary
 
 
 def _tables(findings: Findings) -> dict[str, pd.DataFrame]:

@@ -163,6 +163,11 @@ def cell(
     return grid([said_tiles(image[None], map_[None], [said], None if mask is None else mask[None])], tile_size=CELL)
 
 
+def original(image: UInt8[np.ndarray, "h w 3"], name: str) -> Pixels:
+    """The cell of the image without a map, its true class below."""
+    return grid([[Tile(image, f"{name}\nthe image")]], tile_size=CELL)
+
+
 def curves(history: pd.DataFrame, title: str) -> Pixels:
     """Loss and accuracy per epoch; `history` is indexed by epoch, its columns are metric names such as `val/loss`."""
     styles = {"train": ":", "val": "-", "test": "--"}

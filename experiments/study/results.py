@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evidence.differences import ACCURACY, Difference, Quantity, paired_difference
+from ..comparison.answers import answers
+from ..comparison.findings import Findings
+from ..evidence.differences import Difference, Quantity, paired_difference
 from ..evidence.sentences import sentence
 from ..settings.variants import OWN
 from .agenda import Agenda, Candidate
@@ -107,6 +109,7 @@ class Results:
         raced: scores in the race of the last stage, by the name of the candidate.
         final: the pairs of the last stage that has any.
         confirmations: how many stages have completed confirmation trainings.
+        compared: winner and baseline of the last stage, as a comparison of their runs; None before these are read.
     """
 
     settings: TuneSettings
@@ -115,6 +118,7 @@ class Results:
     raced: Mapping[str, tuple[float, ...]]
     final: Final | None
     confirmations: int
+    compared: Findings | None = None
 
     @property
     def goal(self) -> Quantity:
@@ -188,9 +192,9 @@ class Results:
             which = "The other objective" if len(further) == 1 else "Another objective"
             said = sentence(name, own, paired_difference(*values), quantity(goal, direction))
             words.append(f"{which}, in the same pairs: {said}")
-        if all(map(math.isfinite, [*self.final.test[0], *self.final.test[1]])):
-            on_test = sentence(name, own, paired_difference(*self.final.test), ACCURACY)
-            words.append(f"On the test images, used for no selection: {on_test}")
+        if self.compared:
+            words.append("On the test images, used for no selection:")
+            words += [f"{one.question} {one.sentence}" for one in answers(self.compared) if one.part == "verdict"]
         return words
 
     def _claim(self, best: Candidate, final: Final) -> str:

@@ -19,7 +19,7 @@ from cam_core import overlay, relative_to_mean
 from experiments.comparison.answers import answers
 from experiments.comparison.compare import as_markdown
 from experiments.comparison.findings import Findings, Member
-from experiments.comparison.measures import LAST
+from experiments.comparison.measures import LAST, TEST_ACCURACY
 from experiments.comparison.report import page as report
 from experiments.comparison.report.figures import blinks, changes_text, data_uri, looks_text
 from experiments.comparison.report.tables import (
@@ -36,7 +36,6 @@ from experiments.comparison.report.tables import (
     signed,
 )
 from experiments.data.dataset import Dataset
-from experiments.evidence.differences import paired_difference
 from experiments.evidence.network_tests import mcnemar
 from experiments.explaining import measuring
 from experiments.pictures import charts
@@ -162,8 +161,8 @@ def test_the_page_needs_nothing_but_itself(findings: Findings) -> None:
 
 def test_the_answers_come_first_each_under_its_question(findings: Findings) -> None:
     text = page(findings)
-    primary = [answer for answer in answers(findings) if not answer.question.startswith("Explored")]
-    at = [text.index(escape(part)) for answer in primary for part in (answer.question, answer.sentence)]
+    verdict = [answer for answer in answers(findings) if answer.part == "verdict"]
+    at = [text.index(escape(part)) for answer in verdict for part in (answer.question, answer.sentence)]
     assert at == sorted(at)
     assert at[-1] < text.index("<img")
 
@@ -171,15 +170,14 @@ def test_the_answers_come_first_each_under_its_question(findings: Findings) -> N
 @pytest.mark.slow
 def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings) -> None:
     text = page(findings)
-    explored = [answer for answer in answers(findings) if answer.question.startswith("Explored: ")]
+    explored = [answer for answer in answers(findings) if answer.part == "detail"]
     assert explored
-    apart = text.index("Explored, not asked beforehand and not corrected")
+    apart = text.index("Further questions, not asked beforehand and not corrected")
     assert all((text.index(escape(a.sentence)) > apart) == (a in explored) for a in answers(findings))
     headings = Elements(text).headings
-    start = headings.index(("h3", "Explored, not asked beforehand and not corrected"))
+    start = headings.index(("h3", "Further questions, not asked beforehand and not corrected"))
     assert headings[start + 1] == ("h4", "Does the map cover the whole object?")
-    assert "Explored: " not in text
-    assert "not asked beforehand and" not in page(toy_findings(seeds=1))
+    assert headings[start - 1] != ("h2", "The answer")
 
 
 @pytest.mark.slow
@@ -339,8 +337,8 @@ def test_without_masks_there_is_no_word_of_objects() -> None:
 
 def test_differences_are_those_of_the_seeds(findings: Findings) -> None:
     table = difference_table(findings, findings.pairs[0])
-    accuracy = {name: [m.run.metrics["test/accuracy"] for m in findings.of(name)] for name in findings.variants}
-    found = paired_difference(accuracy["cutout"], accuracy["baseline"])
+    found = findings.difference(TEST_ACCURACY, findings.pairs[0])
+    assert found is not None
     name = "test accuracy, points"
     assert [row[0] for row in table.rows][:2] == [name, "focus index on the images both classify correctly"]
     assert column(table, "difference")[name] == f"{100 * found.mean:+z.2f}"

@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
 
 from ...evidence.differences import Difference, Quantity
 from ...evidence.sentences import mean_text, noise_sentence, p_text, wins_text
-from ...explaining import measuring
 from ...explaining.map_measures import MAP_MEASURES
-from ...explaining.probes import SPLIT
 from ...pictures.charts import by_difference
-from ...runs import contents
-from ..answers import primary
 from ..findings import Findings, Pair
 from ..images import BOTH_RIGHT
 from ..measures import LAST, TEST_ACCURACY, Measure, of_maps
+from ..primary import primary
 
 DASH = "–"
 SUBSETS = ("all", "right", "wrong")
@@ -110,9 +107,8 @@ def _difference_cells(found: Difference, quantity: Quantity) -> list[str]:
 
 def difference_of(row: Row) -> Difference:
     """The difference that a table's row was made from."""
-    numbers = ("low", "high", "p", "smallest_shown", "detectable")
-    found = {name: None if _missing(row[name]) else float(row[name]) for name in numbers}
-    return Difference(row["per_seed"], row["mean"], **found)
+    found: dict[str, Any] = {one.name: None if _missing(row[one.name]) else row[one.name] for one in fields(Difference)}
+    return Difference(**found)
 
 
 def look_table(findings: Findings, layer: str) -> TextTable:
@@ -137,18 +133,13 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
 
     Empty without masks.
     """
-    masks = findings.dataset.splits[SPLIT].masks
-    if masks is None:
-        return []
-    own = masks[contents.maps(findings.members[0].run).sample_indices]
-    grids = dict.fromkeys(findings.grids.values())
     rows = []
-    for height, width in grids:
-        references = measuring.references(own, (height, width)).reset_index()
-        found = {row["map"]: row for row in references.to_dict("records")}
-        where = f", {grid_text((height, width))}" if len(grids) > 1 else ""
+    for grid, found in findings.references.items():
+        where = f", {grid_text(grid)}" if len(findings.references) > 1 else ""
         for name, text in REFERENCES.items():
-            values = (value_text(measure, found[name].get(measure.metric, math.nan)) for measure in measures)
+            values = (
+                value_text(measure, found.loc[name].to_dict().get(measure.metric, math.nan)) for measure in measures
+            )
             rows.append([text + where, *values])
     return rows
 
