@@ -4,6 +4,7 @@ DejaVu Sans has most alphabets. For characters that it lacks, such as Chinese on
 """
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -31,8 +32,8 @@ class Font:
 
     def runs(self, text: str) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
         """The text in pieces with the font of each."""
-        runs: list[tuple[Path, str]] = []
-        for character in text:
+        runs: list[tuple[Path, str]] = [(_dejavu(self.bold), text)] if text.isascii() else []
+        for character in "" if runs else text:
             path = font_file(character) or _dejavu(self.bold)
             path = _dejavu(self.bold) if path == _dejavu(False) else path
             if runs and (character in _JOINERS + LEFT_TO_RIGHT or path == runs[-1][0]):
@@ -162,7 +163,7 @@ def _pieces(word: str, font: Font, width: int) -> list[str]:
     """The word in pieces of at most `width` pixels (at least one character), if possible cut after `-`, `_` or `/`."""
     pieces = []
     while len(word) > 1 and font.getlength(word) > width:
-        fits = next((end for end in range(len(word), 1, -1) if font.getlength(word[:end]) <= width), 1)
+        fits = max(1, bisect_right(range(1, len(word)), float(width), key=lambda end: font.getlength(word[:end])))
         cut = max(word.rfind(joint, 0, fits) for joint in "_-/") + 1 or fits
         pieces.append(word[:cut])
         word = word[cut:]
