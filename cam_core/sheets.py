@@ -120,16 +120,21 @@ def sheet(
     if labels and len(labels) != len(images):
         raise ValueError(f"labels has {len(labels)} texts for {len(images)} images")
     every = {**columns, **(differences or {})}
-    bars = [bar(BAR, colours=colours), *([difference_bar(BAR)] if differences else [])]
     return grid(
         list(zip(images, *every.values(), strict=True)),
         row_labels=labels,
         column_labels=["image", *every],
         title=title,
         footer=footer,
-        bar=np.concatenate([np.pad(bar, ((0, ROW_GAP), (0, 0), (0, 0)), constant_values=255) for bar in bars]),
+        bar=scales(bar(BAR, colours=colours), with_differences=bool(differences)),
         tile_size=_tile_size(images),
     )
+
+
+def scales(bar: UInt8[np.ndarray, "bar_h bar_w 3"], *, with_differences: bool) -> UInt8[np.ndarray, "all_h all_w 3"]:
+    """The scale of the maps, and below it that of their differences."""
+    bars = [bar, difference_bar(BAR)] if with_differences else [bar]
+    return np.concatenate([np.pad(one, ((0, ROW_GAP), (0, 0), (0, 0)), constant_values=255) for one in bars])
 
 
 def _tile_size(tiles: Sequence[Tile]) -> int:

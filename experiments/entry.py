@@ -9,6 +9,7 @@ from types import MappingProxyType, TracebackType
 
 from .errors import CannotStart, Failed
 from .settings.command_line import fail
+from .system import own_code
 from .system.allocator import keep_freed_memory
 from .system.secrets import hidden
 from .system.terminal import INTERRUPTED, interruptible, say_stopped
@@ -69,7 +70,12 @@ def at_work(
                 name = signal.Signals(int(error.code or 0) - 128).name
                 say_stopped(command, f"ended by {name}; {_rest(before)}")
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if own_code.is_own(error):
+                line = f"your own code fails: {own_code.told(error)}"
+                raise SystemExit(_lines(command, line, _rest(before))) from None
+            if isinstance(error, SystemExit):
+                raise
             error.add_note(f"{command}: this is a fault of the program; {_rest(before)}")
             raise
         finally:

@@ -19,6 +19,7 @@ from experiments import compare, entry, train, tune
 from experiments.data.dataset import DataError
 from experiments.settings.command_line import words_of
 from experiments.study.addresses import StorageLost
+from experiments.system.own_code import own_code
 from experiments.tracking import __main__
 from experiments.tracking.lifetime import open_run
 from experiments.tracking.locations import TrackingError
@@ -97,6 +98,17 @@ def test_a_fault_of_the_program_ends_with_what_exists_now(store: Path) -> None:
     with pytest.raises(ZeroDivisionError) as fault, entry.at_work("x"):
         begin_and_raise(ZeroDivisionError())
     assert fault.value.__notes__ == [f"x: this is a fault of the program; {entry.KEPT}"]
+
+
+@pytest.mark.parametrize("what", ["ValueError('mine')", "SystemExit('mine')"])
+def test_an_error_of_ones_own_code_on_the_way_is_one_line(what: str, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "own_failing.py").write_text(f"def fail():\n    raise {what}\n")
+    fail = own_code("model", f"{tmp_path}/own_failing.py:fail").found
+    with pytest.raises(SystemExit) as left, entry.at_work("train"), open_run(kind="train", name="a run"):
+        fail()
+    first, second = str(left.value.code).splitlines()
+    assert first == f"train: your own code fails: {what.partition('(')[0]}: mine (own_failing.py, line 2)"
+    assert second == f"train: {entry.KEPT}"
 
 
 def test_an_error_of_mlflow_on_the_way_is_one_line(store: Path) -> None:

@@ -3,14 +3,8 @@
 import hashlib
 import inspect
 import re
-import sys
-import traceback
-import types
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import albumentations as A
@@ -23,21 +17,20 @@ from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-import cam_core
-
+from ..errors import CannotStart
 from ..settings.base import NONE, SettingsError
 from ..settings.train import TrainSettings
 from ..system.files import open_file, user_path
+from ..system.own_code import OwnCode, is_own, own_code, strict, told
 from .declared import by_albumentations
 from .image_by_image import Foreign, ImageByImage, ImageFailed, OneImage, seed_all
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 _LONGEST = 2000  # characters of a description; MLflow takes 6,000
-_KINDS = "an albumentations or torchvision transform, or a function that returns one"
-_UINT8 = "leave out what normalises or makes floats and tensors, which the network does itself"
-# albumentations only warns about these, and then does something else.
-_MISTAKES = (r"Argument\(s\)", r"Transform .* has no 'p' parameter")
+_KINDS = "an albumentations or torchvision transform, or a function without arguments that returns one"
+_OF_IMAGES = "of a function of images A.Lambda(image=function, p=1) makes a transform"
+_UINT8 = "leave out what normalises, or makes floats, tensors or one channel; the network normalises"
 
 
 class _Unusable(Exception):
@@ -67,17 +60,23 @@ def own(spec: str, side: int) -> Foreign:
     """The transform that `FILE.py:NAME` or `FILE.yaml` names, tried on images of this side.
 
     Raises:
-        SettingsError: it cannot be used.
+        CannotStart: it cannot be used; one line with the reason.
     """
-    path, name = _split(spec)
-    with _told(spec, path), _files_beside(path) as sources:
-        text = _read(path)
-        sources[path.name] = text
-        found = _called(_executed(text, path, name)) if name else _from_yaml(text)
-        apply = partial(_checked, spec, path, _as_one_image(found))
-        try_out(spec, apply, side)
-    digest = hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()[:8]
-    return Foreign("own", apply, f"{spec} ({digest}): {_words(found)}", sources)
+    try:
+        code = own_code("augmentation", spec) if spec.rpartition(":")[0].endswith(".py") else _from_yaml(spec)
+        with strict():
+            found = _called(code.found)
+            apply = partial(_checked, spec, _as_one_image(found))
+            try_out(spec, apply, side)
+    except CannotStart:
+        raise
+    except ImageFailed as error:
+        raise SettingsError(error.problems) from error
+    except (Exception, SystemExit) as error:
+        why = str(error) if isinstance(error, _Unusable) else told(error)
+        raise SettingsError([f"augmentation={spec}: {why}"]) from error
+    digest = hashlib.sha256(repr(sorted(code.sources.items())).encode()).hexdigest()[:8]
+    return Foreign("own", apply, f"{spec} ({digest}): {_words(found)}", code.sources)
 
 
 def _words(found: object) -> str:
@@ -105,41 +104,32 @@ def try_out(spec: str, apply: OneImage, side: int) -> None:
         )
 
 
-def _split(spec: str) -> tuple[Path, str]:
-    path, _, name = spec.rpartition(":") if spec.rpartition(":")[0].endswith(".py") else (spec, "", "")
-    return user_path(path).resolve(), name
-
-
-def _read(path: Path) -> str:
-    with open_file(path) as file:
-        return file.read().decode("utf-8-sig")
-
-
-def _executed(text: str, path: Path, name: str) -> object:
-    """What `name` is in the file."""
-    module = types.ModuleType(f"augmentation_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module
-    exec(compile(text, str(path), "exec"), module.__dict__)
-    if not hasattr(module, name):
-        known = [key for key in vars(module) if not key.startswith("_")]
-        raise _Unusable(f"{name!r} is not in the file, which defines {', '.join(known) or 'nothing'}")
-    return getattr(module, name)
-
-
 def _called(found: Any) -> object:
     kinds = (A.BasicTransform, A.BaseCompose, nn.Module)
-    return found() if inspect.isroutine(found) or (inspect.isclass(found) and issubclass(found, kinds)) else found
+    if not inspect.isroutine(found) and not (inspect.isclass(found) and issubclass(found, kinds)):
+        return found
+    if inspect.isroutine(found) and any(
+        one.default is one.empty for one in inspect.signature(found).parameters.values()
+    ):
+        raise _Unusable(f"{found.__name__}{inspect.signature(found)} takes arguments; must be {_KINDS}; {_OF_IMAGES}")
+    return found()
 
 
-def _from_yaml(text: str) -> object:
-    content = yaml.safe_load(text)
+def _from_yaml(spec: str) -> OwnCode:
+    path = user_path(spec)
+    try:
+        with open_file(path) as file:
+            text = file.read().decode("utf-8-sig")
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _Unusable(f"cannot be read as YAML ({told(error)})") from error
     if not isinstance(content, dict) or not isinstance(content.get("transform"), dict):
         raise _Unusable("has no `transform`; write the file with albumentations' A.save(..., data_format='yaml')")
     if unknown := content.keys() - {"__version__", "transform"}:
         raise _Unusable(f"{', '.join(map(str, unknown))}: not part of albumentations' format")
     try:
-        return A.from_dict(content)
+        with strict():
+            return OwnCode(A.from_dict(content), {path.name: text})
     except KeyError as error:
         raise _Unusable(f"albumentations {A.__version__} has no {error}") from error
 
@@ -149,7 +139,7 @@ def _as_one_image(found: Any) -> OneImage:
         return partial(by_albumentations, found if isinstance(found, A.Compose) else A.Compose([found]))
     if isinstance(found, nn.Module) or type(found).__module__.startswith("torchvision."):
         return partial(_by_torchvision, found)
-    raise _Unusable(f"is a {type(found).__name__}; must be {_KINDS}")
+    raise _Unusable(f"is a {type(found).__name__}; must be {_KINDS}; {_OF_IMAGES}")
 
 
 def _by_torchvision(transform: Callable[[Any], Any], image: Pixels, rng: np.random.Generator) -> object:
@@ -163,7 +153,7 @@ def _from_pillow(transform: Callable[[Any], Any], image: Pixels, rng: np.random.
     return np.array(transform(Image.fromarray(image)))
 
 
-def _checked(spec: str, path: Path, apply: Callable[..., object], image: Pixels, rng: np.random.Generator) -> Pixels:
+def _checked(spec: str, apply: Callable[..., object], image: Pixels, rng: np.random.Generator) -> Pixels:
     """What `apply` makes of the image.
 
     Raises:
@@ -172,8 +162,9 @@ def _checked(spec: str, path: Path, apply: Callable[..., object], image: Pixels,
     seed_all(rng)
     try:
         found: Any = apply(image, rng)
-    except Exception as error:
-        why = f"makes pixels of NaN: {error}" if isinstance(error, RuntimeWarning) else _where(error, path)
+    except (Exception, SystemExit) as error:
+        nan = isinstance(error, RuntimeWarning)
+        why = f"makes pixels of NaN: {error}" if nan else told(error) + ("" if is_own(error) else f"; {_UINT8}")
         raise ImageFailed(f"augmentation={spec}: {why}") from error
     found = np.asarray(found) if isinstance(found, Image.Image | torch.Tensor) else found
     if isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == image.shape:
@@ -184,56 +175,5 @@ def _checked(spec: str, path: Path, apply: Callable[..., object], image: Pixels,
         raise ImageFailed(f"augmentation={spec}: gives pixels that are not numbers (NaN); {_UINT8}")
     resized = f"let it end with images of {image.shape[0]} x {image.shape[1]} pixels"
     changed = f"gives {found.dtype} {found.shape} instead of uint8 {image.shape}"
-    raise ImageFailed(f"augmentation={spec}: {changed}; {resized if found.dtype == np.uint8 else _UINT8}")
-
-
-@contextmanager
-def _told(spec: str, path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong with the file into one line, and so what albumentations would only warn about."""
-    try:
-        with warnings.catch_warnings():
-            for mistake in _MISTAKES:
-                warnings.filterwarnings("error", message=mistake)
-            yield
-    except ImageFailed as error:
-        raise SettingsError(error.problems) from error
-    except _Unusable as error:
-        raise SettingsError([f"augmentation={spec}: {error}"]) from error
-    except OSError as error:
-        raise SettingsError([f"augmentation={spec}: cannot be read ({error.strerror or error})"]) from error
-    except (UnicodeDecodeError, SyntaxError, yaml.YAMLError) as error:
-        kind = "YAML" if isinstance(error, yaml.YAMLError) else "Python"
-        raise SettingsError([f"augmentation={spec}: is no {kind} file ({' '.join(str(error).split())})"]) from error
-    except (Exception, SystemExit) as error:
-        raise SettingsError([f"augmentation={spec}: {_where(error, path)}"]) from error
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """The error in words, with the last line of the person's own files that it came from."""
-    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    mine = [f" ({file.name}, line {line})" for file, line in frames if _beside(file, path.parent)]
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{mine[-1] if mine else ''}"
-
-
-@contextmanager
-def _files_beside(path: Path) -> Iterator[dict[str, str]]:
-    """Inside, Python finds modules beside the file; at the end, the texts of those that were imported from there."""
-    folder, before = path.parent, set(sys.modules)
-    sources: dict[str, str] = {}
-    sys.path.insert(0, str(folder))
-    try:
-        yield sources
-    finally:
-        sys.path.remove(str(folder))
-        for name in sys.modules.keys() - before:
-            file = Path(getattr(sys.modules[name], "__file__", None) or "/")
-            if _beside(file, folder):
-                sources[file.relative_to(folder).as_posix()] = _read(file)
-                del sys.modules[name]  # the next file may have another one with this name
-
-
-def _beside(file: Path, folder: Path) -> bool:
-    """Whether the file is in the folder, and is neither installed nor part of this suite."""
-    others = (sys.prefix, sys.base_prefix, Path(__file__).parents[1], Path(cam_core.__file__).parent)
-    apart = any(file.resolve().is_relative_to(Path(other).resolve()) for other in others)
-    return file.suffix == ".py" and file.is_relative_to(folder) and not apart
+    is_image = found.dtype == np.uint8 and found.shape[2:] == (3,)
+    raise ImageFailed(f"augmentation={spec}: {changed}; {resized if is_image else _UINT8}")

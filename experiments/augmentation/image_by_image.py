@@ -79,10 +79,11 @@ class ImageByImage(Dataset[np.ndarray]):
             ImageFailed: an image could not be transformed, or a worker was lost.
         """
         places = [(epoch, int(index)) for index in order]
+        batches = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
         loader = DataLoader(
             self,
-            batch_sampler=[places[start : start + batch_size] for start in range(0, len(places), batch_size)],
-            num_workers=workers,
+            batch_sampler=batches,
+            num_workers=min(workers, len(batches)),
             collate_fn=_collected,
             worker_init_fn=_deaf,
             generator=torch.Generator(),  # otherwise it draws from the generator of the training

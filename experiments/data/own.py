@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..system.own import own, told
+from ..system.own_code import own_function, told
 from .dataset import DataError, Dataset, Request, Split, assembled, with_val
 
 
@@ -12,14 +12,14 @@ def load_own(request: Request) -> Dataset:
     The digest is computed here. If there is no val, the tenth of each class of train with the lowest SHA-256 is val.
 
     Raises:
-        DataError: there is no such function, it fails, or it returns no `Dataset` with images of that side.
+        CannotStart: there is no such function, it fails, or it returns no `Dataset` with images of that side.
     """
     text = request.path
-    named = own("dataset", text, DataError)
+    code = own_function("dataset", text)
     try:
-        found = named.function(request.size)
+        found = code.found(request.size)
     except (Exception, SystemExit) as error:
-        raise DataError(f"dataset={text}: {told(error, named.files)}") from error
+        raise DataError(f"dataset={text}: {told(error)}") from error
     if not isinstance(found, Dataset):
         raise DataError(
             f"dataset={text}: returns a {type(found).__name__}; must be an experiments.data.dataset.Dataset"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cam_core import METHODS, spec_of
 
-from ..models.weights import NetworkError
+from ..errors import CannotStart
 from ..settings.base import AUTO, SettingsError
 from ..settings.train import TrainSettings
 from .trial import tried
@@ -37,7 +37,7 @@ def resolve_explaining(settings: TrainSettings, classes: int = 2) -> Explaining:
     methods = tuple(dict.fromkeys(_method("cam_methods", name, problems) for name in chosen))
     try:
         layers, _ = tried(settings, classes)
-    except NetworkError as error:
+    except CannotStart as error:
         problems += error.problems
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))

@@ -14,12 +14,15 @@ from ..models.weights import NetworkError
 from ..settings.base import AUTO
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
-from ..system.own import told
+from ..system.own_code import told
+from ..system.stored_networks import check_picklable
+from ..training.frozen import UNTIL, freeze
+from ..training.machine import resolve_machine
 from ..training.steps import smaller_side
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256)
 _ANY = ([0.5] * 3, [0.25] * 3)  # statistics of images
-_DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers")
+_DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers", "freeze", "precision", "device")
 
 
 def tried(settings: TrainSettings, classes: int) -> tuple[tuple[str, ...], str]:
@@ -28,9 +31,9 @@ def tried(settings: TrainSettings, classes: int) -> tuple[tuple[str, ...], str]:
     The result is kept for other trainings of the same network.
 
     Raises:
-        NetworkError: it cannot be built, takes no such images, gives no logits for these classes, or has no such layer.
+        CannotStart: it cannot be built, takes no such images, gives no logits for these classes, or has no such layer.
     """
-    if network_of(settings).is_plain and settings.cam_layers == AUTO:
+    if network_of(settings).is_plain and settings.cam_layers == AUTO and not settings.freeze.startswith(UNTIL):
         return load_part(NETWORKS, settings.model).cam_layers, ""
     options = {name: getattr(settings, name) for name in _DECIDING} | {"image_size": settings.side}
     return _tried(tuple(options.items()), classes, os.getcwd())
@@ -48,7 +51,10 @@ def _tried(options: tuple[tuple[str, object], ...], classes: int, folder: str) -
                 larger = f"give image_size={fits[0]}" if fits else "give another image_size"
                 cure = larger if side == settings.side else "add sides=none"
                 raise NetworkError(f"model={settings.model}: does not take images of {side} pixels: {why}; {cure}")
-        return _layers(network, settings), replaced
+        _check_training(network, settings)
+        layers = _layers(network, settings)
+        freeze(network, settings.freeze)  # last, because the layers are found by their gradients
+        return layers, replaced
 
 
 def _images(side: int) -> Tensor:
@@ -64,25 +70,61 @@ def _refusal(network: nn.Module, settings: TrainSettings, side: int, classes: in
     try:
         with torch.no_grad():
             found = [network.train(training)(_images(side)).shape for training in (True, False)]
-    except Exception as error:  # of any network
-        return told(error, network_of(settings).files)
+    except (Exception, SystemExit) as error:  # of any network
+        return told(error)
     if set(found) != {(2, classes)}:
         problem = f"model={settings.model}: gives logits {tuple(found[-1])} for 2 images of {classes} classes"
         raise NetworkError(f"{problem}; they must be (2, {classes})")
     return ""
 
 
-def _layers(network: nn.Module, settings: TrainSettings) -> tuple[str, ...]:
-    images = _images(settings.side)
+def _check_training(network: nn.Module, settings: TrainSettings) -> None:
+    """Checks that the network learns from its logits, in the number format of the training, and can be stored.
+
+    Raises:
+        NetworkError: it cannot be trained or stored.
+    """
+    machine = resolve_machine(settings)
     try:
-        if settings.cam_layers == AUTO:
-            return getattr(network, "cam_layers", None) or auto_layers(network, images)
-        chosen = layer_names(network, list(dict.fromkeys(part.strip() for part in settings.cam_layers.split(","))))
+        with machine.autocast():
+            logits = network.train()(_images(settings.side)).float()
+        if not logits.requires_grad:
+            raise NetworkError(f"model={settings.model}: its logits have no gradient, so nothing can be trained")
+        if not logits.isfinite().all():
+            why = f"gives logits that are not finite numbers with precision={machine.precision}"
+            raise NetworkError(f"model={settings.model}: {why}; look at its weights ({settings.weights})")
+        logits.sum().backward()
+        network.zero_grad()
+        with torch.no_grad():
+            network.eval()(_images(settings.side))  # what the network may keep of it has no graph, as after a training
+        check_picklable(network)
+    except NetworkError:
+        raise
+    except (Exception, SystemExit) as error:  # of any network
+        why = f"cannot be trained with precision={machine.precision} and stored: {told(error)}"
+        raise NetworkError(f"model={settings.model}: {why}") from error
+
+
+def _layers(network: nn.Module, settings: TrainSettings) -> tuple[str, ...]:
+    images, by_option = _images(settings.side), settings.cam_layers != AUTO
+    given = settings.cam_layers if by_option else getattr(network, "cam_layers", None)
+    try:
+        if not given:
+            return auto_layers(network, images)
+        named = given.split(",") if isinstance(given, str) else given
+        chosen = layer_names(network, list(dict.fromkeys(part.strip() for part in named)))
         capture(network, images[:1], chosen, predicted)
-    except ValueError as error:
-        if settings.cam_layers != AUTO:
-            raise NetworkError(f"cam_layers={settings.cam_layers}: {error}") from error
-        why = f"has no layer with a map of images of {settings.side} pixels"
+    except (ValueError, TypeError, AttributeError) as error:
+        if given:
+            start = (
+                f"cam_layers={given}" if by_option else f"model={settings.model}: its attribute cam_layers={given!r}"
+            )
+            why = str(error).replace(
+                "choose another layer, or give reshape", "cam_layers=list shows those that have one"
+            )
+            raise NetworkError(f"{start}: {why}") from error
+        detail = "" if "no layer of the model" in str(error) else f" ({error})"
+        why = f"has no layer with a map of images of {settings.side} pixels{detail}"
         cure = "take a network with convolutions or tokens, give a larger image_size, or name layers with cam_layers"
         raise NetworkError(f"model={settings.model}: {why}; {cure}") from error
     # However they were named: the last one is the deepest.
@@ -94,7 +136,7 @@ def listed(settings: TrainSettings) -> str:
     """The layers that `cam_layers` can name, one a line, with the grids of their maps.
 
     Raises:
-        NetworkError: as `tried`.
+        CannotStart: as `tried`.
     """
     settings = settings.with_values(cam_layers=AUTO)
     default, _ = tried(settings, 2)

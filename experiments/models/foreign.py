@@ -1,7 +1,7 @@
 """Networks by name: of this suite, of torchvision or timm, or built by a function of one's own; and their weights."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,15 +11,17 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from cam_core.models import plain
+
 from ..errors import did_you_mean
 from ..settings.base import AUTO, NONE
 from ..settings.notation import channel_numbers
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..system.files import user_path
-from ..system.own import own, told
+from ..system.own_code import own_function, told
 from .layers import Normalise, open_door
-from .weights import ENDINGS, NetworkError, Weights, fill, read_weights, replaced
+from .weights import ENDINGS, NetworkError, fill, read_weights, replaced
 
 Make = Callable[[int], tuple[Any, str]]
 """Builds a network for a number of classes, and says what was replaced."""
@@ -40,18 +42,17 @@ class Images(NamedTuple):
 class Network:
     """A network that was found, not yet built.
 
-    `make` is None for one of ours. `weights` is their name in full, such as IMAGENET1K_V2, or a path, or none.
-    `libraries` are the packages it comes from, and `sources` the text of one's own `files` by path.
+    `make` is None for one of ours. `weights` is their name in full, such as IMAGENET1K_V2, or a path, or none; `digest`
+    is that of their file. `libraries` are the packages it comes from; `sources` the text of one's own files by path.
     """
 
     name: str
     make: Make | None = None
     weights: str = NONE
     images: Images | None = None
-    read: Weights | None = None
+    digest: str = ""
     libraries: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
-    files: Collection[str] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -62,7 +63,7 @@ class Network:
     def identity(self) -> list[object]:
         """What decides the network before its training, beside the versions of its libraries."""
         name = self.name.rpartition(":")[2] if self.sources else self.name
-        return [name, self.read.digest if self.read else self.weights, dict(self.sources)]
+        return [name, self.digest or self.weights, dict(self.sources)]
 
 
 def network_of(settings: TrainSettings) -> Network:
@@ -77,21 +78,20 @@ def network_of(settings: TrainSettings) -> Network:
 @lru_cache(maxsize=16)
 def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
     library, _, name = model.partition(":")
-    read = read_weights(user_path(weights)) if weights.endswith(ENDINGS) else None
-    published = weights if read is None else NONE
-    declared = read.declared if read else {}
+    _, declared, digest = read_weights(user_path(weights)) if weights.endswith(ENDINGS) else ({}, {}, "")
+    published = NONE if digest else weights
     images = Images(*(declared[name] for name in Images._fields)) if declared.keys() >= {*Images._fields} else None
     if library in ("torchvision", "timm"):
         look_up = _torchvision if library == "torchvision" else _timm
         make, full, made_for = look_up(name, published, small_stem)
-        return Network(model, make, weights if read else full, made_for or images, read, (library,))
+        return Network(model, make, weights if digest else full, made_for or images, digest, (library,))
     if published != NONE:
         raise _no_weights(model, weights, [])
     if model in NETWORKS:
-        return Network(model, weights=weights, images=images, read=read)
-    found = own("model", model, NetworkError)
-    by_function: Make = lambda classes: (found.function(classes), "")  # noqa: E731
-    return Network(model, by_function, weights, images, read, (), found.sources, found.files)
+        return Network(model, weights=weights, images=images, digest=digest)
+    code = own_function("model", model)
+    by_function: Make = lambda classes: (code.found(classes), "")  # noqa: E731
+    return Network(model, by_function, weights, images, digest, (), code.sources)
 
 
 def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Sequence[float]) -> tuple[nn.Module, str]:
@@ -109,8 +109,11 @@ def build(settings: TrainSettings, classes: int, mean: Sequence[float], std: Seq
     else:
         network, words = _foreign(found, found.make, classes)
         open_door(network, mean, std)
-    if found.read is not None:
-        words = fill(network, found.read.tensors, classes, found.weights)
+    if found.digest:
+        tensors, _, digest = read_weights(user_path(found.weights))
+        if digest != found.digest:
+            raise NetworkError(f"weights={found.weights}: the file has changed since this command began; start again")
+        words = fill(network, tensors, classes, found.weights)
         if found.make is None and settings.normalise != AUTO:
             network.normalise = Normalise(mean, std)  # not that of the file
     return network, words
@@ -122,18 +125,19 @@ def _foreign(found: Network, make: Make, classes: int) -> tuple[nn.Module, str]:
     except NetworkError:
         raise
     except (Exception, SystemExit) as error:
-        why = told(error, found.files)
-        raise NetworkError(f"model={found.name}: cannot be built for {classes} classes: {why}") from error
+        raise NetworkError(f"model={found.name}: cannot be built for {classes} classes: {told(error)}") from error
     wrong = ""
     if not isinstance(network, nn.Module):
         wrong = f"gives {type(network).__name__}, not a torch.nn.Module"
-    elif hasattr(network, "camparison_mean"):
+    elif isinstance(plain(network), torch.jit.ScriptModule):
+        wrong = "gives a scripted network; give the one from before torch.jit.script or torch.jit.trace"
+    elif hasattr(plain(network), "camparison_mean"):
         wrong = "gives the same network again; it must build a new one each time"
     elif any(isinstance(parameter, UninitializedParameter) for parameter in network.parameters()):
         wrong = "has lazy layers; let your function run it once on images"
     if wrong:
         raise NetworkError(f"model={found.name}: {wrong}")
-    return network, words
+    return plain(network), words
 
 
 def normalisation(
@@ -246,4 +250,4 @@ def _downloading(name: str, source: str) -> Iterator[None]:
     except Exception as error:  # of the network, of the hub's client, of a damaged file
         cache = f"to {torch.hub.get_dir()}/checkpoints" if source.startswith("http") else "into huggingface_hub's cache"
         cure = f"copy the file {cache}, or give {_FILE} or none"
-        raise NetworkError(f"weights={name}: cannot be loaded from {source} ({told(error, ())}); {cure}") from error
+        raise NetworkError(f"weights={name}: cannot be loaded from {source} ({told(error)}); {cure}") from error

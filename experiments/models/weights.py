@@ -3,10 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from ..system.files import open_file
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _INSIDE = ("state_dict", "model_state_dict", "model")  # under which training programs keep the weights
-_WRAPPERS = ("module.", "_orig_mod.")
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet, which are built without them
 _LISTED = 3
 
@@ -25,8 +23,7 @@ class NetworkError(CannotStart):
     """A network or its weights cannot be used; the message names the option and the way out."""
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """The tensors of a file by name, what the file declares of its network (empty if nothing), and its SHA-256."""
 
     tensors: Mapping[str, Tensor]
@@ -54,18 +51,17 @@ def read_weights(path: Path) -> Weights:
                     declared = (opened.metadata() or {}).get("network", declared)
             else:
                 found = torch.load(file, map_location="cpu", weights_only=True)
-        for name in _INSIDE:
+        for name in _INSIDE if isinstance(found, Mapping) else ():
             found = found[name] if isinstance(found.get(name), Mapping) else found
-        for prefix in _WRAPPERS:
-            if all(name.startswith(prefix) for name in found):
-                found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
-        if not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        named = isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
+        if not named or not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
             raise TypeError("it has no tensors by name")
         return Weights(found, json.loads(declared), digest)
     except OSError as error:
         raise NetworkError(f"weights={path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # a damaged file raises many kinds
-        why = "it holds code, or is damaged" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
+        coded = isinstance(error, UnpicklingError)
+        why = "it holds code, or is damaged" if coded else str(error).partition("\n")[0] or type(error).__name__
         cure = "give a file of torch.save(model.state_dict(), FILE), or a .safetensors"
         raise NetworkError(f"weights={path}: is no file of weights only ({why[:120]}); {cure}") from error
 
@@ -73,10 +69,14 @@ def read_weights(path: Path) -> Weights:
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: str) -> str:
     """Loads the weights. A classifier of another number of classes keeps its own; returns this in words.
 
+    Where all names begin with the name of a module around the network, such as `module.`, this is left out.
+
     Raises:
         NetworkError: names are missing or too many, or shapes differ elsewhere.
     """
     own = network.state_dict()
+    while not tensors.keys() & own.keys() and len({name.partition(".")[0] for name in tensors}) == 1:
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
     given = {name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(_AUXILIARY)}
     other = {name: (tuple(given[name].shape), tuple(own[name].shape)) for name in own if name in given}
     other = {name: shapes for name, shapes in other.items() if shapes[0] != shapes[1]}
@@ -89,9 +89,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: 
         "have another shape": shapes,
     }
     if problems := [f"{len(names)} {what} ({', '.join(names[:_LISTED])})" for what, names in wrong.items() if names]:
-        raise NetworkError(
-            f"weights={path}: does not fit this network: of its {len(own)} tensors {'; '.join(problems)}"
-        )
+        why, cure = "; ".join(problems), "give weights of the same network"
+        raise NetworkError(f"weights={path}: does not fit this network: of its {len(own)} tensors {why}; {cure}")
     network.load_state_dict({name: tensor for name, tensor in given.items() if name not in other}, strict=False)
     return "" if head is None else replaced(head, next(iter(other.values()))[0][0], classes)
 

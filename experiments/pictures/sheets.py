@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cam_core import Tile, colour_bar, energy_inside, grid, heat, heat_bar, overlay
+from cam_core.sheets import BAR, NO_EVIDENCE, TILE, difference_column, map_tiles, scales, sheet
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
-from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 from cam_core.text import LEFT_TO_RIGHT
 
 from ..training.predictions import Predictions
@@ -28,6 +28,7 @@ EXPLAINED = (
     f"Left: the true class, which is explained. Below a picture: the prediction of the network. {COLOURS_EXPLAINED}"
 )
 
+BELOW = f"Above: the true class, which is explained. Below a map: the prediction of the network. {COLOURS_EXPLAINED}"
 PREDICTED_EXPLAINED = (
     "Left: the true class. Below a picture: the prediction of the network, which is the class that is explained here. "
     f"{COLOURS_EXPLAINED}"
@@ -141,16 +142,25 @@ def side_by_side(
     variants: Mapping[str, Float32[np.ndarray, "n h w"]],
     said: Mapping[str, Sequence[Verdict]],
     masks: Bool[np.ndarray, "n h w"] | None,
-    row_labels: Sequence[str],
+    labels: Sequence[str],
     title: str,
 ) -> Pixels:
-    """Rows are images; columns are the original, the map of each variant and, for two variants, their difference.
+    """Columns are images; rows are the original, the map of each variant and, for two variants, their difference.
 
-    `variants` are relative to their mean.
+    So ten images fit on a screen. `variants` are relative to their mean.
     """
-    columns = {name: said_tiles(images, maps, said[name], masks) for name, maps in variants.items()}
-    originals, differences = [Tile(image) for image in images], difference_column(images, variants)
-    return sheet(originals, columns, differences, labels=row_labels, title=title, footer=EXPLAINED)
+    maps_of = {name: said_tiles(images, maps, said[name], masks) for name, maps in variants.items()}
+    differences = difference_column(images, variants)
+    rows = {"image": [Tile(image) for image in images], **maps_of, **differences}
+    return grid(
+        list(rows.values()),
+        row_labels=list(rows),
+        column_labels=labels,
+        title=title,
+        footer=BELOW,
+        bar=scales(colour_bar(BAR), with_differences=bool(differences)),
+        tile_size=TILE,
+    )
 
 
 def cell(

@@ -26,8 +26,6 @@ from ..settings.train_options import LARGEST_SIDE
 from ..system.files import user_path
 from ..system.progress import Reporter
 from ..training.checkpoints import AUTO_EVERY_S, Checkpoint, CheckpointError, Keeper, check_place, of_this_training
-from ..training.frozen import UNTIL, freeze
-from ..training.loop import build_model
 from ..training.machine import Machine, resolve_machine
 from ..training.optimisers import check_arguments
 from .fingerprint import fingerprint
@@ -101,9 +99,6 @@ def prepare(
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
     explaining = resolve_explaining(settings, len(dataset.classes))
-    if settings.freeze.startswith(UNTIL):
-        with torch.random.fork_rng([]):
-            freeze(build_model(settings, len(dataset.classes), *dataset.statistics), settings.freeze)
     augmented = Augmentation(settings, settings.side, mean, machine.device, machine.memory_format)
     identity = fingerprint(settings, dataset, machine, augmented.sources)
     if settings.checkpoint not in (AUTO, NONE):
@@ -159,8 +154,7 @@ def network_in_words(settings: TrainSettings, dataset: Dataset) -> str:
 
 
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
-    """The data set of the settings; the reporter says which one `auto` became."""
-    settings = suited(settings)
+    """The data set of `suited` settings; the reporter says which one `auto` became."""
     name = resolve_name(settings.dataset, settings.data_dir, reporter.say)
     dataset = load(
         name,

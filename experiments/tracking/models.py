@@ -3,7 +3,6 @@
 Its description has a digest of itself and of all other files.
 """
 
-import copy
 import hashlib
 import json
 import shutil
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..system.files import Damaged
+from ..system.stored_networks import picklable
 from .client import MODEL, import_path_kept, one_line
 from .journal import digest
 from .records import Model
@@ -44,7 +44,7 @@ def save_model(record: Model, folder: Path) -> None:
     The requirements are given, so that MLflow needs no child process to infer them. The package and one's own files are
     stored with the model, so that the model can be loaded where they are not. What needs no pickle lies beside it.
     """
-    network = copy.deepcopy(record.module).cpu().eval()
+    network = picklable(record.module)
     packages = {"torch", "numpy", "jaxtyping", *record.declaration.get("libraries", {})}
     with import_path_kept(), tempfile.TemporaryDirectory() as place:
         for path, text in record.declaration.get("sources", {}).items():
@@ -61,7 +61,7 @@ def save_model(record: Model, folder: Path) -> None:
         )
     if record.declaration:
         declared = json.dumps(record.declaration, indent=2)
-        weights = {name: tensor.clone().contiguous() for name, tensor in network.state_dict().items()}
+        weights = {name: tensor.cpu().clone().contiguous() for name, tensor in record.module.state_dict().items()}
         save_file(weights, folder / WEIGHTS, {"network": declared})
         (folder / DECLARATION).write_text(declared, encoding="utf-8")
     for cache in folder.rglob("__pycache__"):

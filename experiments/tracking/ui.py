@@ -21,6 +21,7 @@ from .store import prepare_store
 from .writing import Run, log_notes
 
 UI_PORT = 5000
+TRAININGS = "#/experiments?workflowType=machine_learning"  # the bare address opens pages about language models
 
 
 def save_view(experiment_id: str, view: views.View) -> str:
@@ -86,7 +87,7 @@ def serve_ui(port: int, root: Path | None = None) -> int:
                 f"port {port} cannot be used ({error.strerror}): stop the program that uses it, or add --port NUMBER"
             ) from error
     os.environ["CAMPARISON_UI"] = f"http://127.0.0.1:{port}"
-    print(f"MLflow UI: {ui_address()} (ready in a few seconds; Ctrl-C stops it)")
+    print(f"MLflow UI: {ui_address(TRAININGS)} (ready in a few seconds; Ctrl-C stops it)")
     for experiment in MlflowClient().search_experiments():
         for name, address in views.links_of(experiment.experiment_id, experiment.tags):
             print(f"{name}: {ui_address(address)}")

@@ -106,7 +106,7 @@ def fit(
         plain = islice(augmentation.batches(train.images, train.labels, epoch), steps)
         batches = mixed_batches(settings, plain, len(dataset.classes), epoch)
         _tell(fitting.trained, "start_epoch", epoch / settings.epochs)
-        with _seeing_whole_batches(fitting.trained):
+        with _seeing_whole_batches():
             metrics = _train_epoch(fitting, batches, epoch, steps, settings, on_step)
         metrics["train/epoch_s"] = time.perf_counter() - started
         precision = "fp32" if epoch == settings.epochs - 1 else machine.precision
@@ -122,13 +122,13 @@ def _lay_out(model: nn.Module, dataset: Dataset, machine: Machine) -> None:
     _tell(model, "lay_out", machine.device, side)
 
 
-def _seeing_whole_batches(model: nn.Module) -> AbstractContextManager[None]:
+def _seeing_whole_batches() -> AbstractContextManager[None]:
     """Where several processes train together, a context in which each layer sees the batch of all of them."""
     if distributed.size() == 1:
         return nullcontext()
     from .whole_batch_layers import seeing_whole_batches
 
-    return seeing_whole_batches(model)
+    return seeing_whole_batches()
 
 
 def _tell(model: nn.Module, method: str, *arguments: object) -> None:

@@ -120,8 +120,12 @@ def check_arguments(settings: TrainSettings) -> None:
         parameter.grad = torch.ones(2, 2)
         kind([parameter], **given).step()
     except (ValueError, TypeError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise SettingsError([f"{start}{settings.optimizer} does not take these values ({why})"]) from error
+        why, usual = " ".join(str(error).split()), inspect.signature(kind).parameters
+        defaults = [(name, usual[name].default) for name in given]
+        own = " ".join(f"{name}={'/'.join(map(str, one)) if isinstance(one, tuple) else one}" for name, one in defaults)
+        raise SettingsError(
+            [f"{start}{settings.optimizer} does not take these values ({why}); its own: {own}"]
+        ) from error
 
 
 def muon(model: nn.Module, trained: Sequence[nn.Parameter], settings: TrainSettings) -> Optimizers:

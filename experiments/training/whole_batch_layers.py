@@ -3,80 +3,93 @@
 Only training in several processes imports this module, because `torch.compiler.disable` imports torch's compiler.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from .distributed import rank, share, size, total
+from .distributed import rank, size, total
+
+_DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d")
 
 
 @contextmanager
-def seeing_whole_batches(model: nn.Module) -> Iterator[None]:
+def seeing_whole_batches() -> Iterator[None]:
     """Inside, batch normalisation and dropout treat a share of a training batch as they would treat the whole batch.
 
-    Afterwards `model` has the same classes as before. torch's own SyncBatchNorm does not accept tensors on the CPU.
+    The functions under all layers are replaced, so it holds for every network. torch's own SyncBatchNorm does not
+    accept tensors on the CPU.
     """
-    own = {module: type(module) for module in model.modules() if type(module) in _OF_WHOLE_BATCHES}
+    own = {name: getattr(F, name) for name in ("batch_norm", *_DROPOUTS)}
     try:
-        for module, kind in own.items():
-            module.__class__ = _OF_WHOLE_BATCHES[kind]
+        F.batch_norm = partial(_batch_norm, own["batch_norm"])
+        for name in _DROPOUTS:
+            setattr(F, name, partial(_dropout, own[name]))
         yield
     finally:
-        for module, kind in own.items():
-            module.__class__ = kind
+        for name, function in own.items():
+            setattr(F, name, function)
 
 
-class _WholeBatchNorm(nn.BatchNorm2d):
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Combines the means and variances of the processes over their own images (Chan et al. 1979)."""
-        if not self.training:  # a frozen layer
-            return super().forward(x)
-        values = x.float()
-        own_variances, own_means = torch.var_mean(values, (0, 2, 3), correction=0)
-        images = torch.full((1,), len(x), dtype=values.dtype, device=x.device)
-        rows = _gathered(torch.cat([own_means, own_variances, images]))
-        means, variances, counts = rows.split([self.num_features, self.num_features, 1], dim=1)
-        shares = counts / counts.sum()
-        mean = (shares * means).sum(0)
-        variance = (shares * (variances + (means - mean).square())).sum(0)
-        self._remember(mean, variance, counts.sum() * x.shape[2] * x.shape[3])
-        scale = self.weight * (variance + self.eps).rsqrt()
-        normalised = (values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
-        return normalised.to(x.dtype)
-
-    @torch.no_grad()
-    def _remember(self, mean: Float[Tensor, "c"], variance: Float[Tensor, "c"], n: Float[Tensor, ""]) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-        self.num_batches_tracked.add_(1)
-
-
-class _WholeDropout(nn.Dropout):
-    def forward(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-        """Every process draws for the whole batch and takes its share, so the random numbers stay the same in all."""
-        n = _images_of_all(x)
-        return x * F.dropout(x.new_ones(n, *x.shape[1:]), self.p)[share(n)]
+def _batch_norm(
+    alone: Callable[..., Tensor],
+    x: Float[Tensor, "n c *size"],
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Float[Tensor, "n c *size"]:
+    """Combines the means and variances of the processes over their own images (Chan et al. 1979)."""
+    if not training:  # a frozen layer
+        return alone(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    values, channels, each = x.float(), x.shape[1], (-1, *[1] * (x.ndim - 2))
+    own_variances, own_means = torch.var_mean(values, (0, *range(2, x.ndim)), correction=0)
+    images = torch.full((1,), len(x), dtype=values.dtype, device=x.device)
+    means, variances, counts = _gathered(torch.cat([own_means, own_variances, images])).split(
+        [channels, channels, 1], 1
+    )
+    shares = counts / counts.sum()
+    mean = (shares * means).sum(0)
+    variance = (shares * (variances + (means - mean).square())).sum(0)
+    if running_mean is not None and running_var is not None:
+        n = counts.detach().sum() * (x[0, 0].numel())
+        running_mean.lerp_(mean.detach(), momentum)
+        running_var.lerp_(variance.detach() * n / (n - 1), momentum)
+    scale = (variance + eps).rsqrt() if weight is None else weight * (variance + eps).rsqrt()
+    normalised = (values - mean.view(each)) * scale.view(each)
+    return (normalised if bias is None else normalised + bias.view(each)).to(x.dtype)
 
 
-_OF_WHOLE_BATCHES: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm2d: _WholeBatchNorm,
-    nn.Dropout: _WholeDropout,
-}
+def _dropout(
+    alone: Callable[..., Tensor],
+    x: Float[Tensor, "n *size"],
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Float[Tensor, "n *size"]:
+    """Every process draws for the whole batch and takes its share, so the random numbers stay the same in all."""
+    if not training or p == 0:
+        return alone(x, p, training, inplace)
+    counts = _rows(x)
+    start = sum(counts[: rank()])
+    return x * alone(x.new_ones(sum(counts), *x.shape[1:]), p)[start : start + len(x)]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _images_of_all(x: Tensor) -> int:
-    return int(total(torch.tensor(len(x))))
+def _rows(x: Tensor) -> list[int]:
+    """The rows of each process."""
+    counts = torch.zeros(size())
+    counts[rank()] = len(x)
+    return [int(n) for n in total(counts)]
 
 
 class _Gather(torch.autograd.Function):

@@ -14,6 +14,7 @@ from experiments.augmentation.image_by_image import ImageFailed, seed_all
 from experiments.augmentation.streams import stream
 from experiments.augmentation.whole_batches import Augmentation
 from experiments.comparison.trained import Trained
+from experiments.errors import CannotStart
 from experiments.runs.prepare import prepare
 from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
@@ -204,16 +205,19 @@ def f(image, **more):
 x = A.Compose([A.Lambda(image=f, p=1)])
 """
 MISTAKES = {
-    "x = (": "is no Python file ('(' was never closed (own.py, line 4))",
-    "y = 1": "'x' is not in the file, which defines A, np, v2, y",
+    "x = (": "is no Python: SyntaxError: '(' was never closed (own.py, line 4)",
+    "y = 1": "own.py has no 'x'; it defines A, np, v2, y",
     "def x():\n    return 1 / 0": "ZeroDivisionError: division by zero (own.py, line 5)",
-    "def x(side): pass": "TypeError: x() missing 1 required positional argument: 'side'",
-    "x = 3": "is a int; must be an albumentations or torchvision transform, or a function that returns one",
+    "def x(image): return image": "x(image) takes arguments; must be an albumentations or torchvision transform",
+    "x = 3": "is a int; must be an albumentations or torchvision transform, or a function without arguments",
+    "x = v2.Normalize([0.5], [0.5])": "Got torch.uint8.; leave out what normalises, or makes floats",
     "import nowhere": "ModuleNotFoundError: No module named 'nowhere' (own.py, line 4)",
     "raise SystemExit(3)": "SystemExit: 3 (own.py, line 4)",
     "x = A.RandomCrop(8, 8)": "gives uint8 (8, 8, 3) instead of uint8 (16, 16, 3); let it end with images of 16 x 16",
     "x = v2.Resize(8)": "gives uint8 (8, 8, 3) instead of uint8 (16, 16, 3); let it end with images of 16 x 16",
     "x = A.Normalize()": "gives float32 (16, 16, 3) instead of uint8 (16, 16, 3); leave out what normalises",
+    "x = A.ToTensorV2()": "gives uint8 (3, 16, 16) instead of uint8 (16, 16, 3); leave out what normalises",
+    "x = A.ToGray(num_output_channels=1, p=1)": "gives uint8 (16, 16) instead of uint8 (16, 16, 3); leave out",
     "x = A.CoarseDropout(max_holes=1)": "Argument(s) 'max_holes' are not valid for transform CoarseDropout (own.py",
     NAN: "NaN",
     SEEDED: "gives another image with the same seed; draw random numbers from random, np.random or torch",
@@ -221,7 +225,7 @@ MISTAKES = {
 
 
 def refused(spec: object) -> str:
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(CannotStart) as error:
         made(augmentation=str(spec), image_size=16)
     [line] = error.value.problems
     assert line.startswith(f"augmentation={spec}: ")
@@ -237,11 +241,12 @@ def test_a_mistake_in_the_file_is_told_in_one_line(text: str, tmp_path: Path) ->
 
 
 def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "bytes.py").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bytes.py").write_bytes(b"x = '\xff\xfe'")
     (tmp_path / "folder.py").mkdir()
-    assert "is no Python file" in refused(f"{tmp_path}/bytes.py:x")
-    assert "cannot be read (not a file, but a folder" in refused(f"{tmp_path}/folder.py:x")
-    assert "cannot be read (No such file" in refused(f"{tmp_path}/none.py:x")
+    assert "is no Python: UnicodeDecodeError" in refused(f"{tmp_path}/bytes.py:x")
+    assert "there is no file" in refused(f"{tmp_path}/folder.py:x")
+    assert "there is no file" in refused(f"{tmp_path}/none.py:x")
+    assert "cannot be read as YAML (FileNotFoundError" in refused(f"{tmp_path}/none.yaml")
 
 
 @pytest.mark.parametrize("text", ["own.py", "own.py:", "own.py:1x", "own.txt:x", ":x", "own.json"])
@@ -279,7 +284,7 @@ def test_albumentations_own_files_are_read(images: np.ndarray, tmp_path: Path) -
         ("transform:", "extra: 1\ntransform:", "extra: not part of albumentations' format"),
         ("  p: 1.0", "  p: 1.0\n  bar: 2", "unexpected keyword argument 'bar'"),
         ("    p: 0.5\n", "", "Transform HorizontalFlip has no 'p' parameter"),
-        ("transform:", "[1", "is no YAML file"),
+        ("transform:", "[1", "cannot be read as YAML (ScannerError: while scan"),
     ],
 )
 def test_a_mistake_in_such_a_file_is_told_in_one_line(old: str, new: str, said: str, tmp_path: Path) -> None:
@@ -287,13 +292,20 @@ def test_a_mistake_in_such_a_file_is_told_in_one_line(old: str, new: str, said: 
     assert said in refused(tmp_path / "own.yaml")
 
 
-def test_an_image_that_fails_later_is_told_in_one_line(images: np.ndarray, tmp_path: Path) -> None:
-    text = "import albumentations as A\ndef f(image, **more):\n    return image[:8] if image[0, 0, 0] == 7 else image\n"
+LATER = {
+    "return image[:8]": r"gives uint8 \(8, 32, 3\) instead of uint8 \(32, 32, 3\)",
+    "raise SystemExit('bye')": r"SystemExit: bye \(own\.py, line 4\)",
+}
+
+
+@pytest.mark.parametrize("what", LATER)
+def test_an_image_that_fails_later_is_told_in_one_line(what: str, images: np.ndarray, tmp_path: Path) -> None:
+    text = f"import albumentations as A\ndef f(image, **more):\n  if image[0, 0, 0] == 7:\n    {what}\n  return image\n"
     images = images.copy()
     images[5, 0, 0, 0] = 7
     for workers in (0, 1):
         path = own(tmp_path, "x", text + "x = A.Compose([A.Lambda(image=f, p=1)])\n", augment_workers=workers)
-        with pytest.raises(ImageFailed, match=r"gives uint8 \(8, 32, 3\) instead of uint8 \(32, 32, 3\)") as error:
+        with pytest.raises(ImageFailed, match=LATER[what]) as error:
             epoch_of(path, images)
         assert "\n" not in str(error.value)
 

@@ -18,6 +18,7 @@ from experiments.data.cifar10 import CORRUPTED, CORRUPTIONS
 from experiments.data.dataset import DataError, Dataset
 from experiments.data.load import load
 from experiments.data.of_torchvision import SETS
+from experiments.errors import CannotStart
 from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
 
@@ -332,7 +333,7 @@ def test_a_function_gives_a_data_set_whose_digest_is_that_of_its_pixels(tmp_path
 @pytest.mark.parametrize(
     ("function", "change", "problem"),
     [
-        ("square", (), "has no function 'square'; did you mean 'squares'"),
+        ("square", (), "has no 'square'; did you mean 'squares'"),
         ("broken", (), r"KeyError: 'nothing' \(sets\w+\.py, line 12\)"),
         ("number", (), r"returns a int; must be an experiments\.data\.dataset\.Dataset"),
         ("squares", ("size, size, 3", "8, 8, 3"), r"split train: images are uint8 \(40, 8, 8, 3\); must be uint8"),
@@ -357,7 +358,7 @@ def test_a_function_gives_a_data_set_whose_digest_is_that_of_its_pixels(tmp_path
 def test_a_function_that_gives_no_data_set_is_refused(
     function: str, change: tuple[str, ...], problem: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=problem) as caught:
+    with pytest.raises(CannotStart, match=problem) as caught:
         loaded(f"{file(tmp_path, *change)}:{function}", tmp_path)
     assert "\n" not in str(caught.value)
 

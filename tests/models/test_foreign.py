@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
+from experiments.errors import CannotStart
 from experiments.explaining.trial import listed, tried
 from experiments.models import foreign
 from experiments.models.foreign import build, network_of, normalisation
@@ -23,7 +24,6 @@ from experiments.models.weights import NetworkError
 from experiments.settings.base import SettingsError
 from experiments.settings.notation import channel_numbers
 from experiments.settings.train import TrainSettings
-from experiments.system.own import files_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,7 +33,10 @@ BLOCKS = (
     "from torch import nn\n\ndef block(a, b):\n    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU())\n"
 )
 OWN = """
+import threading
+import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from {blocks} import block
 
 class Net(nn.Module):
@@ -70,6 +73,45 @@ def same(classes):
     return THE_ONE
 
 number = 3
+
+class Leaves(Net):
+    def forward(self, images):
+        raise SystemExit("bye")
+
+class Detached(Net):
+    def forward(self, images):
+        return super().forward(images)["logits"].detach()
+
+class Changed(Net):
+    def forward(self, images):
+        images = self.first(images).sigmoid()
+        squares = images * images
+        images += 1
+        return self.head(self.second(squares + images).mean((2, 3)))
+
+class Locked(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.lock = threading.Lock()
+
+class Named(Net):
+    cam_layers = ("third",)
+
+class Named2(Net):
+    cam_layers = "second"
+
+class Keeping(Net):
+    def forward(self, images):
+        self.last = self.second(self.first(images))
+        return self.head(self.last.mean((2, 3)))
+
+def normed(classes):
+    net = Net(classes)
+    net.second[0] = spectral_norm(net.second[0])
+    return nn.DataParallel(net)
+
+def scripted(classes):
+    return torch.jit.trace(Net(classes).first, torch.rand(1, 3, 8, 8))
 """
 
 
@@ -268,28 +310,24 @@ def test_a_function_of_ones_own_builds_the_network(own: str) -> None:
     assert tried(settings(model=f"{own}:build", cam_layers="second,first.0"), 3)[0] == ("first.0", "second")
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("Named2", ("second",)), ("Keeping", ("second",)), ("normed", ("first", "second"))],
+)
+def test_networks_of_many_kinds_can_be_trained(own: str, name: str, layers: tuple[str, ...]) -> None:
+    assert tried(settings(model=f"{own}:{name}"), 3)[0] == layers
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_scripted_network_is_refused(own: str) -> None:
+    with pytest.raises(NetworkError, match=r"gives a scripted network; give the one from before torch\.jit"):
+        tried(settings(model=f"{own}:scripted"), 3)
+
+
 def test_a_module_is_as_good_as_a_file(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     by_module, by_file = settings(model=f"{own.removesuffix('.py')}:build"), settings(model=f"{own}:build")
     assert network_of(by_module).identity == network_of(by_file).identity
-
-
-def test_a_package_of_ones_own_is_followed_through_relative_imports(tmp_path: Path) -> None:
-    for path, text in {
-        "main.py": "import os\nimport pack.inner.deep\n",
-        "pack/__init__.py": "from . import one\n",
-        "pack/one.py": "",
-        "pack/inner/__init__.py": "",
-        "pack/inner/deep.py": "def later():\n    from ..two import thing\n",
-        "pack/two.py": "import lonely\n",
-        "lonely.py": "import main\n",
-        "unused.py": "",
-    }.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    pack = ["pack/__init__.py", "pack/inner/__init__.py", "pack/inner/deep.py", "pack/one.py", "pack/two.py"]
-    found = {path.relative_to(tmp_path).as_posix() for path in files_of("main", tmp_path).values()}
-    assert found == {"lonely.py", "main.py", *pack}
 
 
 def test_a_change_beside_the_file_is_another_network(own: str, tmp_path: Path) -> None:
@@ -301,14 +339,20 @@ def test_a_change_beside_the_file_is_another_network(own: str, tmp_path: Path) -
 
 
 MISTAKES = {
-    "there is no file": ("gone.py:build", r"there is no file gone\.py; give FILE\.py:function"),
+    "there is no file": ("gone.py:build", r"there is no file gone\.py; give FILE\.py:NAME"),
     "no module": ("no.such.module:build", r"there is no module 'no\.such\.module'"),
-    "another name": ("OWN:bild", r"has no function 'bild'; did you mean 'build'\?"),
-    "no function": ("OWN:number", r"has no function 'number'"),
-    "broken": ("OWN:broken", r"cannot be built for 3 classes: ValueError: no 3 classes \(net_\w+\.py, line 19\)"),
+    "another name": ("OWN:bild", r"has no 'bild'; did you mean 'build'\?"),
+    "no function": ("OWN:number", r"is a int; must be a function or class"),
+    "broken": ("OWN:broken", r"cannot be built for 3 classes: ValueError: no 3 classes here \(net_\w+\.py, line 22\)"),
     "flat": ("OWN:flat", r"has no layer with a map of images of 16 pixels"),
     "ten": ("OWN:ten", r"gives logits \(2, 10\) for 2 images of 3 classes; they must be \(2, 3\)"),
     "text": ("OWN:text", r"gives str, not a torch\.nn\.Module"),
+    "leaves": ("OWN:Leaves", r"does not take images of 16 pixels: SystemExit: bye \(net_"),
+    "detached": ("OWN:Detached", r"its logits have no gradient, so nothing can be trained"),
+    "changed": ("OWN:Changed", r"cannot be trained with precision=\w+ and stored: RuntimeError: .*inplace operation"),
+    "locked": ("OWN:Locked", r"and stored: TypeError: cannot pickle '_thread\.lock' object"),
+    "named": ("OWN:Named", r"its attribute cam_layers=\('third',\): layer 'third' is not in the model"),
+    "an instance": ("OWN:THE_ONE", r"is a Net; must be a function or class"),
     "lazy": ("OWN:lazy", r"has lazy layers"),
     "unknown": ("torchvision:resnet5", r"torchvision has no classifier 'resnet5'; did you mean 'resnet50'\?"),
     "unknown to timm": ("timm:resnt18", r"timm has no classifier 'resnt18'; did you mean 'resnet18'\?"),
@@ -320,32 +364,11 @@ MISTAKES = {
 def test_a_network_that_cannot_be_trained_is_told_in_one_line(own: str, mistake: str) -> None:
     name, told = MISTAKES[mistake]
     name = name.replace("OWN", own)
-    with pytest.raises(NetworkError, match=told) as error:
+    with pytest.raises(CannotStart, match=told) as error:
         tried(settings(model=name), 3)
     (line,) = error.value.problems
     assert line.startswith(f"model={name}: ")
     assert "\n" not in line
-
-
-def test_a_file_that_is_no_python_is_told_with_its_line(tmp_path: Path) -> None:
-    Path("text.py").write_text("import torch\nthis is {not Python\n")
-    with pytest.raises(
-        NetworkError, match=r"model=text\.py:build: text\.py is no Python: SyntaxError: .*text\.py, line 2"
-    ):
-        tried(settings(model="text.py:build"), 3)
-
-
-def test_a_file_that_fails_at_its_import_is_told_with_its_line(tmp_path: Path) -> None:
-    Path("fails_at_import.py").write_text("import sys\n\nsys.exit('usage: ...')\n")
-    told = r"fails_at_import\.py cannot be imported: SystemExit: usage: \.\.\. \(fails_at_import\.py, line 3\)"
-    with pytest.raises(NetworkError, match=told):
-        tried(settings(model="fails_at_import.py:build"), 3)
-
-
-def test_a_file_with_the_name_of_another_module_is_not_taken_for_it(tmp_path: Path) -> None:
-    Path("json.py").write_text("def build(classes): ...\n")
-    with pytest.raises(NetworkError, match=r"another module is named 'json' .*; rename the file"):
-        tried(settings(model="json.py:build"), 3)
 
 
 def test_a_function_that_gives_the_same_network_again_is_refused(own: str) -> None:
@@ -384,13 +407,16 @@ def test_timm_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 # Weights in files
 
 
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "wrapped.pth"])
-def test_weights_of_a_file_are_those_of_the_network(own: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("w.safetensors", ""), ("w.pt", ""), ("wrapped.pth", "module."), ("lightning.ckpt", "model._orig_mod.")],
+)
+def test_weights_of_a_file_are_those_of_the_network(own: str, name: str, prefix: str) -> None:
     weights = {key: value + 1 for key, value in made(model=f"{own}:build").state_dict().items()}
     if name.endswith(".safetensors"):
         save_file(weights, name)
     else:
-        wrapped = {"state_dict": {f"module.{key}": value for key, value in weights.items()}, "epoch": 3}
+        wrapped = {"state_dict": {f"{prefix}{key}": value for key, value in weights.items()}, "epoch": 3}
         torch.save(weights if name == "w.pt" else wrapped, name)
     network, words = build(settings(model=f"{own}:build", weights=name), 3, MEAN, STD)
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
@@ -421,18 +447,26 @@ class Code:
         return Path.mkdir, (Path("run"),)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("what", ["code", "junk", "tensor", "gone"])
+@pytest.mark.parametrize("what", ["code", "junk", "tensor", "gone", "list", "numbers", "empty"])
 def test_what_is_no_file_of_weights_is_refused_and_never_run(what: str) -> None:
-    given = {"code": Code(), "tensor": torch.ones(2)}
+    given = {"code": Code(), "tensor": torch.ones(2), "list": [("a", torch.ones(2))], "numbers": {1: torch.ones(2)}}
     if what in given:
         torch.save(given[what], "w.pt")
     elif what == "junk":
         Path("w.pt").write_text("weights")
+    elif what == "empty":
+        Path("w.pt").touch()
     with pytest.raises(
-        NetworkError, match=r"^weights=w\.pt: (is no file of weights only|holds no weights|cannot be read)"
+        NetworkError, match=r"^weights=w\.pt: (is no file of weights only \(\w.*\); give|cannot be read)"
     ):
         made(model="fastnet", weights="w.pt")
     assert not Path("run").exists()
+
+
+def test_weights_that_are_no_numbers_are_told_before_the_training(own: str) -> None:
+    torch.save({key: value + float("nan") for key, value in made(model=f"{own}:build").state_dict().items()}, "nan.pt")
+    with pytest.raises(NetworkError, match=r"gives logits that are not finite .*; look at its weights \(nan\.pt\)"):
+        tried(settings(model=f"{own}:build", weights="nan.pt"), 3)
 
 
 def test_names_of_weights_exist_only_where_a_library_has_them() -> None:

@@ -67,6 +67,39 @@ with distributed.started():
     torch.save(kept, f"{sys.argv[1]}.{distributed.rank()}")
 """
 
+# Normalisations and dropouts of every kind; rows of the batch are cut into several, as windows of attention are.
+OWN_NETWORK = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False, momentum=None)
+        self.second, self.bare = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8, track_running_stats=False)
+        self.frozen = nn.BatchNorm2d(8).eval()
+        self.flat, self.head = nn.BatchNorm1d(8), nn.Linear(8, classes)
+
+    def forward(self, images):
+        maps = F.dropout2d(self.norm(self.first(images)).relu(), 0.2, self.training)
+        maps = self.bare(self.second(maps)).relu()
+        rows = F.dropout(maps.flatten(2).mT.reshape(-1, 64, 8), 0.2, self.training)
+        return self.head(self.flat(rows.reshape(len(images), -1, 8).mean(1)))
+"""
+
+FOREIGN = """
+from tests.training.test_loop import settings_of
+
+COMMON = {"epochs": 2, "batch_size": 25, "lr": 0.02, "optimizer": "sgd", "sides": "none"}
+OPTIONS = {
+    "own": {"model": "own_of_two.py:Net"},
+    "own in bf16": {"model": "own_of_two.py:Net", "precision": "bf16"},
+    "timm": {"model": "timm:lcnet_035", "lr": 1e-5, "epochs": 1},
+    "torchvision": {"model": "torchvision:mobilenet_v3_small", "lr": 1e-5, "epochs": 1},
+}
+"""
+
 
 def train(**given: str) -> list[str]:
     """The command line of a training, after `python`."""
@@ -130,6 +163,21 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     ):  # nobody has drawn more random numbers than one process alone
         assert torch.equal(one[name][2], first[name][2])
         assert torch.equal(one[name][2], second[name][2])
+
+
+@pytest.mark.slow
+@pytest.mark.wild
+def test_two_processes_train_any_network_as_one_does(tmp_path: Path) -> None:
+    before, _, after = FITS.partition("COMMON = ")
+    (tmp_path / "fits.py").write_text(before + FOREIGN + "with distributed" + after.partition("with distributed")[2])
+    (tmp_path / "own_of_two.py").write_text(OWN_NETWORK)
+    for command in [(*TWO, "fits.py", "two"), ("fits.py", "one")]:
+        ended = run(*command)
+        assert ended.returncode == 0, ended.stderr
+    one, first, second = (torch.load(tmp_path / name) for name in ("one.0", "two.0", "two.1"))
+    for name in one:
+        assert furthest(first[name][1], second[name][1]) == 0.0, name
+        assert furthest(one[name][1], first[name][1]) < (1e-2 if "bf16" in name else 1e-3), name
 
 
 @pytest.mark.slow

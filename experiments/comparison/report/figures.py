@@ -154,7 +154,9 @@ def classes_text(findings: Findings) -> str:
 
 WORDS = {
     "side_by_side.png": Words(
-        "The last layer", "One test image per row: the original, then the last layer’s map of each variant.", looks_text
+        "The last layer",
+        "One test image per column: the original, then the last layer’s map of each variant.",
+        looks_text,
     ),
     "over_seeds.png": Words(
         "The mean of a variant’s maps over its seeds, and where its seeds differ",
