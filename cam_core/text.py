@@ -4,6 +4,7 @@ DejaVu Sans has most alphabets. For characters that it lacks, such as Chinese on
 """
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 Colour = tuple[int, int, int]
 
 INK: Colour = (32, 33, 36)
 _JOINERS = "\u200c\u200d"  # parts of words; they have no look of their own
+LEFT_TO_RIGHT = "\u200e"
+"""Without a look: after a name from right to left, what follows it goes on from left to right."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class Font:
 
     def runs(self, text: str) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
         """The text in pieces with the font of each."""
-        runs: list[tuple[Path, str]] = []
-        for character in text:
+        runs: list[tuple[Path, str]] = [(_dejavu(self.bold), text)] if text.isascii() else []
+        for character in "" if runs else text:
             path = font_file(character) or _dejavu(self.bold)
             path = _dejavu(self.bold) if path == _dejavu(False) else path
-            if runs and (character in _JOINERS or path == runs[-1][0]):
+            if runs and (character in _JOINERS + LEFT_TO_RIGHT or path == runs[-1][0]):
                 runs[-1] = (runs[-1][0], runs[-1][1] + character)
             else:
                 runs.append((path, character))
@@ -47,7 +50,7 @@ class Font:
         """Draws a line; `at` is its left end at the height of the tallest letters of DejaVu Sans."""
         x, y = at[0], at[1] + _opened(_dejavu(self.bold), self.size).getmetrics()[0]
         for run, font in self.runs(text):
-            draw.text((x, y), run, colour, font, anchor="ls")
+            draw.text((x, y), run, colour, font, anchor="ls", direction=_direction())
             x += font.getlength(run)
 
 
@@ -58,6 +61,12 @@ def font(size: int, *, bold: bool = False) -> Font:
 
 
 _opened = cache(ImageFont.truetype)
+
+
+@cache
+def _direction() -> str | None:
+    """That of lines, whatever their names are; None if Pillow knows no directions."""
+    return "ltr" if features.check("raqm") else None
 
 
 @cache
@@ -125,7 +134,7 @@ def legible(text: str) -> str:
 def _legible(character: str) -> str:
     if character.isspace():
         return " "
-    if character in _JOINERS:
+    if character in _JOINERS + LEFT_TO_RIGHT:
         return character
     invisible = unicodedata.category(character)[0] == "C"
     return character.encode("unicode_escape").decode() if invisible or not font_file(character) else character
@@ -154,7 +163,7 @@ def _pieces(word: str, font: Font, width: int) -> list[str]:
     """The word in pieces of at most `width` pixels (at least one character), if possible cut after `-`, `_` or `/`."""
     pieces = []
     while len(word) > 1 and font.getlength(word) > width:
-        fits = next((end for end in range(len(word), 1, -1) if font.getlength(word[:end]) <= width), 1)
+        fits = max(1, bisect_right(range(1, len(word)), float(width), key=lambda end: font.getlength(word[:end])))
         cut = max(word.rfind(joint, 0, fits) for joint in "_-/") + 1 or fits
         pieces.append(word[:cut])
         word = word[cut:]

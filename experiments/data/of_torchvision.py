@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -19,12 +20,16 @@ _BACKGROUND = 2  # in a trimap, whose 1 is the animal and whose 3 is its outline
 
 @dataclass(frozen=True)
 class _Set:
-    """What torchvision's class stores in the data folder, what opens its two parts, and the size of the download."""
+    """What torchvision's class stores in the data folder, what opens its two parts, and the size of the download.
+
+    Its images are made for squares of at most `side` pixels.
+    """
 
     place: str
     train: Mapping[str, object]
     test: Mapping[str, object]
     megabytes: int
+    side: int = 10_000
 
 
 _BY_FLAG: tuple[Mapping[str, object], Mapping[str, object]] = ({"train": True}, {"train": False})
@@ -34,10 +39,10 @@ SETS: Mapping[str, tuple[_Set, ...]] = {
     "CIFAR100": (_Set("cifar-100-python", *_BY_FLAG, 169),),
     "FashionMNIST": (_Set("FashionMNIST", *_BY_FLAG, 31),),
     "Imagenette": tuple(
-        _Set(place, {"split": "train", "size": size}, {"split": "val", "size": size}, megabytes)
-        for place, size, megabytes in (
-            ("imagenette2-160", "160px", 99),
-            ("imagenette2-320", "320px", 342),
+        _Set(place, {"split": "train", "size": size}, {"split": "val", "size": size}, *numbers)
+        for place, size, *numbers in (
+            ("imagenette2-160", "160px", 99, 160),
+            ("imagenette2-320", "320px", 342, 320),
             ("imagenette2", "full", 1557),
         )
     ),
@@ -73,7 +78,7 @@ def load_torchvision(request: Request) -> Dataset:
 
 def _chosen(name: str, root: Path, size: int) -> _Set:
     """Of several sizes the smallest that is large enough, if possible one that is on the disk."""
-    fitting = [one for one, side in zip(SETS[name], (160, 320, size), strict=False) if side >= size]
+    fitting = [one for one in SETS[name] if one.side >= size]
     return next((one for one in fitting if (root / one.place).exists()), fitting[0])
 
 
@@ -83,20 +88,19 @@ def _opened(name: str, chosen: _Set, root: Path, request: Request) -> list[Any]:
     from torchvision import datasets
 
     place, unfinished = root / chosen.place, root / f".{chosen.place}.unfinished"
-    parts = (chosen.train, chosen.test)
+    make, parts = getattr(datasets, name), (chosen.train, chosen.test)
     try:
+        if not unfinished.exists():
+            with suppress(RuntimeError):  # it is not there, or a file has not the published digest
+                return [make(root, **part) for part in parts]
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name}.lock"):
+        with FileLock(root / f".{name}.lock"), patient():
             if place.exists() and unfinished.exists():
                 raise DataError(f"{place} is incomplete, because its download was ended: delete it and start again")
-            try:
-                return [getattr(datasets, name)(root, **part) for part in parts]
-            except RuntimeError:  # it is not there, or a file has not the published digest
-                request.progress(f"downloading {name} ({chosen.megabytes:,} MB), unless its archive is in {root}")
+            request.progress(f"downloading {name} ({chosen.megabytes:,} MB), unless its archive is in {root}")
             if not place.exists():
                 unfinished.touch()
-            with patient():
-                found = [getattr(datasets, name)(root, **part, download=True) for part in parts]
+            found = [make(root, **part, download=True) for part in parts]
             unfinished.unlink(missing_ok=True)
             return found
     except (OSError, RuntimeError, HTTPException, ValueError, EOFError) as error:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from cam_core import Tile, colour_bar, energy_inside, grid, heat, heat_bar, overlay
 from cam_core.sheets import BAR, NO_EVIDENCE, TILE, difference_column, map_tiles, scales, sheet
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
+from cam_core.text import LEFT_TO_RIGHT
 
 from ..training.predictions import Predictions
 from .style import COLOURS, LARGE, Images, Pixels, drawn, wrapped
@@ -50,9 +51,16 @@ def verdicts(predictions: Predictions, indices: Int64[np.ndarray, "m"], classes:
     """The predicted class of each image and its probability."""
     probabilities, predicted, right = predictions.probabilities, predictions.classes, predictions.right
     return [
-        Verdict(f"{classes[predicted[i]]} {probabilities[i, predicted[i]]:.0%}", "right" if right[i] else "wrong")
+        Verdict(
+            f"{_in_line(classes[predicted[i]])} {probabilities[i, predicted[i]]:.0%}", "right" if right[i] else "wrong"
+        )
         for i in indices
     ]
+
+
+def _in_line(name: str) -> str:
+    """The name, such that numbers after it stay on its right in any alphabet."""
+    return name if name.isascii() else name + LEFT_TO_RIGHT
 
 
 def notes(maps: Float32[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"] | None = None) -> list[str]:

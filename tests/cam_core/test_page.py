@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cam_core import Tile, colour_bar, enlarge, grid
 from cam_core.page import _blocks
-from cam_core.text import font, legible, wrap, written
+from cam_core.text import Font, font, legible, wrap, written
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.sampled_from(" -_"), max_size=60)
 
@@ -140,3 +140,10 @@ def test_rows_may_differ_in_length_and_need_no_text() -> None:
 def test_impossible_pages(rows: list[list[Tile]], options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         grid(rows, **options)
+
+
+def test_a_very_long_word_is_measured_a_few_times_for_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    monkeypatch.setattr(Font, "getlength", lambda self, text: measured.append(len(text)) or float(10 * len(text)))
+    assert wrap("x" * 3000, font(14), 100) == ["x" * 10] * 300
+    assert len(measured) < 300 * 14  # 12 halvings of at most 3,000 letters, and whether it fits

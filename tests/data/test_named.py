@@ -161,6 +161,13 @@ def test_each_data_set_of_torchvision_is_what_its_files_contain(
     assert not lines
 
 
+def test_photographs_are_taken_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pets(tmp_path, monkeypatch)
+    split = loaded("torchvision:oxfordiiitpet", tmp_path, 400).splits["test"]
+    assert split.masks is not None
+    assert (split.images.shape[1:], split.masks.shape[1:]) == ((400, 400, 3), (400, 400))
+
+
 def test_every_data_set_by_name_is_tried() -> None:
     assert MAKERS.keys() == SETS.keys()
 

@@ -137,6 +137,17 @@ def test_a_font_of_the_machine_shows_what_dejavu_lacks(
     assert style._families() == ["DejaVu Sans", "Squares"]
 
 
+@pytest.mark.parametrize("name", ["مرحبا قطة", "שלום", "猫", "cat"])
+def test_the_probability_is_on_the_right_of_a_name_in_any_alphabet(name: str) -> None:
+    (said,) = sheets.verdicts(
+        Predictions(np.array([[1.0, 0.0]], np.float32), np.array([0])), np.array([0]), (name, "b")
+    )
+    alone, whole = (written(line, 300, 20, align=0.0) for line in (name, said.caption))
+    end = int((alone < 255).any((0, 2)).nonzero()[0].max()) + 1
+    assert np.array_equal(whole[:, :end], alone[:, :end])
+    assert (whole[:, end:] < 255).any()
+
+
 def test_classes_that_no_font_can_show_are_told_before_the_training(machine_fonts: list[str], tmp_path: Path) -> None:
     class Listener(Reporter):
         def say(self, line: str) -> None:
