@@ -58,7 +58,7 @@ def background_sentence(name: str, baseline: str, gap: Difference) -> str:
     """Which of the two relies on the background more, from what each loses on the background of another class."""
     quantity = Quantity("background gap", "lower")
     loss, other = (_written(mean, quantity, gap) for mean in (gap.mean_variant, gap.mean_baseline))
-    said = f"on the background of another class {name} loses {loss} of accuracy, {baseline} {other}"
+    said = f"On the background of another class {name} loses {loss} of accuracy, {baseline} {other}"
     if gap.low is None:
         return f"{said}; {_seeds(len(gap.per_seed))}: no statement about the method."
     amount = f"difference {_written(gap.mean, quantity, gap, '+')}, {interval_text(gap, quantity)}, not corrected"
