@@ -156,8 +156,8 @@ def write_view(findings: Findings, run: Run, name: str) -> str:
             append_records(one.id, iter_keyed(findings.probes, last_maps(one), said, step))
     run.log(iter_originals(findings, step))
     split = followed(findings)
-    curves = {f"{split}/accuracy": "accuracy", f"{split}/loss": "loss", "train/loss": "training loss"}
-    bars = {one.key(each): one.heading for one in IN_VIEW if one in findings.measures for each in runs}
+    curves = [f"{split}/accuracy", f"{split}/loss", "train/loss"]
+    bars = list(dict.fromkeys(one.key(each) for one in IN_VIEW if one in findings.measures for each in runs))
     own = {f"{one.metric}/{variant}" for one in findings.measures for variant in findings.variants}
     own |= {f"difference/{one.metric}/{variant}" for one in findings.measures for variant in findings.variants}
     colours = dict(zip(findings.variants, style.COLOURS, strict=False))
@@ -166,8 +166,8 @@ def write_view(findings: Findings, run: Run, name: str) -> str:
         [one.id for one in runs],
         list(findings.probes.keys),
         step,
-        curves=list(curves),
-        bars=list(bars),
+        curves=curves,
+        bars=bars,
         columns=[
             "metrics.`test/accuracy`",
             *(["metrics.`val/accuracy`"] if split == "val" else []),
@@ -176,8 +176,7 @@ def write_view(findings: Findings, run: Run, name: str) -> str:
         ],
         hidden_metrics=sorted({key for one in runs for key in one.metrics} - {*curves, *bars} | own),
         colours=[colours[member.variant] for member in shown_runs],  # as in the charts
-        parallel=(_varied(runs), list(bars)[:AXES]) if len(runs) >= FEWEST_LINES else ((), ()),
-        titles=curves | bars,
+        parallel=(_varied(runs), bars[:AXES]) if len(runs) >= FEWEST_LINES else ((), ()),
         before=run.id,
     )
     return save_view(run.experiment_id, view)

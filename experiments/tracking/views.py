@@ -72,7 +72,6 @@ def comparison_view(
     hidden_keys: Sequence[str] = (),
     colours: Sequence[str] = (),
     parallel: tuple[Sequence[str], Sequence[str]] = ((), ()),
-    titles: Mapping[str, str] | None = None,
     before: str = "",
 ) -> View:
     """A view with one row per picture key and one column per run, in the order of `run_ids`.
@@ -81,8 +80,7 @@ def comparison_view(
     in `bars`, and parallel coordinates of the parameters and metrics in `parallel`. `columns` are the columns of the
     runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`". `step` is the step of the logged
     pictures. The UI shows at most ten runs. It would add a chart for every other metric and picture key of the runs;
-    the hidden ones get no chart. `titles` are the headings of the charts of some metrics.
-    `before` is a run whose pictures stand in a column before those of `run_ids`.
+    the hidden ones get no chart. `before` is a run whose pictures stand in a column before those of `run_ids`.
 
     Raises:
         ValueError: there is no run or no picture key, or a run id contains other characters than letters and digits.
@@ -109,7 +107,7 @@ def comparison_view(
             "selectedColumns": list(columns),
             "runListHidden": True,  # on a small screen the list would leave room for one column of pictures
             "compareRunCharts": [
-                *_shown(picture_keys, step, curves, bars, parallel, titles or {}),
+                *_shown(picture_keys, step, curves, bars, parallel),
                 *_hidden(
                     dict.fromkeys([*picture_keys, *hidden_keys]), dict.fromkeys([*curves, *bars, *hidden_metrics])
                 ),
@@ -191,24 +189,15 @@ def _shown(
     curves: Sequence[str],
     bars: Sequence[str],
     parallel: tuple[Sequence[str], Sequence[str]],
-    titles: Mapping[str, str],
 ) -> list[Chart]:
     params, metrics = map(list, parallel)
     coordinates = _chart("PARALLEL", "parallel", "parallel", selectedParams=params, selectedMetrics=metrics)
     return [
         _image("grid", "pictures", picture_keys, step),
-        *(_line(f"curve-{metric}", "curves", metric) | _title(metric, titles) for metric in curves),
-        *(
-            _chart("BAR", f"bar-{metric}", "bars", metricKey=metric, selectedMetricKeys=[metric])
-            | _title(metric, titles)
-            for metric in bars
-        ),
+        *(_line(f"curve-{metric}", "curves", metric) for metric in curves),
+        *(_chart("BAR", f"bar-{metric}", "bars", metricKey=metric, selectedMetricKeys=[metric]) for metric in bars),
         *([coordinates | {"showAllRuns": False}] if params or metrics else []),
     ]
-
-
-def _title(metric: str, titles: Mapping[str, str]) -> Chart:
-    return {"displayName": titles[metric]} if metric in titles else {}
 
 
 def _hidden(picture_keys: Iterable[str], metrics: Iterable[str]) -> list[Chart]:
