@@ -68,7 +68,7 @@ def on_the_same_images(trainings: Sequence[Training]) -> list[Training]:
         SettingsError: these are not the same for all.
     """
     same = [replace(training, settings=suited(training.settings)) for training in trainings]
-    for name in ("image_size", "interpolation"):
+    for name in ("image_size", "interpolation", "centre_crop"):
         found = {getattr(training.settings, name): training.variant for training in same}
         if len(found) > 1:
             words = ", ".join(f"{value} in {variant}" for value, variant in found.items())

@@ -19,12 +19,21 @@ Row = tuple[str, str, str]  # path, label, part
 def load_csv(request: Request) -> Dataset:
     """The images that a CSV file lists, read as those of a folder are.
 
+    Raises:
+        DataError: as `listed`, or an image cannot be used.
+    """
+    return photographs(listed(request), request)
+
+
+def listed(request: Request) -> Listing:
+    """The image files that a CSV file lists.
+
     The first line names the columns: `path`, relative to the folder of the file, `label`, the name of the class, and
     perhaps `split`, with train, val or test in each row. Without it, val and test are split off. Other columns are
     ignored. The folder of the file may contain masks, as with `folder:`.
 
     Raises:
-        DataError: the file does not have this form, or an image in it cannot be used.
+        DataError: the file does not have this form.
     """
     file = user_path(request.path)
     rows = _rows(file)
@@ -39,8 +48,7 @@ def load_csv(request: Request) -> Dataset:
         PhotoFile(path := root / user_path(text), labels[label], part, mask_of(path, root))
         for text, label, part in rows
     ]
-    listing = Listing(f"csv:{visible(file.stem)}", str(file), visible(str(file)), tuple(classes), files)
-    return photographs(listing, request)
+    return Listing(f"csv:{visible(file.stem)}", str(file), visible(str(file)), tuple(classes), files)
 
 
 def _rows(file: Path) -> list[Row]:

@@ -30,7 +30,7 @@ class Request:
     """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels.
 
     With `skip_bad`, files that cannot be used are left out. `interpolation` is how images are resized, `bilinear` or
-    `bicubic`.
+    `bicubic`; of each, the square in the middle is kept that has `centre_crop` of the short side.
     """
 
     data_dir: str
@@ -40,6 +40,7 @@ class Request:
     path: str = ""
     skip_bad: bool = False
     interpolation: str = "bicubic"
+    centre_crop: float = 1.0
 
 
 class DataError(CannotStart):

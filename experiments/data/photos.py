@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val"}
 TEST_SHARE = 0.2
 """Share of the images of each class that becomes test, if a data set has no test."""
 
+_SAMPLE = 200  # images of which `median_side` is taken
 _ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
 _SOFT_LEVELS = 16  # a mask with more different values has soft edges; one with fewer has a number for each class
 
@@ -88,7 +90,7 @@ def _read(files: Sequence[PhotoFile], request: Request) -> tuple[list[_Photo], t
 
     def read(file: PhotoFile) -> _Photo | str:
         try:
-            return _read_photo(file, request.size, request.interpolation)
+            return _read_photo(file, request)
         except DataError as error:
             return str(error)
 
@@ -131,16 +133,33 @@ def _splits(photos: Sequence[_Photo], listing: Listing, request: Request) -> dic
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _read_photo(file: PhotoFile, size: int, interpolation: str) -> _Photo:
-    from PIL import Image, ImageOps
+def median_side(files: Sequence[PhotoFile]) -> int:
+    """The median short side in pixels of a sample of the images, those left out that cannot be read; 32 without any."""
+    sides = []
+    for file in files[:: -(-len(files) // _SAMPLE)]:
+        with suppress(DataError), image_in(file.path) as (image, _):
+            sides.append(min(image.size))
+    return sorted(sides)[len(sides) // 2] if sides else 32
+
+
+def _read_photo(file: PhotoFile, request: Request) -> _Photo:
+    from PIL import Image
 
     with image_in(file.path) as (image, content):
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
-        method = Image.Resampling[interpolation.upper()]
-        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), method))
-    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
+        needed = round(2 * request.size / request.centre_crop)
+        image.draft(None, (needed, needed))  # a large JPEG is then decoded at a smaller size
+        pixels = _square(_to_rgb(image), request, Image.Resampling[request.interpolation.upper()])
+    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, request)
     return _Photo(hashlib.sha256(content).hexdigest(), file.label, file.part, pixels, mask)
+
+
+def _square(image: "PillowImage.Image", request: Request, method: int) -> np.ndarray:
+    """The square in the middle, resized; at once, so that no size between is rounded to whole pixels."""
+    from PIL import ImageOps
+
+    cut = (1 - request.centre_crop) / 2
+    return np.array(ImageOps.fit(image, (request.size, request.size), method, bleed=cut))
 
 
 def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
@@ -167,7 +186,7 @@ def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
 # ------------------------------------------------------------------------------------------------------------- masks
 
 
-def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
+def _read_mask(path: Path, image: Path, image_size: tuple[int, int], request: Request) -> Bool[np.ndarray, "h w"]:
     """True where the mask is object, cropped like its image; resized with nearest neighbours."""
     from PIL import Image, ImageOps
 
@@ -179,7 +198,7 @@ def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) 
     if upright.size != image_size:
         sizes = f"{upright.size[0]} x {upright.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"
         raise DataError(f"mask {path} has another size than {image}: {sizes}")
-    return np.array(ImageOps.fit(Image.fromarray(is_object), (size, size), Image.Resampling.NEAREST))
+    return _square(Image.fromarray(is_object), request, Image.Resampling.NEAREST)
 
 
 def _object_in(mask: "PillowImage.Image") -> Bool[np.ndarray, "h w"]:

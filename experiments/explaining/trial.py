@@ -17,7 +17,7 @@ from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..training.steps import smaller_side
 
-_SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256)
+_SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 _ANY = ([0.5] * 3, [0.25] * 3)  # statistics of images
 _DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers")
 

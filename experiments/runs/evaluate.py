@@ -69,6 +69,7 @@ def declaration(prepared: Prepared) -> dict[str, Any]:
         **{name: getattr(settings, name) for name in ("model", "small_stem", "dropout")},
         **{"weights": network.weights, "classes": dataset.classes, "layers": prepared.explaining.layers},
         **{"image_size": settings.side, "interpolation": settings.interpolation.replace(AUTO, "bicubic")},
+        "centre_crop": 1.0 if settings.centre_crop == AUTO else settings.centre_crop,
         **{"mean": mean, "std": std},
         "libraries": {name: version(name) for name in ("torch", *network.libraries)},
         "sources": network.sources,

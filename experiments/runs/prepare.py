@@ -10,14 +10,14 @@ import torch
 
 from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset
-from ..data.load import load, resolve_name
+from ..data.load import load, resolve_name, usual_side
 from ..errors import CannotStart
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
 from ..explaining.trial import listed, tried
 from ..models.foreign import network_of, normalisation
 from ..settings.base import AUTO, NONE, spelled
 from ..settings.command_line import fail
-from ..settings.parts import NETWORKS
+from ..settings.parts import NETWORKS, is_foreign
 from ..settings.recipes import AUGMENTATIONS_OFF, PLAIN, RECIPES
 from ..settings.train import T, TrainSettings
 from ..settings.train_options import LARGEST_SIDE
@@ -123,16 +123,27 @@ def prepare(
 def suited(settings: T) -> T:
     """The settings with images as the network's weights were made for, as far as `auto` leaves this to them.
 
+    Without such weights, images get a size near that of one's own images, if the network is none of ours.
+
     Raises:
         NetworkError: there is no such network, or its weights cannot be had.
         SettingsError: another option does not fit the size of the images.
     """
     ours = settings.model in NETWORKS and settings.weights == NONE
-    if ours or AUTO not in (settings.image_size, settings.interpolation):
+    if ours or AUTO not in (settings.image_size, settings.interpolation, settings.centre_crop):
         return settings  # of a finished run, whose network may be gone
-    _, _, side, interpolation = network_of(settings).images or ((), (), settings.side, "bicubic")
-    values = {"image_size": min(side, LARGEST_SIDE), "interpolation": interpolation}
+    made_for = network_of(settings).images
+    side = made_for.image_size if made_for else _usual_side(settings)
+    values = {
+        "image_size": min(side, LARGEST_SIDE),
+        "interpolation": made_for.interpolation if made_for else "bicubic",
+        "centre_crop": made_for.centre_crop if made_for else 1.0,
+    }
     return settings.with_values(**{name: value for name, value in values.items() if getattr(settings, name) == AUTO})
+
+
+def _usual_side(settings: TrainSettings) -> int:
+    return usual_side(settings.dataset) if is_foreign(settings.model) and settings.image_size == AUTO else settings.side
 
 
 def print_layers(settings: TrainSettings) -> None:
@@ -169,12 +180,14 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         holdout=settings.holdout,
         skip_bad=settings.on_bad == "skip",
         interpolation=settings.interpolation,
+        centre_crop=settings.centre_crop,
         progress=reporter.say,
     )
     sizes = ", ".join(
         f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test") if split in dataset.splits
     )
-    reporter.say(f"data set {dataset.name}: {sizes} images ({dataset.source})")
+    side = settings.side
+    reporter.say(f"data set {dataset.name}: {sizes} images of {side} x {side} pixels ({dataset.source})")
     return dataset
 
 
