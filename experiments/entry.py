@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 
-from .errors import CannotStart, Failed
+from .errors import CannotStart, Failed, memory_problem
 from .settings.command_line import fail
 from .system.allocator import keep_freed_memory
 from .system.secrets import hidden
@@ -70,6 +70,8 @@ def at_work(
                 say_stopped(command, f"ended by {name}; {_rest(before)}")
             raise
         except Exception as error:
+            if problem := memory_problem(error):
+                raise SystemExit(1 if distributed.rank() else _lines(command, problem, _rest(before))) from None
             error.add_note(f"{command}: this is a fault of the program; {_rest(before)}")
             raise
         finally:

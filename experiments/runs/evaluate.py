@@ -38,7 +38,8 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
     with clock.measuring("cam"):
         chosen = probes(dataset)
         images, labels = to_tensor(chosen.images), torch.from_numpy(chosen.labels)
-        maps = cams_of_methods(model, images, explaining.layers, labels, methods=explaining.all_methods)
+        methods, chunk = explaining.all_methods, measuring.at_a_time(chosen.images)
+        maps = cams_of_methods(model, images, explaining.layers, labels, methods=methods, chunk=chunk)
         looked = list(iter_looks(prepared, model, chosen, maps[explaining.method], predictions, epoch))
     yield looked
     with clock.measuring("faithfulness"):
@@ -225,6 +226,7 @@ def _sheet_of(
     """Draws the maps of some test images at every layer, each for its class in `explained`; they are computed now."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     images, labels, layers = split.images[indices], split.labels[indices], prepared.explaining.layers
-    found = cams(model, to_tensor(images), layers, torch.from_numpy(explained), method=prepared.explaining.method)
+    method, chunk = prepared.explaining.method, measuring.at_a_time(images)
+    found = cams(model, to_tensor(images), layers, torch.from_numpy(explained), method=method, chunk=chunk)
     drawn, said = relative_to_mean(found.maps).cpu().numpy(), sheets.verdicts(predictions, indices, classes)
     return partial(sheets.layer_sheet, images, drawn, found.layers, labels=labels, said=said, classes=classes)

@@ -13,12 +13,12 @@ from ..data.dataset import Dataset
 from ..data.load import load, resolve_name, usual_side
 from ..errors import CannotStart
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
-from ..explaining.trial import listed, tried
+from ..explaining.trial import batch_that_fits, listed, tried
 from ..models.foreign import network_of, normalisation
 from ..settings.base import AUTO, NONE, spelled
 from ..settings.command_line import fail
 from ..settings.parts import NETWORKS, is_foreign
-from ..settings.recipes import AUGMENTATIONS_OFF, PLAIN, RECIPES
+from ..settings.recipes import AUGMENTATIONS_OFF, PLAIN, RECIPES, find, side_of
 from ..settings.train import T, TrainSettings
 from ..settings.train_options import LARGEST_SIDE
 from ..system.files import user_path
@@ -96,6 +96,7 @@ def prepare(
     settings = suited(settings)
     with clock.measuring("data"):
         if dataset is None:
+            say_batch(settings, reporter or Reporter())
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
     explaining = resolve_explaining(settings, len(dataset.classes))
@@ -121,6 +122,27 @@ def prepare(
 
 
 def suited(settings: T) -> T:
+    """The settings with images and a batch that suit the network, as far as `auto` leaves this open.
+
+    Raises:
+        NetworkError, DataError, SettingsError: as `with_images`.
+    """
+    settings = with_images(settings)
+    batch = batch_that_fits(settings)
+    return settings if batch == settings.batch_size else settings.with_values(batch_size=batch)
+
+
+def say_batch(settings: TrainSettings, reporter: Reporter) -> None:
+    """Says which batch `auto` chose, unless it is that of the recipe."""
+    values = find(settings.recipe).values
+    if "batch_size" not in settings.given and settings.batch_size != values["batch_size"]:
+        reporter.say(
+            f"batch_size={settings.batch_size}, chosen for images of {settings.side} pixels; "
+            f"the {values['batch_size']} of recipe {settings.recipe} are for {side_of(values)} pixels"
+        )
+
+
+def with_images(settings: T) -> T:
     """The settings with images as the network's weights were made for, as far as `auto` leaves this to them.
 
     Without such weights, images get a size near that of one's own images, if the network is none of ours.
@@ -149,7 +171,7 @@ def _usual_side(settings: TrainSettings) -> int:
 def print_layers(settings: TrainSettings) -> None:
     """Prints the layers that `cam_layers` can name; exits with code 2 if the network cannot be used."""
     try:
-        print(listed(suited(settings)))
+        print(listed(with_images(settings)))
     except CannotStart as error:
         fail(settings.command, error.problems)
 
@@ -169,7 +191,7 @@ def network_in_words(settings: TrainSettings, dataset: Dataset) -> str:
 
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
     """The data set of the settings; the reporter says which one `auto` became."""
-    settings = suited(settings)
+    settings = with_images(settings)
     name = resolve_name(settings.dataset, settings.data_dir, reporter.say)
     dataset = load(
         name,
