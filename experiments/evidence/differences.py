@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 CONFIDENCE = 0.95
@@ -139,6 +138,10 @@ def mean_of_present(values: Float64[np.ndarray, "rows columns"], axis: int) -> F
 
 def holm(p_values: Sequence[float] | Float[np.ndarray, "tests"]) -> Float64[np.ndarray, "tests"]:
     """The p values, adjusted for their number (Holm 1979). NaN stays NaN and counts as a test with p = 1."""
+    # Not by statsmodels: it collects all garbage at every call, half a second in a comparison.
     values = np.asarray(p_values, float)
-    adjusted = np.asarray(multipletests(np.nan_to_num(values, nan=1.0), method="holm")[1], float)
+    known = np.nan_to_num(values, nan=1.0)
+    order = np.argsort(known)
+    adjusted = np.empty_like(known)
+    adjusted[order] = np.minimum(np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1)), 1.0)
     return np.where(np.isnan(values), np.nan, adjusted)

@@ -18,6 +18,8 @@ import pandas as pd
 from jaxtyping import UInt8
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.search_utils import SearchUtils
 from PIL import Image
 from torch import nn
@@ -123,11 +125,16 @@ class FinishedRun:
                     f"run {self.id} ({self.name}) has no model that can be loaded: {one_line(error)}"
                 ) from error
 
+    @cached_property
+    def _artifacts(self) -> ArtifactRepository:
+        # Found once: MLflow's client asks the store three times for each file that it fetches.
+        return get_artifact_repository(MlflowClient().get_run(self.id).info.artifact_uri)
+
     @contextlib.contextmanager
     def _fetched(self, path: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                file = Path(patiently(lambda: MlflowClient().download_artifacts(self.id, path, folder)))
+                file = Path(patiently(lambda: self._artifacts.download_artifacts(path, folder)))  # type: ignore[no-untyped-call]
             except (OSError, MlflowException) as error:
                 uri = mlflow.get_tracking_uri()
                 if server.is_server(uri) and (away := server.trouble(uri)):
