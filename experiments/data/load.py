@@ -7,7 +7,17 @@ from typing import Literal
 from ..settings.parts import DATA_SETS, OWN_DATA_SETS, load_part
 from .cifar10 import Unreachable, cifar10_folder, fetch_cifar10
 from .csv_file import listed as listed_in_csv
-from .dataset import SMALLEST_SIDE, DataError, Dataset, Progress, Request, with_fewer_train_images, without_val
+from .dataset import (
+    NO_BAR,
+    SMALLEST_SIDE,
+    Bar,
+    DataError,
+    Dataset,
+    Progress,
+    Request,
+    with_fewer_train_images,
+    without_val,
+)
 from .folder import listed as listed_in_folder
 from .photos import median_side
 
@@ -77,6 +87,7 @@ def load(
     interpolation: str = "auto",
     centre_crop: float | Literal["auto"] = "auto",
     progress: Progress = print,
+    bar: Bar = NO_BAR,
 ) -> Dataset:
     """The data set `name`: `cifar10`, `scenes`, `folder:PATH` or `csv:FILE`.
 
@@ -99,7 +110,7 @@ def load(
     share = 1.0 if centre_crop == "auto" else centre_crop
     with _readable(f"dataset={name}"):
         dataset: Dataset = load_part(DATA_SETS, kind)(
-            Request(data_dir, size, background_bias, progress, path, skip_bad, how, share)
+            Request(data_dir, size, background_bias, progress, path, skip_bad, how, share, holdout, bar)
         )
-    dataset = dataset if holdout else without_val(dataset)
+    dataset = dataset if holdout or "val" not in dataset.splits else without_val(dataset)
     return dataset if train_images == "all" else with_fewer_train_images(dataset, train_images)

@@ -204,6 +204,7 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         interpolation=settings.interpolation,
         centre_crop=settings.centre_crop,
         progress=reporter.say,
+        bar=reporter.bar,
     )
     sizes = ", ".join(
         f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test") if split in dataset.splits
