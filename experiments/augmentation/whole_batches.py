@@ -41,8 +41,8 @@ class Augmentation:
     own takes the place of geometry and colour. With `augment_by=albumentations` the workers compute everything, with
     the same distributions but other random values.
 
-    Up to 8 GiB of training images stay on the device after the first epoch; batches are on the device too, in `memory_format`. The
-    images of an epoch do not depend on the batch size.
+    Up to 8 GiB of training images stay on the device after the first epoch; batches are on the device too, in
+    `memory_format`. The images of an epoch do not depend on the batch size.
 
     Attributes:
         sources: files of one's own that decide the augmentation, as text by name.
