@@ -3,8 +3,8 @@
     python -m benchmarks.photo_memory [networks | images] ...
 
 `networks` trains networks for one epoch on 216 generated photographs, with evaluation, maps and pictures, each in a
-process of its own, and shows the most memory that this process had (`ru_maxrss`). `images` shows what a training with a
-tiny network has of its own (RssAnon) for more and more images, which lie in a memory-mapped file.
+process of its own, and shows the most memory that this process had (`ru_maxrss`). `images` decodes more and more images
+into a mapped file and trains a tiny network on them, and shows what the process had of its own (RssAnon).
 """
 
 import os
@@ -33,7 +33,7 @@ def build(classes):
     convolutions = nn.Conv2d(3, 8, 7, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8, classes))
 """
-COUNTS = (2_000, 8_000, 32_000)
+COUNTS = (1_000, 4_000, 16_000)
 
 
 def photographs(folder: Path, count: int) -> None:
@@ -46,12 +46,12 @@ def photographs(folder: Path, count: int) -> None:
         coarse.resize((320, 240), Image.Resampling.BICUBIC).save(place, quality=85)
 
 
-def trained(where: Path, photos: Path, options: Mapping[str, str]) -> tuple[float, float, float]:
+def trained(where: Path, module: str, photos: Path, options: Mapping[str, str]) -> tuple[float, float, float]:
     """Most resident memory and most memory of its own in GiB, and seconds, of a training in a process of its own."""
     given = {"dataset": f"folder:{photos}", "image_size": str(SIDE), "epochs": "1", "resume": "none", **options}
     project = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": str(project), "MLFLOW_TRACKING_URI": f"sqlite:///{where}/mlflow.db"}
-    words = [sys.executable, "-m", "experiments.train", *(f"--{name}={value}" for name, value in given.items())]
+    words = [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in given.items())]
     start, own = time.perf_counter(), 0
     with (where / "output.txt").open("w") as output:
         process = subprocess.Popen(words, cwd=where, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -78,7 +78,7 @@ def of_networks(where: Path) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     photographs(where / "photos", PHOTOS)
     for name, options in NETWORKS.items():
-        most, own, seconds = trained(where, where / "photos", options)
+        most, own, seconds = trained(where, "experiments.train", where / "photos", options)
         limit = LIMITS.get(name.partition(",")[0])
         yield f"| {name} | {most:.2f} | {own:.2f} | {limit or '-'} | {seconds:.0f} |"
 
@@ -91,12 +91,29 @@ def of_images(where: Path) -> Iterator[str]:
     options = {"model": "tiny.py:build", "sides": "none", "batch_size": "256", "optimizer": "sgd", "nesterov": "false"}
     for count in COUNTS:
         photographs(where / str(count), count)
-        most, own, seconds = trained(where, where / str(count), options)
+        most, own, seconds = trained(where, "benchmarks.photo_memory", where / str(count), options)
         yield f"| {count:,} | {count * SIDE**2 * 3 / 2**30:.2f} | {own:.2f} | {most:.2f} | {seconds:.0f} |"
+
+
+def train_only(words: list[str]) -> None:
+    """A training without MLflow, evaluation and maps, with the options of `experiments.train`."""
+    from experiments.runs.prepare import prepare
+    from experiments.settings.train import TrainSettings
+    from experiments.system.progress import Printer
+    from experiments.training.loop import build_model, fit
+
+    settings = TrainSettings.of(**dict(word.removeprefix("--").split("=", 1) for word in words))
+    ready = prepare(settings, reporter=Printer())
+    model = build_model(settings, len(ready.dataset.classes), *ready.dataset.statistics)
+    for _ in fit(model, ready.dataset, ready.augmentation, settings, ready.machine):
+        pass
 
 
 def main(chosen: list[str]) -> None:
     """Prints the tables."""
+    if chosen and chosen[0].startswith("--"):
+        train_only(chosen)
+        return
     for name, table in {"networks": of_networks, "images": of_images}.items():
         if name in chosen or not chosen:
             with TemporaryDirectory(dir=Path.cwd()) as where:

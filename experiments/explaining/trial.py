@@ -22,7 +22,7 @@ from ..training.steps import smaller_side
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 _ANY = ([0.5] * 3, [0.25] * 3)  # statistics of images
-STEP_BYTES = 768 << 20
+STEP_BYTES = 512 << 20
 """What autograd may keep in a step whose batch `auto` chooses. The recipe `fast` keeps 545 MiB at 32 pixels."""
 FEWEST = 4  # with fewer images, batch normalisation sees too little
 _DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers")

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cam_core import Tile, colour_bar, energy_inside, grid, heat, heat_bar, overlay
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
-from cam_core.sheets import NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
+from cam_core.sheets import LARGEST_TILE, NO_EVIDENCE, TILE, difference_column, map_tiles, sheet
 
 from ..training.predictions import Predictions
 from .style import COLOURS, LARGE, Images, Pixels, drawn, wrapped
@@ -152,7 +152,8 @@ def cell(
     mask: Bool[np.ndarray, "h w"] | None,
 ) -> Pixels:
     """A cell of MLflow's image grid: the map over the image, the prediction below; `map_` is relative to its mean."""
-    return grid([said_tiles(image[None], map_[None], [said], None if mask is None else mask[None])], tile_size=CELL)
+    tiles = said_tiles(image[None], map_[None], [said], None if mask is None else mask[None])
+    return grid([tiles], tile_size=min(max(CELL, *image.shape[:2]), LARGEST_TILE))  # shrunk, it would be enlarged again
 
 
 def curves(history: pd.DataFrame, title: str) -> Pixels:

@@ -49,8 +49,8 @@ def test_what_autograd_keeps_is_counted(nets: None, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_published_network_gets_a_usual_batch() -> None:
-    assert batch_that_fits(settings(model="torchvision:resnet18", image_size=224)) == 32
-    assert STEP_BYTES == 768 << 20
+    assert batch_that_fits(settings(model="torchvision:resnet18", image_size=224)) == 16
+    assert STEP_BYTES == 512 << 20
 
 
 def test_batches_given_by_hand_and_of_recipes_for_such_images_stay(nets: None, monkeypatch: pytest.MonkeyPatch) -> None:
