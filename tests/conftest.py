@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 # Where programs that tests start find the project, and what they would find where only its own packages are installed.
-PYTHONPATH = f"{Path(__file__).parent / 'toys' / 'without_lightning'}:{REPOSITORY}"
+INSTALLED_ALONE = str(Path(__file__).parent / "toys" / "without_lightning")
+PYTHONPATH = f"{INSTALLED_ALONE}:{REPOSITORY}"
 PATIENCE_S = 900.0
 """How long a test waits for an event that must come: far longer than it takes beside any number of busy programs."""
 
@@ -155,7 +156,7 @@ def clean_environment() -> dict[str, str]:
 
 def run_where_the_project_is_not(code: str, *words: str, folder: Path) -> str:
     """What a program prints that starts in `folder` and finds only what is installed."""
-    environment = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
+    environment = clean_environment() | {"PYTHONPATH": INSTALLED_ALONE}
     done = subprocess.run(
         [sys.executable, "-c", code, *words], env=environment, cwd=folder, capture_output=True, text=True
     )
@@ -173,7 +174,7 @@ def copy_project(folder: Path) -> None:
 
 def run_mlflow(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """The command as typed with the environment active: its Python first on the path, the project found by folder."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = os.environ | {"PYTHONPATH": INSTALLED_ALONE}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
 

@@ -1,121 +1,80 @@
 """The questions of a comparison and the sentences that answer them."""
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
-from ..evidence.differences import ACCURACY, FEWEST, Difference, Quantity, holm, paired_difference
+from ..evidence.differences import FEWEST
 from ..evidence.network_tests import mcnemar
-from ..evidence.sentences import network_sentence, sentence
+from ..evidence.sentences import background_sentence, network_sentence, sentence
 from ..explaining.probes import SPLIT
-from ..runs.contents import config
-from .findings import Findings, Member, Pair
-from .images import paired_means
-from .measures import FOCUS, LAST, MEASURES, SECONDARY, TEST_ACCURACY, WITHOUT_MASKS
+from .findings import Findings, Pair
+from .limits import iter_limits
+from .measures import ASKED, BACKGROUND_GAP, MAP_ON_OBJECT, MEASURES, SECONDARY, WITHOUT_MASKS
+from .primary import LOOKS_AT_OBJECT, primary
 
-NEAR_CHANCE = 2  # times the accuracy of guessing, below which maps explain almost nothing
-LONG = 60  # epochs from which the answers do not mention the length of the training
-SHORT = (
-    "DeVries and Taylor (2017) report a gain from Cutout after 200 epochs; in a short training (here epochs={epochs}) "
-    "it can lower accuracy. This comparison does not show what long trainings do."
-)
-
-LOOKS_AT_OBJECT = "Does it look at the object?"
+Part = Literal["verdict", "limit", "detail"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question and the sentence that answers it."""
+    """A question and the sentence that answers it.
+
+    `part` is "verdict" for what everybody reads, "limit" for what changes its meaning, "detail" for the rest.
+    """
 
     question: str
     sentence: str
-
-
-@dataclass(frozen=True)
-class Primary:
-    """The difference that answers a question asked beforehand; `p_holm` where there are several such questions."""
-
-    pair: Pair
-    question: str
-    quantity: Quantity
-    difference: Difference
-    p_holm: float | None = None
-
-
-@lru_cache(maxsize=1)  # many parts of a comparison ask, and the power of each test takes time
-def primary(findings: Findings) -> tuple[Primary, ...]:
-    """The answers to the two questions asked beforehand, for each pair; p values adjusted for all of them.
-
-    Is the accuracy higher? And where there are object masks: is the focus index of the last layer another, on the
-    images that both networks of a pair classify correctly?
-    """
-    found = [one for pair in findings.pairs for one in _primary(findings, pair)]
-    p_values = [math.nan if one.difference.p is None else one.difference.p for one in found]
-    if len(found) < 2:
-        return tuple(found)
-    adjusted = [None if math.isnan(p) else float(p) for p in holm(p_values)]
-    return tuple(replace(one, p_holm=p) for one, p in zip(found, adjusted, strict=True))
-
-
-def _primary(findings: Findings, pair: Pair) -> Iterator[Primary]:
-    accuracy = findings.sides(TEST_ACCURACY, pair)
-    if accuracy is not None:
-        yield Primary(pair, "Is the network better?", ACCURACY, paired_difference(*accuracy))
-    after, before = (findings.looks[name][LAST] for name in (pair.variant, pair.against))
-    if "focus" in after and "focus" in before:
-        both = (after["right"] > 0) & (before["right"] > 0)
-        sides = paired_means(after["focus"], before["focus"], both)
-        if sides is not None:
-            yield Primary(pair, LOOKS_AT_OBJECT, FOCUS, paired_difference(*sides))
+    part: Part = "detail"
 
 
 @lru_cache(maxsize=1)
 def answers(findings: Findings) -> tuple[Answer, ...]:
-    """One sentence per question and pair, and the warnings that a reader needs."""
-    asked = primary(findings)
-    found = [answer for pair in findings.pairs for answer in _answers(findings, pair, asked)]
-    lengths = _short_with_cutout(findings.members)
-    return (*found, *(Answer("Does this hold for long trainings?", SHORT.format(epochs=n)) for n in lengths))
-
-
-def _answers(findings: Findings, pair: Pair, asked: Sequence[Primary]) -> Iterator[Answer]:
-    for one in asked:
-        if one.pair == pair:
-            said = sentence(pair.variant, pair.against, one.difference, one.quantity, one.p_holm)
-            yield Answer(one.question, said)
+    """The verdict for each pair, what limits it, and the details; the one wording of all outputs."""
+    found = [answer for pair in findings.pairs for answer in _of_pair(findings, pair)]
     masked = findings.dataset.splits[SPLIT].masks is not None
     if not masked:
-        said = f"no statement: {findings.dataset.name} has no object masks."
-        yield Answer(LOOKS_AT_OBJECT, f"{pair.variant} against {pair.against}: {said}")
-    yield from _near_chance(findings, pair)
+        said = f"no statement: {findings.dataset.name} has no object masks (docs/data.md shows how to add some)."
+        found.append(Answer(LOOKS_AT_OBJECT, said, "verdict"))
+    limits = [Answer(question, said, "limit") for question, said in iter_limits(findings)]
+    details = [answer for pair in findings.pairs for answer in _details(findings, pair, masked=masked)]
+    return (*found, *limits, *details)
+
+
+def _of_pair(findings: Findings, pair: Pair) -> Iterator[Answer]:
+    """Accuracy, background and maps, in this order."""
+    asked = {one.question: one for one in primary(findings) if one.pair == pair}
+    said = {
+        question: sentence(pair.variant, pair.against, one.difference, one.quantity, one.p_holm)
+        for question, one in asked.items()
+    }
+    yield from (Answer(question, said[question], "verdict") for question in ASKED.values() if question in said)
+    if (gap := findings.difference(BACKGROUND_GAP, pair)) is not None:
+        yield Answer("Does it lean on the background?", background_sentence(pair.variant, pair.against, gap), "verdict")
+    if LOOKS_AT_OBJECT in said:
+        yield Answer(LOOKS_AT_OBJECT, _on_object(findings, pair) + said[LOOKS_AT_OBJECT], "verdict")
+
+
+def _on_object(findings: Findings, pair: Pair) -> str:
+    """The shares of the maps on the object beside those of maps that know nothing; empty if grids differ."""
+    energy = findings.difference(MAP_ON_OBJECT, pair)
+    if energy is None:
+        return ""
+    blind = findings.references[findings.grids[pair.variant]]["energy"]
+    return (
+        f"{energy.mean_variant:.0%} of the map of {pair.variant} is on the object, {energy.mean_baseline:.0%} of that "
+        f"of {pair.against} (a uniform map: {blind['uniform']:.0%}, a centred blob: {blind['centre']:.0%}); "
+    ).replace("%", " %")
+
+
+def _details(findings: Findings, pair: Pair, *, masked: bool) -> Iterator[Answer]:
     if len(pair.seeds) == 1:
         network = mcnemar(findings.right[pair.variant][0], findings.right[pair.against][0])
         said = network_sentence(pair.variant, pair.against, pair.seeds[0][0], network)
         yield Answer("Do these two networks differ?", said)
-    if len(pair.seeds) >= FEWEST:  # with fewer the other questions have no answer either
-        yield from _explored(findings, pair, SECONDARY if masked else WITHOUT_MASKS)
-
-
-def _near_chance(findings: Findings, pair: Pair) -> Iterator[Answer]:
-    for name in (pair.against, pair.variant):
-        accuracy = findings.right[name].mean()
-        if accuracy < NEAR_CHANCE / len(findings.dataset.classes):
-            said = f"{name} is right on {accuracy:.1%} of the images, not far from chance"
-            yield Answer("Can the maps be read?", f"{said}: its maps explain almost nothing.")
-
-
-def _explored(findings: Findings, pair: Pair, questions: dict[str, str]) -> Iterator[Answer]:
-    for metric, question in questions.items():
-        measure = next(measure for measure in MEASURES if measure.metric == metric)
-        sides = findings.sides(measure, pair)
-        if sides is not None:
-            said = sentence(pair.variant, pair.against, paired_difference(*sides), measure.quantity)
-            yield Answer(question, said)
-
-
-def _short_with_cutout(members: Sequence[Member]) -> list[int]:
-    """The epochs of the shortest training with Cutout, if it is short and other trainings have no Cutout."""
-    trained = [config(member.run).settings for member in members]
-    lengths = [settings.epochs for settings in trained if settings.cutout]
-    return [min(lengths)] if lengths and len(lengths) < len(members) and min(lengths) < LONG else []
+    if len(pair.seeds) >= FEWEST:  # with fewer these questions have no answer
+        for metric, question in (SECONDARY if masked else WITHOUT_MASKS).items():
+            measure = next(measure for measure in MEASURES if measure.metric == metric)
+            if (difference := findings.difference(measure, pair)) is not None:
+                yield Answer(question, sentence(pair.variant, pair.against, difference, measure.quantity))

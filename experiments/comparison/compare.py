@@ -8,9 +8,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from rich.table import Table as Columns
+from rich.text import Text as Words
 
 from ..data.dataset import Dataset
-from ..evidence.differences import FEWEST
 from ..explaining.probes import SPLIT
 from ..pictures.style import take_failures
 from ..runs.contents import option_records
@@ -30,12 +30,12 @@ from ..tracking.writing import Run
 from . import selection
 from .answers import answers
 from .findings import Findings, Member
+from .limits import advice
 from .pictures import iter_pictures, write_view
 from .report import page
 from .tables import iter_tables, summary_for_machines, table_rows
 
 MEASURE, VARIANT = 28, 13  # columns of a terminal for the name of a measure and for each variant beside it
-NOTED = 6  # sentences in the note above the comparison's run, which the UI shows beside its name
 
 
 def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Findings:
@@ -106,7 +106,7 @@ def compare_finished(settings: CompareSettings) -> Findings:
 
 def conclude(run: Run, findings: Findings, name: str, given: Mapping[str, str]) -> str:
     """Saves the view, logs all results into the comparison's run, and returns the last part of the view's link."""
-    link = write_view(findings, run.experiment_id, name)
+    link = write_view(findings, run, name)
     run.log(iter_records(findings, name, link, given))
     return link
 
@@ -155,7 +155,7 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
     for path, picture in pictures.items():
         yield Picture(path, picture)
     address, hint = ui_address(link), ui_hint()
-    noted = answers(findings)[:NOTED]
+    noted = [answer for answer in answers(findings) if answer.part != "detail"]
     sentences = [f"**{as_markdown(answer.question)}** {as_markdown(answer.sentence)}" for answer in noted]
     yield Tag(NOTE, "\n\n".join([*sentences, f"[Pictures side by side]({link})"]))
     yield Text("comparison.json", json.dumps(summary_for_machines(findings, name, address), indent=2))
@@ -189,25 +189,17 @@ def announce(findings: Findings, link: str, run: Run, *, quiet: bool) -> None:
     beside = max(1, (screen.width - MEASURE) // VARIANT)
     for start in range(0, len(rows), beside):
         screen.print(_columns(rows[start : start + beside]))
-    found = answers(findings)
-    for answer in found:
-        screen.print(f"{answer.question} {answer.sentence}")
-    screen.print(f"\nfound: {found[0].sentence}")
+    screen.print()
+    for answer in answers(findings):
+        if answer.part != "detail":
+            screen.print(Words.assemble((answer.question, "bold"), " ", answer.sentence))
     screen.print(
-        f"look:  {file_address(run, 'report.html')} and side by side in MLflow{ui_hint()} {ui_address(link)}",
+        f"\nlook:  {file_address(run, 'report.html')} and side by side in MLflow{ui_hint()} {ui_address(link)}",
         highlight=False,
     )
-    screen.print(f"next:  {_advice(findings)}")
+    screen.print(f"next:  {advice(findings)}")
     for failure in take_failures():
         screen.print(f"note:  {failure}")
-
-
-def _advice(findings: Findings) -> str:
-    """What to try after this comparison."""
-    if min(len(findings.of(name)) for name in findings.variants) < FEWEST:
-        return f"compare {FEWEST} or more seeds for an answer about the method: -P seeds={FEWEST}"
-    variants = '-P variants="baseline; small: cutout=true cutout_size=8"'
-    return f"compare variants of your own: mlflow run . -e compare {variants} -P seeds={FEWEST}"
 
 
 def _columns(rows: Sequence[Mapping[str, str]]) -> Columns:

@@ -1,20 +1,33 @@
 """The numbers of a comparison: tables that are computed from what its finished runs logged."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from ..data.dataset import Dataset
-from ..evidence.differences import FEWEST, paired_difference
-from ..evidence.network_tests import Calibration, SeedNoise, by_class, calibration, mcnemar, seed_noise
+from ..evidence.differences import FEWEST, Difference, paired_difference
+from ..evidence.network_tests import (
+    Calibration,
+    SeedNoise,
+    by_class,
+    calibration,
+    mcnemar,
+    seed_noise,
+    two_way_bootstrap,
+)
+from ..explaining import measuring
 from ..explaining.probes import SPLIT, Probes, probes
 from ..runs import contents
 from ..tracking.reading import FinishedRun
 from . import images
-from .measures import HEADLINE_FOCUS, LAST, MEASURES, Measure, last_layer
+from .measures import HEADLINE_FOCUS, LAST, MEASURES, TEST_ACCURACY, Measure, last_layer
+
+FEW_IMAGES = 500
+"""Test images below which the interval of the accuracy also covers which images were drawn."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +50,8 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
-    """The finished runs of a comparison, and the tables that follow from them, each computed when it is first used.
-
-    The first variant is the baseline of all differences. Runs are paired by seed.
-    """
+class Compared:
+    """The finished runs of a comparison. The first variant is the baseline of all differences; seeds are paired."""
 
     members: tuple[Member, ...]
     dataset: Dataset
@@ -84,6 +94,10 @@ class Findings:
             for name in others
         )
 
+
+class Findings(Compared):
+    """The tables that follow from the finished runs, each computed when it is first used."""
+
     @cached_property
     def runs(self) -> pd.DataFrame:
         """A row per run: `variant`, `seed`, `run`, `reused`, and a column per measure that any run has."""
@@ -106,23 +120,31 @@ class Findings:
         return values.agg(["mean", "std", "count"])
 
     @cached_property
-    def _judged(self) -> dict[str, list[tuple[Bool[np.ndarray, "images"], Calibration]]]:
-        """For each run the test images that it classifies correctly, and its calibration."""
+    def _judged(self) -> dict[str, list[tuple[Bool[np.ndarray, "images"], Calibration, bool]]]:
+        """For each run the test images that it classifies correctly, its calibration, and whether it is near chance."""
         judged = {}
         for name in self.variants:
             found = (contents.predictions(member.run, self.dataset.classes) for member in self.of(name))
-            judged[name] = [(predicted.right, calibration(predicted)) for predicted in found]
+            judged[name] = [(one.right, calibration(one), bool(one.near_chance)) for one in found]
         return judged
 
     @property
     def right(self) -> dict[str, Bool[np.ndarray, "seeds images"]]:
         """For each variant the test images that its networks classify correctly."""
-        return {name: np.stack([right for right, _ in judged]) for name, judged in self._judged.items()}
+        return {name: np.stack([right for right, *_ in judged]) for name, judged in self._judged.items()}
 
     @property
     def calibrations(self) -> dict[str, list[Calibration]]:
         """For each variant the calibration of its networks on the test images."""
-        return {name: [found for _, found in judged] for name, judged in self._judged.items()}
+        return {name: [found for _, found, _ in judged] for name, judged in self._judged.items()}
+
+    @property
+    def near_chance(self) -> dict[str, list[int]]:
+        """For each variant the seeds whose networks are not surely better than naming the largest class."""
+        return {
+            name: [member.seed for member, (*_, near) in zip(self.of(name), judged, strict=True) if near]
+            for name, judged in self._judged.items()
+        }
 
     @cached_property
     def looks(self) -> dict[str, images.Looks]:
@@ -165,10 +187,25 @@ class Findings:
         rows = []
         for pair in self.pairs:
             for measure in self.measures:
-                if (sides := self.sides(measure, pair)) is not None:
+                if (found := self.difference(measure, pair)) is not None:
                     named = {"measure": measure.metric, "variant": pair.variant, "against": pair.against}
-                    rows.append(named | images.difference_row(paired_difference(*sides)))
+                    rows.append(named | images.difference_row(found))
         return pd.DataFrame(rows)
+
+    def difference(self, measure: Measure, pair: Pair) -> Difference | None:
+        """The difference that every table and sentence reports; None where `sides` is None.
+
+        With fewer than `FEW_IMAGES` test images the interval of the test accuracy is the wider one of two: Student's t
+        over seeds, and the bootstrap over seeds and images.
+        """
+        if (sides := self.sides(measure, pair)) is None:
+            return None
+        found = paired_difference(*sides)
+        if measure != TEST_ACCURACY or found.low is None or len(self.dataset.splits[SPLIT]) >= FEW_IMAGES:
+            return found
+        after, before = (self.right[name].astype(float) for name in (pair.variant, pair.against))
+        drawn = two_way_bootstrap(after, before, np.random.default_rng(0))
+        return found.widened(drawn.low, drawn.high)
 
     def sides(self, measure: Measure, pair: Pair) -> images.Sides | None:
         """The measure for each seed of both variants; None if a seed has no value or the maps cannot be compared."""
@@ -204,6 +241,15 @@ class Findings:
         return {name: tuple(images.sampled_maps(run).shape[1:]) for name, run in self.first_seed.items()}
 
     @cached_property
+    def references(self) -> dict[tuple[int, ...], pd.DataFrame]:
+        """By resolution of the last layer: the scores of blind maps on the measured images; empty without masks."""
+        masks = self.dataset.splits[SPLIT].masks
+        if masks is None:
+            return {}
+        own = masks[contents.maps(self.members[0].run).sample_indices]
+        return {grid: measuring.references(own, grid) for grid in dict.fromkeys(self.grids.values())}
+
+    @cached_property
     def noise(self) -> dict[str, SeedNoise]:
         """How the seeds of each variant scatter; empty below three seeds."""
         return {name: seed_noise(right) for name, right in self.right.items() if len(right) >= FEWEST}
@@ -217,13 +263,14 @@ class Findings:
     @cached_property
     def classes(self) -> pd.DataFrame:
         """A row per pair and class: the columns of `evidence.network_tests.by_class`, `name` and `against`."""
-        labels, classes = self.dataset.splits[SPLIT].labels, self.dataset.classes
-        return pd.concat(
-            by_class(self.right[pair.variant], self.right[pair.against], labels, classes).assign(
-                name=pair.variant, against=pair.against
-            )
-            for pair in self.pairs
-        )
+        return _by(self, self.dataset.splits[SPLIT].labels, self.dataset.classes)
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """The same for the groups of images, in the column `group`; empty without groups."""
+        groups = self.dataset.splits[SPLIT].groups
+        found = pd.DataFrame() if groups is None else _by(self, groups, self.dataset.groups)
+        return found.rename(columns={"class": "group"})
 
     @cached_property
     def networks(self) -> pd.DataFrame:
@@ -236,3 +283,13 @@ class Findings:
                 pair.seeds, self.right[pair.variant], self.right[pair.against], strict=True
             )
         )
+
+
+def _by(findings: Findings, members: Int64[np.ndarray, "images"], names: Sequence[str]) -> pd.DataFrame:
+    """`by_class` for each pair; `members` has the place in `names` of each test image."""
+    return pd.concat(
+        by_class(findings.right[pair.variant], findings.right[pair.against], members, names).assign(
+            name=pair.variant, against=pair.against
+        )
+        for pair in findings.pairs
+    )

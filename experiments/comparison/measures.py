@@ -57,18 +57,34 @@ def _at_last_layer(name: str) -> Measure:
 
 
 HEADLINE_FOCUS = _at_last_layer("focus")
+MAP_ON_OBJECT = _at_last_layer("energy")
+BACKGROUND_GAP = Measure(
+    "shift/background_gap",
+    "background gap",
+    "{:z.1%}",
+    "accuracy on the own class's background minus that on another's, same objects; 0 = background does not matter",
+    "lower",
+)
 TEST_ACCURACY = Measure("test/accuracy", "test accuracy", "{:z.2%}", "share of the test images classified correctly")
+
+WORST_GROUP = Measure(
+    "test/worst_group_accuracy",
+    "worst-group accuracy",
+    "{:z.2%}",
+    "accuracy on the test images of the group where it is lowest; each network has its own worst group",
+)
 
 MEASURES = (
     TEST_ACCURACY,
-    Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
     Measure(
-        "shift/background_gap",
-        "background gap",
-        "{:z.1%}",
-        "accuracy on the own class's background minus that on another's, same objects; 0 = background does not matter",
-        "lower",
+        "test/balanced_accuracy",
+        "balanced accuracy",
+        "{:z.2%}",
+        "mean over the classes of the share of their test images classified correctly; each class counts the same",
     ),
+    WORST_GROUP,
+    Measure("val/accuracy", "val accuracy", "{:z.2%}", "the same on the validation images"),
+    BACKGROUND_GAP,
     Measure(
         "shift/background_only_accuracy",
         "background alone",
@@ -83,6 +99,12 @@ MEASURES = (
         "share of predictions that change when the same object gets another class's background",
         "lower",
     ),
+    Measure(
+        "shift/corrupted_accuracy",
+        "accuracy, corrupted",
+        "{:z.2%}",
+        "accuracy on CIFAR-10-C: mean over 15 corruptions of the test images and their five severities",
+    ),
     HEADLINE_FOCUS,
     *map(_at_last_layer, ("energy", "recall", "precision", "coverage")),
     Measure(
@@ -94,14 +116,19 @@ MEASURES = (
     ),
 )
 
+IN_VIEW = (TEST_ACCURACY, BACKGROUND_GAP, HEADLINE_FOCUS, MAP_ON_OBJECT)
+"""The measures that MLflow's view of a comparison draws as bars."""
+IS_BETTER = "Is the network better?"
+ASKED = {TEST_ACCURACY: IS_BETTER, WORST_GROUP: "Is it better in its worst group?"}
+"""The questions about accuracy that are asked beforehand, by the measure that answers them."""
+
 SECONDARY = {
-    "shift/background_gap": "Explored: does it rely on the background?",
-    f"cam/{LAST}/recall": "Explored: does the map cover the whole object?",
-    f"cam/{LAST}/precision": "Explored: does the map keep to the object?",
+    f"cam/{LAST}/recall": "Does the map cover the whole object?",
+    f"cam/{LAST}/precision": "Does the map keep to the object?",
 }
 """Further questions, by the measure that answers them. Not asked beforehand; the intervals are not corrected."""
 
-WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Explored: is the bright part of the map larger?"}
+WITHOUT_MASKS = {f"cam/{LAST}/coverage": "Is the bright part of the map larger?"}
 """The questions that remain for a data set without object masks."""
 
 FOCUS = Quantity("focus index on the images both classify correctly", "neither", share=False)

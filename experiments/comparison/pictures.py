@@ -17,11 +17,14 @@ from ..runs import contents
 from ..runs.evaluate import iter_keyed
 from ..tracking import views
 from ..tracking.reading import FinishedRun
+from ..tracking.records import KeyedPicture
 from ..tracking.ui import save_view
-from ..tracking.writing import append_records
+from ..tracking.writing import Run, append_records
 from ..training.predictions import Predictions
 from .findings import Findings, Member, Pair
+from .measures import IN_VIEW
 
+FEWEST_LINES = 4  # runs from which parallel coordinates show more than the table does
 AXES = 6  # settings, and measures, in the view's parallel coordinates: more cannot be told apart
 
 Drawing = tuple[str, Callable[[], style.Pixels]]
@@ -138,38 +141,52 @@ def followed(findings: Findings) -> str:
     return "val" if any("val/accuracy" in member.run.metrics for member in findings.members) else "test"
 
 
-def write_view(findings: Findings, experiment_id: str, name: str) -> str:
-    """Saves a view of the runs in MLflow, of too many one per variant, and returns the last part of its link."""
-    shown_runs = shown_in_grid(findings, views.MAX_RUNS_IN_GRID)
+def write_view(findings: Findings, run: Run, name: str) -> str:
+    """Saves a view of the runs in MLflow, of too many one per variant, and returns the last part of its link.
+
+    Its first column are the images without maps, which the comparison's own `run` logs.
+    """
+    shown_runs = shown_in_grid(findings, views.MAX_RUNS_IN_GRID - 1)
     runs = [member.run for member in shown_runs]
     step = max(map(_last_epoch, runs))
-    for run in runs:
+    for one in runs:
         # MLflow's grid shows one step, so a shorter training needs its pictures at that step too.
-        if step not in run.picture_steps():
-            said = verdicts_of(findings, run)
-            append_records(run.id, iter_keyed(findings.probes, last_maps(run), said, step))
+        if step not in one.picture_steps():
+            said = verdicts_of(findings, one)
+            append_records(one.id, iter_keyed(findings.probes, last_maps(one), said, step))
+    run.log(iter_originals(findings, step))
     split = followed(findings)
-    curves = ["train/loss", f"{split}/loss", f"{split}/accuracy"]
-    bars = sorted({measure.key(run) for measure in findings.measures for run in runs})
+    curves = {f"{split}/accuracy": "accuracy", f"{split}/loss": "loss", "train/loss": "training loss"}
+    bars = {one.key(each): one.heading for one in IN_VIEW if one in findings.measures for each in runs}
+    own = {f"{one.metric}/{variant}" for one in findings.measures for variant in findings.variants}
+    own |= {f"difference/{one.metric}/{variant}" for one in findings.measures for variant in findings.variants}
     colours = dict(zip(findings.variants, style.COLOURS, strict=False))
     view = views.comparison_view(
         name if len(shown_runs) == len(findings.members) else f"{name} (the run of median accuracy of each)",
-        [run.id for run in runs],
+        [one.id for one in runs],
         list(findings.probes.keys),
         step,
-        curves=curves,
-        bars=bars,
+        curves=list(curves),
+        bars=list(bars),
         columns=[
             "metrics.`test/accuracy`",
             *(["metrics.`val/accuracy`"] if split == "val" else []),
             "params.`resolved.cutout`",
             "params.`resolved.seed`",
         ],
-        hidden_metrics=sorted({key for run in runs for key in run.metrics} - {*curves, *bars}),
+        hidden_metrics=sorted({key for one in runs for key in one.metrics} - {*curves, *bars} | own),
         colours=[colours[member.variant] for member in shown_runs],  # as in the charts
-        parallel=(_varied(runs), list(dict.fromkeys(measure.key(runs[0]) for measure in findings.measures))[:AXES]),
+        parallel=(_varied(runs), list(bars)[:AXES]) if len(runs) >= FEWEST_LINES else ((), ()),
+        titles=curves | bars,
+        before=run.id,
     )
-    return save_view(experiment_id, view)
+    return save_view(run.experiment_id, view)
+
+
+def iter_originals(findings: Findings, step: int) -> Iterator[KeyedPicture]:
+    """The images without maps, as cells of MLflow's grid."""
+    for key, image, name in zip(findings.probes.keys, findings.probes.images, findings.probe_labels, strict=True):
+        yield KeyedPicture(key, drawn_or_explained(key, partial(sheets.original, image, name)), step)
 
 
 def _varied(runs: Sequence[FinishedRun]) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..tracking.records import Table
-from .answers import answers, primary
+from .answers import answers
 from .findings import Findings
+from .primary import primary
 
 
 def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
@@ -19,6 +20,7 @@ def _tables(findings: Findings) -> dict[str, pd.DataFrame]:
         "where": findings.where,
         "look_differences": findings.look_differences,
         "classes": findings.classes,
+        "groups": findings.groups,
         "networks": findings.networks,
         "agreement": findings.agreement,
     }

@@ -7,7 +7,8 @@ import socket
 import tempfile
 import urllib.request
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -17,17 +18,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..system.files import open_file, user_path
-from .dataset import (
-    VAL_SHARE,
-    DataError,
-    Dataset,
-    Progress,
-    Request,
-    Split,
-    assembled,
-    class_shares,
-    content_ranks,
-    subset,
+from .dataset import DataError, Dataset, Progress, Request, Split, assembled, with_val
+
+CORRUPTED, SEVERITIES = "corrupted/", 5
+CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
 
 
@@ -51,14 +47,50 @@ def load_cifar10(request: Request) -> Dataset:
     whole = _cifar10_split(folder, CIFAR10.train_list)
     test = _cifar10_split(folder, CIFAR10.test_list)
     meta = _unpickled(_verified_bytes(folder / CIFAR10.meta["filename"], CIFAR10.meta["md5"]))
-    is_val = class_shares(content_ranks(whole.images, whole.labels), whole.labels) < VAL_SHARE
-    splits = {"train": subset(whole, ~is_val), "val": subset(whole, is_val), "test": test}
+    splits = with_val({"train": whole, "test": test})
     if request.size != 32:
         splits = {
             name: replace(split, images=_resized(split.images, request.size, request.interpolation))
             for name, split in splits.items()
         }
     return assembled("cifar10", tuple(meta[CIFAR10.meta["key"]]), splits, str(folder))
+
+
+def load_cifar10_c(request: Request) -> Dataset:
+    """CIFAR-10, and its test images with 15 corruptions in five severities (Hendrycks and Dietterich, ICLR 2019).
+
+    The splits `corrupted/NAME` have the test images five times, the mildest first. They stay on the disk until they are
+    needed. They are read from CIFAR-10-C in `data_dir` or beside CIFAR-10.
+
+    Raises:
+        DataError: it is not there, its files are not those of CIFAR-10-C, or the images are asked for in another size.
+    """
+    if request.size != 32:
+        raise DataError(f"image_size {request.size}: the images of cifar10_c have 32 pixels; take image_size=32")
+    plain = load_cifar10(request)
+    folders = [user_path(request.data_dir) / "CIFAR-10-C", cifar10_folder(request.data_dir).parent / "CIFAR-10-C"]
+    folder = next(filter(Path.is_dir, folders), None)
+    if folder is None:
+        raise DataError(
+            f"{folders[0]} does not exist: unpack CIFAR-10-C.tar there (zenodo.org/records/2535967, 2.9 GB)"
+        )
+    test = plain.splits["test"]
+    labels = np.tile(test.labels, SEVERITIES)
+    found = {name: _array(folder / f"{name}.npy") for name in ("labels", *CORRUPTIONS)}
+    for name, array in found.items():
+        shape = (len(labels), *(test.images.shape[1:] if name != "labels" else ()))
+        if array.shape != shape or (name == "labels" and not np.array_equal(array, labels)):
+            raise DataError(f"{folder}/{name}.npy is not that of CIFAR-10-C, {shape} for the test images; get it again")
+    corrupted = {f"{CORRUPTED}{name}": Split(found[name], labels, None) for name in CORRUPTIONS}
+    return assembled("cifar10_c", plain.classes, {**plain.splits, **corrupted}, f"{plain.source}, {folder}")
+
+
+def _array(path: Path) -> np.ndarray:
+    """The array in the file, which stays on the disk."""
+    try:
+        return np.load(path, mmap_mode="c")  # torch warns about arrays that cannot be written
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error}); get it again") from error
 
 
 def _cifar10_split(folder: Path, files: Iterable[Iterable[str]]) -> Split:
@@ -141,9 +173,16 @@ def _download_cifar10(staging: str, progress: Progress) -> None:
     # Three seconds are enough to notice that there is no network; the download itself may take longer.
     urllib.request.urlopen(urllib.request.Request(CIFAR10.url, method="HEAD"), timeout=3).close()
     progress(f"downloading CIFAR-10 (170 MB) from {CIFAR10.url}")
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30.0)  # torchvision sets none, and a stalled download would wait for ever
-    try:
+    with patient():
         CIFAR10(staging, download=True)
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Inside, a download that stalls ends after 30 s: torchvision sets no limit, and it would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30.0)
+    try:
+        yield
     finally:
         socket.setdefaulttimeout(before)

@@ -56,11 +56,15 @@ class DataError(CannotStart):
 
 @dataclass(frozen=True)
 class Split:
-    """Images (uint8 RGB), the class of each (0 ... classes - 1) and, if there are any, masks of the object."""
+    """Images (uint8 RGB), the class of each (0 ... classes - 1) and, if there are any, masks of the object and groups.
+
+    A group, such as the birds of one class on one background, is a place in the data set's `groups`.
+    """
 
     images: UInt8[np.ndarray, "n h w 3"]
     labels: Int64[np.ndarray, "n"]
     masks: Bool[np.ndarray, "n h w"] | None
+    groups: Int64[np.ndarray, "n"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,15 +76,17 @@ class Dataset:
 
     There are always the splits train and test, and val if it is held out. The scenes also have test_shifted, own,
     other, background_only and object_only. `source` is the origin of the data: a path, or the settings that generated
-    it. `left_out` has a line for each file that could not be used.
+    it. `left_out` has a line for each file that could not be used. `groups` are the names of the groups of images whose
+    accuracies are compared; each split then has the group of each image.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
-    digest: str
-    source: str
+    digest: str = ""
+    source: str = ""
     left_out: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def statistics(self) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
@@ -131,16 +137,34 @@ def class_shares(ranks: Int64[np.ndarray, "n"], labels: Int64[np.ndarray, "n"]) 
 
 def subset(split: Split, chosen: np.ndarray) -> Split:
     """The chosen images in their original order; `chosen` is a mask or indices."""
-    masks = None if split.masks is None else split.masks[chosen]
-    return Split(split.images[chosen], split.labels[chosen], masks)
+    masks, groups = (None if some is None else some[chosen] for some in (split.masks, split.groups))
+    return Split(split.images[chosen], split.labels[chosen], masks, groups)
+
+
+def with_val(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits with a val; if there is none, it is the tenth of each class of train with the lowest SHA-256.
+
+    Raises:
+        DataError: no class has enough images for that.
+    """
+    if "val" in splits:
+        return dict(splits)
+    train = splits["train"]
+    is_val = class_shares(content_ranks(train.images, train.labels), train.labels) < VAL_SHARE
+    if not is_val.any():
+        raise DataError("the classes have too few train images to split off val: give 6 or more of each, or add val")
+    return {**splits, "train": subset(train, ~is_val), "val": subset(train, is_val)}
 
 
 def without_val(dataset: Dataset) -> Dataset:
     splits = dict(dataset.splits)
     train, val = splits["train"], splits.pop("val")
-    masks = None if train.masks is None or val.masks is None else np.concatenate([train.masks, val.masks])
-    images = np.concatenate([train.images, val.images])
-    splits["train"] = Split(images, np.concatenate([train.labels, val.labels]), masks)
+    masks, groups = (
+        None if one is None or other is None else np.concatenate([one, other])
+        for one, other in ((train.masks, val.masks), (train.groups, val.groups))
+    )
+    images, labels = np.concatenate([train.images, val.images]), np.concatenate([train.labels, val.labels])
+    splits["train"] = Split(images, labels, masks, groups)
     return _with_splits(dataset, splits)
 
 
@@ -156,7 +180,7 @@ def with_fewer_train_images(dataset: Dataset, count: int) -> Dataset:
 
 
 def _with_splits(dataset: Dataset, splits: Mapping[str, Split]) -> Dataset:
-    return assembled(dataset.name, dataset.classes, splits, dataset.source, dataset.left_out)
+    return assembled(dataset.name, dataset.classes, splits, dataset.source, dataset.left_out, dataset.groups)
 
 
 def _digest(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
@@ -167,10 +191,19 @@ def _digest(classes: tuple[str, ...], splits: Mapping[str, Split]) -> str:
         sha.update(split.labels.astype("<i8").tobytes())
         if split.masks is not None:
             sha.update(np.packbits(split.masks).tobytes())
+        if split.groups is not None:
+            sha.update(split.groups.astype("<i8").tobytes())
     return sha.hexdigest()[:16]
 
 
 def assembled(
-    name: str, classes: tuple[str, ...], splits: Mapping[str, Split], source: str, left_out: tuple[str, ...] = ()
+    name: str,
+    classes: tuple[str, ...],
+    splits: Mapping[str, Split],
+    source: str,
+    left_out: tuple[str, ...] = (),
+    groups: tuple[str, ...] = (),
 ) -> Dataset:
-    return Dataset(name, classes, MappingProxyType(dict(splits)), _digest(classes, splits), source, left_out)
+    """The data set, with its digest."""
+    digest = _digest(classes + groups, splits)
+    return Dataset(name, classes, MappingProxyType(dict(splits)), digest, source, left_out, groups)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from ..settings.parts import DATA_SETS, OWN_DATA_SETS, load_part
+from ..settings.parts import DATA_DOORS, DATA_SETS, data_set, load_part
 from .cifar10 import Unreachable, cifar10_folder, fetch_cifar10
 from .csv_file import listed as listed_in_csv
 from .dataset import (
@@ -21,7 +21,7 @@ from .dataset import (
 from .folder import listed as listed_in_folder
 from .photos import median_side
 
-NAMES = ("auto", *(name for name in DATA_SETS if name not in OWN_DATA_SETS), *OWN_DATA_SETS.values())
+NAMES = ("auto", *(name for name in DATA_SETS if name not in DATA_DOORS), *DATA_DOORS.values())
 MOST_USUAL = 224  # the side for which most published networks were made
 _LISTINGS = {"folder": listed_in_folder, "csv": listed_in_csv}
 
@@ -89,7 +89,7 @@ def load(
     progress: Progress = print,
     bar: Bar = NO_BAR,
 ) -> Dataset:
-    """The data set `name`: `cifar10`, `scenes`, `folder:PATH` or `csv:FILE`.
+    """The data set `name`: a name of `settings.parts.DATA_SETS`, or a form of `DATA_DOORS`, such as `folder:PATH`.
 
     `data_dir` contains CIFAR-10 (unless the environment variable CIFAR10_ROOT names another folder) and the cache of
     the scenes. `image_size` is the side in pixels; `auto` is 32. Images are resized with `interpolation`, `bilinear` or
@@ -103,8 +103,8 @@ def load(
     size = 32 if image_size == "auto" else image_size
     if size < SMALLEST_SIDE:
         raise DataError(f"image_size {size} is too small: {SMALLEST_SIDE} pixels or more, or auto for 32")
-    kind, colon, path = name.partition(":")
-    if kind not in DATA_SETS or bool(colon) != (kind in OWN_DATA_SETS) or bool(path) != bool(colon):
+    kind, path = data_set(name)
+    if kind not in DATA_SETS or bool(path) != (kind in DATA_DOORS) or (":" in name and not path):
         raise DataError(f"dataset {name!r} is not known: use one of {', '.join(NAMES)}")
     how = "bicubic" if interpolation == "auto" else interpolation
     share = 1.0 if centre_crop == "auto" else centre_crop

@@ -37,12 +37,13 @@ _SOFT_LEVELS = 16  # a mask with more different values has soft edges; one with 
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """One image file, its class, its part of the data set and, if there are masks, the file of its mask."""
+    """One image file, its class, its part of the data set and, if there are any, the file of its mask and its group."""
 
     path: Path
     label: int
     part: str
     mask: Path | None
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Listing:
     classes: tuple[str, ...]
     files: Sequence[PhotoFile]
     others: int = 0
+    groups: tuple[str, ...] = ()
 
 
 def photographs(listing: Listing, request: Request) -> Dataset:
@@ -89,7 +91,7 @@ def photographs(listing: Listing, request: Request) -> Dataset:
     )
     for line in [*(f"left out: {line}" for line in left_out[:5]), *map(str, arrays["said"])]:
         request.progress(line)
-    return assembled(listing.name, shown, splits, listing.source, left_out)
+    return assembled(listing.name, shown, splits, listing.source, left_out, listing.groups)
 
 
 def _has_masks(listing: Listing) -> bool:
@@ -99,7 +101,9 @@ def _has_masks(listing: Listing) -> bool:
 def _cached(listing: Listing, request: Request, pixels: int) -> dict[str, np.ndarray]:
     """The decoded images from their file in `data_dir`, which is made first if a file of the listing has changed."""
     how = [request.size, request.interpolation, request.centre_crop, request.holdout]
-    key = hashlib.sha256(repr([how, request.skip_bad, *map(_stamp, listing.files)]).encode()).hexdigest()
+    key = hashlib.sha256(
+        repr([how, request.skip_bad, listing.groups, *map(_stamp, listing.files)]).encode()
+    ).hexdigest()
     place = hashlib.sha256(repr([listing.source, *how]).encode()).hexdigest()[:12]
     path = user_path(request.data_dir).resolve() / f"photos-{place}.npz"
 
@@ -189,6 +193,8 @@ def _in_parts(
         rows = [photo.row for photo in chosen]
         arrays[f"{part}.images"] = Rows(images, rows)
         arrays[f"{part}.labels"] = Rows(np.array([file.label for file in listing.files], np.int64), rows)
+        if listing.groups:
+            arrays[f"{part}.groups"] = Rows(np.array([file.group for file in listing.files], np.int64), rows)
         if masks is not None:
             arrays[f"{part}.masks"] = Rows(masks, rows)
         seen[part] = {photo.sha256 for photo in chosen}

@@ -49,21 +49,32 @@ class Difference:
     """Differences of one quantity paired by seed, variant minus baseline.
 
     Attributes:
+        mean_variant, mean_baseline: the mean over the seeds of each of the two.
         low, high: the 95 % interval of the mean; None with fewer than three seeds; equal to the mean if all differences
             are equal.
         p: two-sided p value of Student's t test; 1 if all differences are zero; None without an interval, or if all
             differences are equal but not zero. Then the quantity is coarse, and the result is not certain.
         smallest_shown: half the width of the interval; with this n and spread, only a larger mean difference is shown.
         detectable: the true difference that this n finds with 80 % power, if the observed spread is the true one.
+        images_too: whether the interval was widened, because few images were measured.
     """
 
     per_seed: tuple[float, ...]
     mean: float
+    mean_variant: float
+    mean_baseline: float
     low: float | None = None
     high: float | None = None
     p: float | None = None
     smallest_shown: float | None = None
     detectable: float | None = None
+    images_too: bool = False
+
+    def widened(self, low: float, high: float) -> "Difference":
+        """With an interval that also covers `low` to `high`, from seeds and images resampled."""
+        bounds = [bound for bound in (self.low, self.high, low, high) if bound is not None]
+        low, high = min(bounds), max(bounds)
+        return replace(self, low=low, high=high, smallest_shown=(high - low) / 2, images_too=True)
 
     @property
     def larger(self) -> int:
@@ -111,7 +122,8 @@ def paired_difference(
         missing = int(np.argmin(np.isfinite(values).all(axis=0))) + 1
         raise ValueError(f"seed number {missing} has no finite value; leave it out of both variants")
     differences = values[0] - values[1]
-    plain = Difference(tuple(differences.tolist()), float(differences.mean()))
+    of_variant, of_baseline = map(float, values.mean(axis=1))
+    plain = Difference(tuple(differences.tolist()), float(differences.mean()), of_variant, of_baseline)
     if len(differences) < FEWEST:
         return plain
     if np.ptp(differences) <= ROUNDING * np.abs(values).max():

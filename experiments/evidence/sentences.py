@@ -18,7 +18,7 @@ def sentence(
     if `p_holm` is below 5 % too.
     """
     n, start = len(difference.per_seed), f"{name} against {baseline}"
-    seeds, amount = _seeds(n), _written(difference.mean, quantity, difference, "+")
+    seeds, amount = _seeds(n), _amount(difference, quantity)
     if difference.low is None or difference.high is None:
         about = "only about these two networks" if n == 1 else "only about these networks; three seeds give an interval"
         return f"{start}: {quantity.name} {amount} with {seeds}: no statement about the method, {about}."
@@ -27,30 +27,52 @@ def sentence(
     if difference.equal:
         without = "without a spread between seeds there is no interval"
         return f"{start}: {quantity.name} {amount} in each of {seeds}; {without}."
+    interval = interval_text(difference, quantity)
     if difference.shown and (p_holm is None or p_holm < 1 - CONFIDENCE):
-        return _sentence_shown(name, baseline, difference, quantity, p_holm)
-    bounds = difference.low, difference.high
-    low, high = (_number(bound, quantity, difference, "+") for bound in bounds)
-    why = f"differences up to {_written(max(map(abs, bounds)), quantity, difference)} cannot be excluded"
+        corrected = "" if p_holm is None else f", Holm-adjusted {p_text(p_holm)}"
+        return f"{_claim(name, baseline, difference, quantity)} {amount} ({interval}{corrected})."
+    farthest = max(abs(difference.low), abs(difference.high))
+    why = f"differences up to {_written(farthest, quantity, difference)} cannot be excluded"
     if difference.shown:
         why = f"the interval excludes zero, but Holm-adjusted {p_text(p_holm)}"
-    interval = f"95 % interval {low} to {high}, {seeds}"
-    return f"{start}: no difference shown in {quantity.name} ({amount}, {interval}); {why}."
+    return f"{start}: no difference shown in {quantity.name}: {amount} ({interval}); {why}."
 
 
-def _sentence_shown(name: str, baseline: str, difference: Difference, quantity: Quantity, p_holm: float | None) -> str:
-    bounds = sorted(abs(bound) for bound in (difference.low, difference.high) if bound is not None)
-    low, high = (_number(bound, quantity, difference) for bound in bounds)
-    corrected = "" if p_holm is None else f", Holm-adjusted {p_text(p_holm)}"
-    interval = f"95 % interval {low} to {high}, {_seeds(len(difference.per_seed))}{corrected}"
-    amount = _written(abs(difference.mean), quantity, difference)
+def _claim(name: str, baseline: str, difference: Difference, quantity: Quantity) -> str:
+    """The beginning of a sentence about a difference that is shown."""
+    if quantity.better == "neither":
+        return f"{name} against {baseline}: {quantity.name} is {'larger' if difference.mean > 0 else 'smaller'},"
     verdict = "better" if (difference.mean > 0) == quantity.higher else "worse"
-    if quantity.higher:
-        of = "of" if quantity.share else "in"
-        return f"{name} is {verdict} than {baseline} by {amount} {of} {quantity.name} ({interval})."
-    start = f"{name} against {baseline}" if quantity.better == "neither" else f"{name} is {verdict} than {baseline}"
-    change = "larger" if difference.mean > 0 else "smaller"
-    return f"{start}: {quantity.name} is {change} by {amount} ({interval})."
+    return f"{name} is {verdict} than {baseline}: {quantity.name}"
+
+
+def _amount(difference: Difference, quantity: Quantity) -> str:
+    """Both means and their difference, as "61.20 % against 63.10 %, difference -1.90 points"."""
+    unit = " %" if quantity.share else ""
+    means = difference.mean_variant, difference.mean_baseline
+    both = " against ".join(_number(mean, quantity, difference) + unit for mean in means)
+    return f"{both}, difference {_written(difference.mean, quantity, difference, '+')}"
+
+
+def background_sentence(name: str, baseline: str, gap: Difference) -> str:
+    """Which of the two relies on the background more, from what each loses on the background of another class."""
+    quantity = Quantity("background gap", "lower")
+    loss, other = (_written(mean, quantity, gap) for mean in (gap.mean_variant, gap.mean_baseline))
+    said = f"on the background of another class {name} loses {loss} of accuracy, {baseline} {other}"
+    if gap.low is None:
+        return f"{said}; {_seeds(len(gap.per_seed))}: no statement about the method."
+    amount = f"difference {_written(gap.mean, quantity, gap, '+')}, {interval_text(gap, quantity)}, not corrected"
+    if gap.shown:
+        return f"{said}: {name} leans on the background {'more' if gap.mean > 0 else 'less'} ({amount})."
+    return f"{said}: no difference shown ({amount})."
+
+
+def interval_text(difference: Difference, quantity: Quantity) -> str:
+    """The interval and n, as "95 % interval -2.30 to -1.50, 5 seeds". The difference must have an interval."""
+    bounds = [bound for bound in (difference.low, difference.high) if bound is not None]
+    low, high = (_number(bound, quantity, difference, "+") for bound in bounds)
+    over = " and images" if difference.images_too else ""
+    return f"95 % interval {low} to {high}, {_seeds(len(difference.per_seed))}{over}"
 
 
 def wins_text(difference: Difference, better: Better = "higher") -> str:

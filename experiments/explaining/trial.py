@@ -12,12 +12,12 @@ from cam_core.models import layer_names
 
 from ..errors import memory_problem
 from ..models.foreign import build, network_of
-from ..models.own import told
 from ..models.weights import NetworkError
 from ..settings.base import AUTO
 from ..settings.parts import NETWORKS, load_part
 from ..settings.recipes import find, side_of
 from ..settings.train import TrainSettings
+from ..system.own import told
 from ..training.steps import smaller_side
 
 _SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)

@@ -17,8 +17,8 @@ from ..settings.notation import channel_numbers
 from ..settings.parts import NETWORKS, load_part
 from ..settings.train import TrainSettings
 from ..system.files import user_path
+from ..system.own import own, told
 from .layers import Normalise, open_door
-from .own import own, told
 from .weights import ENDINGS, NetworkError, Weights, fill, read_weights, replaced
 
 Make = Callable[[int], tuple[Any, str]]
@@ -94,7 +94,7 @@ def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
         raise _no_weights(model, weights, [])
     if model in NETWORKS:
         return Network(model, weights=weights, images=images, read=read)
-    found = own(model)
+    found = own("model", model, NetworkError)
     by_function: Make = lambda classes: (found.function(classes), "")  # noqa: E731
     return Network(model, by_function, weights, images, read, (), found.sources, found.files)
 

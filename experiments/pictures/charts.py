@@ -223,10 +223,7 @@ def per_class(classes: pd.DataFrame) -> Pixels:
     open circle no difference. With very many classes, only the lowest and highest differences are shown.
     """
     table = classes.astype({"low": float, "high": float, "difference": float})
-    order = list(table.groupby("class", sort=False)["difference"].mean().sort_values(ascending=False).index)
-    total = len(order)
-    if total > MOST_CLASSES:
-        order = order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
+    order, total = by_difference(table), table["class"].nunique()
     variants = list(dict.fromkeys(table["name"]))
     columns = min(3, len(variants))
     lines = math.ceil(len(variants) / columns)
@@ -248,6 +245,12 @@ def per_class(classes: pd.DataFrame) -> Pixels:
     ]
     legend_below(figure, keys)
     return drawn(figure)
+
+
+def by_difference(classes: pd.DataFrame, column: str = "class") -> list[str]:
+    """The classes by their mean difference, the highest first; of very many the highest and the lowest."""
+    order = list(classes.groupby(column, sort=False)["difference"].mean().sort_values(ascending=False).index)
+    return order if len(order) <= MOST_CLASSES else order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
 
 
 def _class_title(table: pd.DataFrame, total: int) -> str:

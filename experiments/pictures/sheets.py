@@ -22,7 +22,7 @@ Tiles = Callable[[Images, Float32[np.ndarray, "n h w"]], list[Tile]]
 CELL = 160  # side of the image in a cell of MLflow's grid, which shows about 200 pixels, so the text stays legible
 WIDTH, LINE = 11.0, 0.2  # inches: the picture, and from one line of its title to the next
 NAME = 1.8  # inches for the name of a class
-MOST_WRITTEN = 30  # up to this number of classes a confusion matrix has room for its counts
+MOST_WRITTEN = 30  # of more classes a confusion matrix would have no room for names and counts
 EXPLAINED = (
     f"Left: the true class, which is explained. Below a picture: the prediction of the network. {COLOURS_EXPLAINED}"
 )
@@ -156,6 +156,11 @@ def cell(
     return grid([tiles], tile_size=min(max(CELL, *image.shape[:2]), LARGEST_TILE))  # shrunk, it would be enlarged again
 
 
+def original(image: UInt8[np.ndarray, "h w 3"], name: str) -> Pixels:
+    """The cell of the image without a map, its true class below."""
+    return grid([[Tile(image, f"{name}\nthe image")]], tile_size=CELL)
+
+
 def curves(history: pd.DataFrame, title: str) -> Pixels:
     """Loss and accuracy per epoch; `history` is indexed by epoch, its columns are metric names such as `val/loss`."""
     styles = {"train": ":", "val": "-", "test": "--"}
@@ -179,22 +184,38 @@ def curves(history: pd.DataFrame, title: str) -> Pixels:
 
 
 def confusion(matrix: Int64[np.ndarray, "k k"], classes: Sequence[str]) -> Pixels:
-    """Counts per true (row) and predicted (column) class, coloured by the share of the row."""
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    side = min(3.2 + 0.55 * len(classes), 24)
+    """Counts per true (row) and predicted (column) class, coloured by the share of the row.
+
+    Of more than `MOST_WRITTEN` classes those with the most frequent confusions.
+    """
+    shown = most_confused(matrix, MOST_WRITTEN)
+    share = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1))[np.ix_(shown, shown)]
+    side = 3.2 + 0.55 * len(shown)
     figure = Figure(figsize=(side, side * 0.9), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, cmap="cividis", vmin=0, vmax=1)
-    names = list(map(_class_name, classes))
-    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), names)
-    axes.set(xlabel="predicted class", ylabel="true class", title="Test images: predicted against true class")
-    for (row, column), count in np.ndenumerate(matrix):
-        if count and len(classes) <= MOST_WRITTEN:
+    names = [_class_name(classes[number]) for number in shown]
+    axes.set_xticks(range(len(shown)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(shown)), names)
+    some = (
+        f"\nthe {len(shown)} of {len(classes):,} classes that are confused most often"
+        if len(shown) < len(classes)
+        else ""
+    )
+    axes.set(xlabel="predicted class", ylabel="true class", title=f"Test images: predicted against true class{some}")
+    for (row, column), count in np.ndenumerate(matrix[np.ix_(shown, shown)]):
+        if count:
             shade = "black" if share[row, column] > 0.5 else "white"
             axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=9)
     figure.colorbar(image, label="share of the true class", shrink=0.8)
     return drawn(figure)
+
+
+def most_confused(matrix: Int64[np.ndarray, "k k"], most: int) -> Int64[np.ndarray, "m"]:
+    """At most that many classes, in their order: those of the most frequent confusion, then those of the next."""
+    errors = matrix - np.diag(np.diag(matrix))
+    cells = np.argsort(-errors, axis=None, kind="stable")[: most**2]
+    return np.sort(list(dict.fromkeys(np.stack(np.unravel_index(cells, matrix.shape), 1).ravel().tolist()))[:most])
 
 
 def _class_name(name: str) -> str:

@@ -1,6 +1,8 @@
 """What all pictures share: colours, names, sizes, and what takes the place of a picture that cannot be drawn."""
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -8,9 +10,10 @@ from jaxtyping import UInt8
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.text import Text
 
-from cam_core.text import Font, font, legible, wrap, written
+from cam_core.text import Font, font, fonts_needed, legible, wrap, written
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Images = UInt8[np.ndarray, "n h w 3"]
@@ -55,16 +58,30 @@ def _face(points: int) -> Font:
 
 
 def without_formulas(figure: Figure) -> None:
-    """Makes every text of the figure appear as it is: no dollar sign starts a formula."""
+    """Makes every text of the figure appear as it is: no dollar sign starts a formula, and no letter lacks a font."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_fontfamily(_families())
+
+
+def _families() -> list[str]:
+    """DejaVu Sans, and the fonts for characters that it lacks."""
+    return ["DejaVu Sans", *map(_family, fonts_needed)]
+
+
+@cache
+def _family(path: Path) -> str:
+    fontManager.addfont(path)
+    return get_font(path).family_name
 
 
 def drawn(figure: Figure) -> Pixels:
     """The figure's pixels."""
     canvas = FigureCanvasAgg(figure)
     without_formulas(figure)
-    with rc_context({"text.parse_math": False}):  # for the labels of axes, which are made during the drawing
+    with rc_context(
+        {"text.parse_math": False, "font.family": _families()}
+    ):  # for the labels of axes, which are made during the drawing
         canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 

@@ -13,6 +13,8 @@ from torch import nn
 
 from cam_core import Cams, cams, cams_of_methods, relative_to_mean
 
+from ..data.cifar10 import CORRUPTED, SEVERITIES
+from ..data.dataset import Dataset
 from ..data.tensors import to_tensor
 from ..explaining import measuring
 from ..explaining.probes import SPLIT, Probes, in_turn, probes
@@ -21,10 +23,12 @@ from ..pictures import sheets, style
 from ..pictures.sheets import confusion, curves
 from ..pictures.style import drawn_or_explained, method_name
 from ..settings.base import AUTO
-from ..tracking.records import KeyedPicture, Metrics, Model, Record, Tag
+from ..tracking.records import KeyedPicture, Metrics, Model, Record, Table, Tag
 from ..training.predictions import Predictions, confusion_matrix, predict, predict_with_mirrors, with_mirrors
 from . import contents
 from .prepare import Prepared
+
+UNEQUAL = 1.1  # how many times as many images as another a class must have, for the balanced accuracy to be shown
 
 
 def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -> Iterator[list[Record]]:
@@ -84,6 +88,7 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
         yield Metrics({"test/loss": predictions.loss, "test/accuracy": predictions.accuracy}, epoch)
     if prepared.settings.test_flip:
         yield Metrics(dict(_accuracies_with_mirrors(prepared, model, predictions)), epoch)
+    yield from iter_groups(dataset, predictions, epoch)
     if doubt := predictions.near_chance:
         yield Tag(contents.NEAR_CHANCE, doubt)
     yield contents.predictions_record(predictions, dataset.classes)
@@ -96,6 +101,38 @@ def iter_evaluation(prepared: Prepared, model: nn.Module, predictions: Predictio
     }
     if found:
         yield Metrics(measuring.background_shift(found), epoch)
+    yield from iter_corrupted(dataset, model, prepared.machine.device, epoch)
+
+
+def iter_groups(dataset: Dataset, predictions: Predictions, epoch: int) -> Iterator[Record]:
+    """If classes are unequal, the mean of their accuracies; if there are groups, the lowest of theirs and a table."""
+    sizes = np.bincount(predictions.labels)
+    if sizes.max() > UNEQUAL * sizes[sizes > 0].min():
+        balanced = float(np.nanmean(predictions.accuracy_by(predictions.labels)))
+        yield Metrics({"test/balanced_accuracy": balanced}, epoch)
+    groups = dataset.splits[SPLIT].groups
+    if groups is not None:
+        table = pd.DataFrame(index=range(len(dataset.groups)), data={"group": dataset.groups})
+        for name, split in dataset.splits.items():
+            if split.groups is not None:
+                table[name] = np.bincount(split.groups, minlength=len(table))
+        table["test accuracy"] = pd.Series(predictions.accuracy_by(groups))
+        yield Metrics({"test/worst_group_accuracy": float(table["test accuracy"].min())}, epoch)
+        yield Table("groups.csv", table)
+
+
+def iter_corrupted(dataset: Dataset, model: nn.Module, device: str, epoch: int) -> Iterator[Record]:
+    """The accuracy on each corruption and severity of `cifar10_c`, and the mean of them."""
+    rows = {}
+    for name, split in dataset.splits.items():
+        if name.startswith(CORRUPTED):
+            severities = np.repeat(np.arange(SEVERITIES), len(split) // SEVERITIES)
+            said = predict(model, split.images, split.labels, device)
+            rows[name.removeprefix(CORRUPTED)] = said.accuracy_by(severities)
+    if rows:
+        table = pd.DataFrame(rows, index=[f"severity {n + 1}" for n in range(SEVERITIES)]).T
+        yield Metrics({"shift/corrupted_accuracy": float(table.to_numpy().mean())}, epoch)
+        yield Table("corruptions.csv", table.rename_axis("corruption").reset_index())
 
 
 def _accuracies_with_mirrors(

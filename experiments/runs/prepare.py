@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from cam_core.text import legible
+
 from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset
 from ..data.load import load, resolve_name, usual_side
@@ -211,6 +213,11 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
     )
     side = settings.side
     reporter.say(f"data set {dataset.name}: {sizes} images of {side} x {side} pixels ({dataset.source})")
+    if unknown := sorted({sign for name in dataset.classes for sign in name if legible(sign) not in (sign, " ")}):
+        escape, some = legible(unknown[0]), "".join(unknown[:5])
+        reporter.say(
+            f"no font here has {some}: pictures show escapes such as {escape}; the Noto fonts have all alphabets"
+        )
     return dataset
 
 

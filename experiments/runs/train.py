@@ -211,6 +211,8 @@ def headline(run: FinishedRun) -> str:
     link = ui_address(f"#/experiments/{run.experiment_id}/runs/{run.id}")
     metrics = run.metrics
     words = [f"{run.name}: test accuracy {metrics['test/accuracy']:.2%}"]
+    if "test/worst_group_accuracy" in metrics:
+        words.append(f"in its worst group {metrics['test/worst_group_accuracy']:.2%}")
     if "val/accuracy" in metrics:
         words.append(f"validation {metrics['val/accuracy']:.2%}")
     if "test/best_accuracy" in metrics:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from .base import NONE
-from .parts import OWN_DATA_SETS, WITH, is_foreign
+from .parts import WITH, is_foreign
 
 GEOMETRY = (
     "hflip",
@@ -48,7 +48,7 @@ def _of_parts(settings: Any) -> dict[str, tuple[str, str]]:
         idle["border"] = ("crop_padding and affine_p are 0", "crop_padding=4")
     if settings.dataset not in ("auto", "scenes"):
         idle["background_bias"] = (f"dataset is {settings.dataset}", "dataset=scenes")
-    if settings.dataset.partition(":")[0] not in OWN_DATA_SETS:
+    if not settings.dataset.startswith(("folder:", "csv:")):
         idle |= dict.fromkeys(("on_bad", "centre_crop"), (f"dataset is {settings.dataset}", "dataset=folder:PATH"))
     if is_foreign(settings.model):
         idle["dropout"] = (f"model is {settings.model}", "model=resnet18")

@@ -33,15 +33,27 @@ NETWORK_DOORS = ("torchvision:NAME", "timm:NAME", "FILE.py:function", "module:fu
 DATA_SETS: Parts = MappingProxyType(
     {
         "cifar10": "data.cifar10:load_cifar10",
+        "cifar10_c": "data.cifar10:load_cifar10_c",
         "scenes": "data.scenes:load_scenes",
         "folder": "data.folder:load_folder",
         "csv": "data.csv_file:load_csv",
+        "torchvision": "data.of_torchvision:load_torchvision",
+        "function": "data.own:load_own",
     }
 )
 """`(request: data.dataset.Request) -> Dataset`."""
 
-OWN_DATA_SETS: Parts = MappingProxyType({"folder": "folder:PATH", "csv": "csv:FILE"})
+DATA_DOORS: Parts = MappingProxyType(
+    {"folder": "folder:PATH", "csv": "csv:FILE", "torchvision": "torchvision:NAME", "function": "FILE.py:function"}
+)
 """The data sets that are named with a place, and how."""
+
+
+def data_set(text: str) -> tuple[str, str]:
+    """The part of `DATA_SETS` that a value of `dataset` names, and the place; of `FILE.py:function` the whole text."""
+    kind, _, place = text.partition(":")
+    return ("function", text) if re.fullmatch(r".+\.py:[^:\s]+", text) else (kind, place)
+
 
 _OF_TORCH = (
     *("sgd", "adamw", "adam", "adadelta", "adafactor", "adagrad"),

@@ -17,10 +17,10 @@ from .notation import (
     rising_epochs,
     side_shares,
 )
-from .parts import DATA_SETS, NETWORK_DOORS, NETWORKS, OPTIMISERS, OWN_DATA_SETS, SCHEDULES, OneOf
+from .parts import DATA_DOORS, DATA_SETS, NETWORK_DOORS, NETWORKS, OPTIMISERS, SCHEDULES, OneOf, data_set
 from .recipes import RECIPES, find
 
-_NAMED = tuple(name for name in DATA_SETS if name not in OWN_DATA_SETS)
+_NAMED = tuple(name for name in DATA_SETS if name not in DATA_DOORS)
 LARGEST_SIDE = 1024
 
 
@@ -32,12 +32,13 @@ def _recipe_name(text: str) -> str:
 
 def _dataset_name(text: str) -> str:
     """Checks that `text` names a data set, and returns it."""
-    known, (kind, _, place) = ("auto", *_NAMED), text.partition(":")
-    if text in known or (place and kind in OWN_DATA_SETS):
+    known, (kind, place) = ("auto", *_NAMED), data_set(text)
+    if text in known or (place and kind in DATA_DOORS):
         return text
     own = f"csv:{text}" if text.lower().endswith(".csv") else f"folder:{text}"
     hint = f"; did you mean {own}?" if {"/", "\\", "."} & set(text) else did_you_mean(text, known)
-    raise ValueError(f"must be {', '.join(known)}, {' or '.join(OWN_DATA_SETS.values())}{hint}")
+    *most, last = (*known, *DATA_DOORS.values())
+    raise ValueError(f"must be {', '.join(most)} or {last}{hint}")
 
 
 class TrainingOptions(Settings):
@@ -53,7 +54,7 @@ class TrainingOptions(Settings):
     # Data
     dataset: Annotated[str, AfterValidator(_dataset_name)] = Field(
         "auto",
-        description=f"images to use: {', '.join([*_NAMED, *OWN_DATA_SETS.values()])}; auto: cifar10 if it can be "
+        description=f"images to use: {', '.join([*_NAMED, *DATA_DOORS.values()])}; auto: cifar10 if it can be "
         "found or downloaded, else scenes, which are built in",
     )
     data_dir: str = Field(

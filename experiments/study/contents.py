@@ -42,10 +42,9 @@ def conclude(run: Run, ledger: Ledger, found: Results, dataset: Dataset) -> str:
     """Saves the view and logs all records of the study; returns the last part of the link to the view."""
     link = write_view(run, found, dataset)
     run.log(list(iter_records(ledger, found, link)))
-    if found.final:
-        runs = " ".join(f"{name.replace(' ', '-')}={'+'.join(ids)}" for name, ids in found.final.sides)
+    if found.compared:
         title = f"study {found.settings.study}: confirmed"
-        run.log(compare.iter_records(findings_of(found.final, dataset), title, link, {"runs": runs}))
+        run.log(compare.iter_records(found.compared, title, link, {"study": found.settings.study}))
     # After the comparison, whose note it replaces.
     run.log([Tag(NOTE, note(found, link))])
     return link

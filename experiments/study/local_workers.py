@@ -61,6 +61,7 @@ class Watch:
             return f"{start}: {row['state']}{': ' if row['error'] else ''}{row['error']}"
         goal = self.settings.goals[0]
         line = f"{start}: {found.goal.name} {written(float(str(row[goal])), found.goal)}"
+        line += ", near chance" if row["near_chance"] else ""
         line += ", trained before" if row["reused"] else ""
         best = found.best_of_search
         if row["part"] == "search" and best:

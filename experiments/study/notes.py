@@ -43,6 +43,7 @@ class Notes(Noted):
         run: id of the MLflow run.
         reused: whether the run was finished before this study asked for it.
         metrics: of the run, those that the table of the study shows.
+        near_chance: whether the network is hardly better than guessing.
         error: why the training failed, where its own settings are at fault.
         interrupted: whether the attempt was asked to stop, or failed through no fault of the training.
     """
@@ -60,6 +61,7 @@ class Notes(Noted):
     run: str | None = None
     reused: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    near_chance: bool = False
     error: str | None = None
     interrupted: bool = False
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evidence.differences import ACCURACY, Difference, Quantity, paired_difference
+from ..comparison.answers import answers
+from ..comparison.findings import Findings
+from ..evidence.differences import Difference, Quantity, paired_difference
 from ..evidence.sentences import sentence
 from ..settings.variants import OWN
 from .agenda import Agenda, Candidate
@@ -59,6 +61,7 @@ def _row(ticket: Ticket, goals: Sequence[str]) -> dict[str, object]:
         "train_s": notes.metrics.get("time/train_s", math.nan),
         "state": _STATES.get(trial.state, failed),
         "attempts": len(ticket.attempts),
+        "near_chance": notes.near_chance,
         "reused": notes.reused,
         "run": notes.run or "",
         "error": notes.error or "",
@@ -106,6 +109,7 @@ class Results:
         raced: scores in the race of the last stage, by the name of the candidate.
         final: the pairs of the last stage that has any.
         confirmations: how many stages have completed confirmation trainings.
+        compared: winner and baseline of the last stage, as a comparison of their runs; None before these are read.
     """
 
     settings: TuneSettings
@@ -114,6 +118,7 @@ class Results:
     raced: Mapping[str, tuple[float, ...]]
     final: Final | None
     confirmations: int
+    compared: Findings | None = None
 
     @property
     def goal(self) -> Quantity:
@@ -159,6 +164,12 @@ class Results:
     @property
     def verdict(self) -> list[str]:
         """The conclusions, in sentences."""
+        near = self.table["near_chance"] if len(self.table) else pd.Series([False])
+        doubt = f"{near.sum()} of {len(near)} trainings ended near chance: their scores say little about the holes."
+        return [*self._conclusions, *([doubt] if near.any() else [])]
+
+    @property
+    def _conclusions(self) -> list[str]:
         best, own = self.best, f"{OWN} ({label(self.settings.own_holes)})"
         if best is None:
             return ["No trial of the search completed, so there is no conclusion."]
@@ -181,9 +192,9 @@ class Results:
             which = "The other objective" if len(further) == 1 else "Another objective"
             said = sentence(name, own, paired_difference(*values), quantity(goal, direction))
             words.append(f"{which}, in the same pairs: {said}")
-        if all(map(math.isfinite, [*self.final.test[0], *self.final.test[1]])):
-            on_test = sentence(name, own, paired_difference(*self.final.test), ACCURACY)
-            words.append(f"On the test images, used for no selection: {on_test}")
+        if self.compared:
+            words.append("On the test images, used for no selection:")
+            words += [f"{one.question} {one.sentence}" for one in answers(self.compared) if one.part == "verdict"]
         return words
 
     def _claim(self, best: Candidate, final: Final) -> str:

@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table as Columns
@@ -19,7 +20,7 @@ from ..system.secrets import without_password
 from ..tracking.lifetime import open_run, set_parent
 from ..tracking.ui import file_address, ui_address, ui_hint
 from ..tracking.writing import Run
-from .contents import command, conclude
+from .contents import command, conclude, findings_of
 from .ledger import Ledger
 from .local_workers import work_off
 from .mending import mend
@@ -59,6 +60,7 @@ def tune(settings: TuneSettings) -> Results:
         found = results(ledger, settings)
         if found.final:
             mend(found.final, ledger, settings, dataset, reporter)
+            found = replace(found, compared=findings_of(found.final, dataset))
         link = conclude(run, ledger, found, dataset)
     announce(found, link, run)
     return found

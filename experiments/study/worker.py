@@ -16,7 +16,7 @@ from torch import nn
 from ..data.dataset import Dataset
 from ..errors import CannotStart, memory_problem
 from ..explaining import measuring
-from ..runs.contents import damage
+from ..runs.contents import NEAR_CHANCE, damage
 from ..runs.prepare import Prepared, prepare
 from ..runs.train import finish, tags_of, train_into, work
 from ..settings.train import TrainSettings
@@ -229,6 +229,8 @@ class Attempt:
             mark_confirmed(found.id, worker.ledger.name, notes.stage, notes.candidate)
         shown = dict.fromkeys([*map(metric_of, goals), "val/accuracy", "test/accuracy", "time/train_s"])
         write(trial, notes, metrics={name: found.metrics[name] for name in shown if name in found.metrics})
+        if NEAR_CHANCE in found.tags:
+            write(trial, notes, near_chance=True)
         values = [found.metrics.get(metric_of(goal), math.nan) for goal in goals]
         for goal, value in zip(goals, values, strict=True):
             if not math.isfinite(value):

@@ -34,17 +34,14 @@ def save_view(experiment_id: str, view: views.View) -> str:
     """
     now = int(time.time() * 1000)
     views.pack(view, now)  # raises if it is too long
+    colours = {run_id: {views.COLOUR: colour} for run_id, colour in zip(view.run_ids, view.colours, strict=False)}
     columns = [
-        {"what": "tags", "of": run_id, "values": {view.column_tag: views.column(index)} | _colour(view, index)}
-        for index, run_id in enumerate(view.run_ids)
+        {"what": "tags", "of": run_id, "values": {view.column_tag: views.column(index)} | colours.get(run_id, {})}
+        for index, run_id in enumerate(view.columns)
     ]
     saved = {"what": "view", "experiment": experiment_id, "tag": view.tag, "name": view.name, "time": now}
     log_notes([*columns, saved | {"state": view.state}])
     return views.fragment(experiment_id, view.key)
-
-
-def _colour(view: views.View, index: int) -> dict[str, str]:
-    return {views.COLOUR: view.colours[index]} if index < len(view.colours) else {}
 
 
 def ui_address(fragment: str = "") -> str:

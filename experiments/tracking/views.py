@@ -28,14 +28,21 @@ Chart = dict[str, Any]
 class View:
     """A named state of the chart page. Views with the same name and the same runs replace each other.
 
-    The page shows `run_ids` in the order of their tag `column_tag`, and in the colours of their tag `COLOUR`,
+    The page shows `columns` in the order of their tag `column_tag`, and `run_ids` in the colours of their tag `COLOUR`,
     "#rrggbb". The caller who saves the view must set `column_tag` to `column(i)`. A run has one colour for all views.
+    `before` is the run, if any, whose pictures stand in the first column.
     """
 
     name: str
     state: dict[str, Any]
     run_ids: tuple[str, ...] = field(default=(), compare=False)
     colours: tuple[str, ...] = field(default=(), compare=False)
+    before: str = field(default="", compare=False)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The runs from left to right."""
+        return (self.before, *self.run_ids) if self.before else self.run_ids
 
     @property
     def key(self) -> str:
@@ -65,6 +72,8 @@ def comparison_view(
     hidden_keys: Sequence[str] = (),
     colours: Sequence[str] = (),
     parallel: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    titles: Mapping[str, str] | None = None,
+    before: str = "",
 ) -> View:
     """A view with one row per picture key and one column per run, in the order of `run_ids`.
 
@@ -72,7 +81,8 @@ def comparison_view(
     in `bars`, and parallel coordinates of the parameters and metrics in `parallel`. `columns` are the columns of the
     runs table, as the UI spells them: "params.`cutout`" or "metrics.`val/accuracy`". `step` is the step of the logged
     pictures. The UI shows at most ten runs. It would add a chart for every other metric and picture key of the runs;
-    the hidden ones get no chart.
+    the hidden ones get no chart. `titles` are the headings of the charts of some metrics.
+    `before` is a run whose pictures stand in a column before those of `run_ids`.
 
     Raises:
         ValueError: there is no run or no picture key, or a run id contains other characters than letters and digits.
@@ -81,10 +91,11 @@ def comparison_view(
         raise ValueError(
             f"a view needs at least one run and one picture key, not {len(run_ids)} runs and {len(picture_keys)} keys"
         )
-    for run_id in run_ids:
+    shown = [before, *run_ids] if before else run_ids
+    for run_id in shown:
         if not run_id.isalnum():
             raise ValueError(f"{run_id!r} is not a run id: letters and digits are allowed, as MLflow gives them")
-    quoted = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    quoted = ", ".join(f"'{run_id}'" for run_id in shown)
     return View(
         name,
         {
@@ -96,8 +107,9 @@ def comparison_view(
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "selectedColumns": list(columns),
+            "runListHidden": True,  # on a small screen the list would leave room for one column of pictures
             "compareRunCharts": [
-                *_shown(picture_keys, step, curves, bars, parallel),
+                *_shown(picture_keys, step, curves, bars, parallel, titles or {}),
                 *_hidden(
                     dict.fromkeys([*picture_keys, *hidden_keys]), dict.fromkeys([*curves, *bars, *hidden_metrics])
                 ),
@@ -108,6 +120,7 @@ def comparison_view(
         },
         tuple(run_ids),
         tuple(colours),
+        before,
     )
 
 
@@ -178,15 +191,24 @@ def _shown(
     curves: Sequence[str],
     bars: Sequence[str],
     parallel: tuple[Sequence[str], Sequence[str]],
+    titles: Mapping[str, str],
 ) -> list[Chart]:
     params, metrics = map(list, parallel)
     coordinates = _chart("PARALLEL", "parallel", "parallel", selectedParams=params, selectedMetrics=metrics)
     return [
         _image("grid", "pictures", picture_keys, step),
-        *(_line(f"curve-{metric}", "curves", metric) for metric in curves),
-        *(_chart("BAR", f"bar-{metric}", "bars", metricKey=metric, selectedMetricKeys=[metric]) for metric in bars),
+        *(_line(f"curve-{metric}", "curves", metric) | _title(metric, titles) for metric in curves),
+        *(
+            _chart("BAR", f"bar-{metric}", "bars", metricKey=metric, selectedMetricKeys=[metric])
+            | _title(metric, titles)
+            for metric in bars
+        ),
         *([coordinates | {"showAllRuns": False}] if params or metrics else []),
     ]
+
+
+def _title(metric: str, titles: Mapping[str, str]) -> Chart:
+    return {"displayName": titles[metric]} if metric in titles else {}
 
 
 def _hidden(picture_keys: Iterable[str], metrics: Iterable[str]) -> list[Chart]:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import nn
 
 from ..data.tensors import to_tensor
@@ -43,6 +43,11 @@ class Predictions:
     def accuracy(self) -> float:
         """Share of correct predictions, in [0, 1]."""
         return float(self.right.mean())
+
+    def accuracy_by(self, members: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "_"]:
+        """The accuracy among the images with each number in `members`, such as their labels; NaN without images."""
+        counts = np.bincount(members)
+        return np.divide(np.bincount(members, self.right), counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
     @cached_property
     def near_chance(self) -> str:

@@ -177,7 +177,7 @@ def test_without_masks_nothing_is_said_of_the_object() -> None:
         for answer in answers(without)
         if answer.question == "Does it look at the object?" and "masks" in answer.sentence
     ]
-    assert said == "cutout against baseline: no statement: made has no object masks."
+    assert said == "no statement: made has no object masks (docs/data.md shows how to add some)."
 
 
 @pytest.mark.slow
@@ -272,5 +272,5 @@ def test_answers_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def again(*arguments: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("experiments.comparison.answers.paired_difference", again)
+    monkeypatch.setattr("experiments.comparison.primary.paired_difference", again)
     assert (answers(found), primary(found)) == first

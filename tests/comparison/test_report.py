@@ -19,7 +19,7 @@ from cam_core import overlay, relative_to_mean
 from experiments.comparison.answers import answers
 from experiments.comparison.compare import as_markdown
 from experiments.comparison.findings import Findings, Member
-from experiments.comparison.measures import LAST
+from experiments.comparison.measures import LAST, TEST_ACCURACY
 from experiments.comparison.report import page as report
 from experiments.comparison.report.figures import blinks, changes_text, data_uri, looks_text
 from experiments.comparison.report.tables import (
@@ -36,9 +36,9 @@ from experiments.comparison.report.tables import (
     signed,
 )
 from experiments.data.dataset import Dataset
-from experiments.evidence.differences import paired_difference
 from experiments.evidence.network_tests import mcnemar
 from experiments.explaining import measuring
+from experiments.pictures import charts
 from experiments.runs import contents
 from tests.toys.networks import toy_dataset
 from tests.toys.runs import toy_findings, toy_run
@@ -161,8 +161,8 @@ def test_the_page_needs_nothing_but_itself(findings: Findings) -> None:
 
 def test_the_answers_come_first_each_under_its_question(findings: Findings) -> None:
     text = page(findings)
-    primary = [answer for answer in answers(findings) if not answer.question.startswith("Explored")]
-    at = [text.index(escape(part)) for answer in primary for part in (answer.question, answer.sentence)]
+    verdict = [answer for answer in answers(findings) if answer.part == "verdict"]
+    at = [text.index(escape(part)) for answer in verdict for part in (answer.question, answer.sentence)]
     assert at == sorted(at)
     assert at[-1] < text.index("<img")
 
@@ -170,15 +170,14 @@ def test_the_answers_come_first_each_under_its_question(findings: Findings) -> N
 @pytest.mark.slow
 def test_what_was_explored_stands_apart_after_what_was_asked(findings: Findings) -> None:
     text = page(findings)
-    explored = [answer for answer in answers(findings) if answer.question.startswith("Explored: ")]
+    explored = [answer for answer in answers(findings) if answer.part == "detail"]
     assert explored
-    apart = text.index("Explored, not asked beforehand and not corrected")
+    apart = text.index("Further questions, not asked beforehand and not corrected")
     assert all((text.index(escape(a.sentence)) > apart) == (a in explored) for a in answers(findings))
     headings = Elements(text).headings
-    start = headings.index(("h3", "Explored, not asked beforehand and not corrected"))
+    start = headings.index(("h3", "Further questions, not asked beforehand and not corrected"))
     assert headings[start + 1] == ("h4", "Does the map cover the whole object?")
-    assert "Explored: " not in text
-    assert "not asked beforehand and" not in page(toy_findings(seeds=1))
+    assert headings[start - 1] != ("h2", "The answer")
 
 
 @pytest.mark.slow
@@ -338,8 +337,8 @@ def test_without_masks_there_is_no_word_of_objects() -> None:
 
 def test_differences_are_those_of_the_seeds(findings: Findings) -> None:
     table = difference_table(findings, findings.pairs[0])
-    accuracy = {name: [m.run.metrics["test/accuracy"] for m in findings.of(name)] for name in findings.variants}
-    found = paired_difference(accuracy["cutout"], accuracy["baseline"])
+    found = findings.difference(TEST_ACCURACY, findings.pairs[0])
+    assert found is not None
     name = "test accuracy, points"
     assert [row[0] for row in table.rows][:2] == [name, "focus index on the images both classify correctly"]
     assert column(table, "difference")[name] == f"{100 * found.mean:+z.2f}"
@@ -363,9 +362,19 @@ def test_networks_and_classes_are_counted_from_the_predictions(findings: Finding
     after, before = (findings.right[name][1] for name in ("cutout", "baseline"))
     expected = mcnemar(after, before)
     assert table.rows[1][:4] == ["1", "30", str(expected.only_variant), str(expected.only_baseline)]
-    classes = class_table(findings, findings.pairs[0])
+    classes = class_table(findings.classes, findings.pairs[0])
     labels = findings.dataset.splits["test"].labels
     assert column(classes, "cutout")["green"] == f"{findings.right['cutout'][:, labels == 1].mean():.2%}"
+
+
+def test_of_very_many_classes_the_report_has_those_that_differ_most(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "MOST_CLASSES", 2)
+    table = class_table(findings.classes, findings.pairs[0])
+    found = findings.classes.set_index("class")["difference"]
+    assert sorted(found[[row[0] for row in table.rows]]) == [found.min(), found.max()]
+    assert table.caption.endswith(f"; 2 of {len(found)} classes, those with the largest differences")
 
 
 def test_where_it_looks_is_the_mean_over_images_then_seeds(findings: Findings) -> None:

@@ -65,7 +65,9 @@ def test_only_auto_is_resolved(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar", "folder:", "auto", ""])
 def test_an_unknown_name_is_refused_with_those_allowed(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"dataset '.*' is not known: use one of auto, cifar10, scenes, folder:PATH"):
+    with pytest.raises(
+        DataError, match=r"dataset '.*' is not known: use one of auto, cifar10, cifar10_c, scenes, folder:PATH"
+    ):
         load(name, tmp_path)
 
 

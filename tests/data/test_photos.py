@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments.data.csv_file import load_csv
-from experiments.data.dataset import DataError, Dataset, Request
+from experiments.data.dataset import DataError, Dataset, Request, subset, without_val
 from experiments.data.folder import load_folder
 from experiments.data.load import usual_side
 from experiments.settings.base import SettingsError
@@ -274,6 +274,36 @@ def test_classes_that_are_numbers_come_in_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "groups"),
+    [
+        ("{0}", ("cat, land", "cat, water", "dog, land", "dog, water")),
+        ("{0} {1}", ("l cat", "w cat", "l dog", "w dog")),
+    ],
+)
+def test_groups_of_a_table_are_the_images_of_a_label_with_a_value(
+    named: str, groups: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The bird's class and its background, as in Waterbirds; here the brightness of an image is its background."""
+    lines = ["path,label,group"]
+    for i, (label, value) in enumerate([("cat", "land"), ("cat", "water"), ("dog", "land"), ("dog", "water")] * 4):
+        pixels = np.full((SIDE, SIDE, 3), 200 * (value == "water") + i, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{label},{named.format(value if named == '{0}' else value[0], label)}")
+    dataset = loaded(table(tmp_path, "\n".join(lines)))
+    assert dataset.groups == groups
+    for split in (
+        *dataset.splits.values(),
+        *without_val(dataset).splits.values(),
+        subset(dataset.splits["train"], np.array([2])),
+    ):
+        assert split.groups is not None
+        assert split.groups.tolist() == (2 * split.labels + (split.images[:, 0, 0, 0] >= 200)).tolist()
+    file = table(tmp_path, "\n".join(line.rpartition(",")[0] for line in lines))
+    assert loaded(file).digest != dataset.digest
+    assert loaded(file).groups == ()
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "has no column 'path'"),
@@ -284,6 +314,7 @@ def test_classes_that_are_numbers_come_in_their_order(tmp_path: Path) -> None:
         ("path,label,split\ncat/0.png,cat,holdout\n", "line 2: split 'holdout' must be train, val, test"),
         ("path,label\ncat/0.png,cat\n\ncat/0.png,dog\n", "line 4: cat/0.png is in line 2 too"),
         ("path,label\ncat/0.png,cat\n", "has 1 different labels"),
+        ("path,label,group\ncat/0.png,cat,\n", "line 2: has no group"),
         ("path,label,split\ncat/0.png,cat,test\ndog/0.png,dog,test\n", "has no row with split train"),
         ('path,label\n"cat/0.png,cat\n', "is no CSV file"),
         ("path,label\ncat/9.png,cat\ndog/0.png,dog\n", r"cat/9\.png cannot be used \(No such file"),

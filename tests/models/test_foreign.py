@@ -18,12 +18,12 @@ from experiments.explaining.trial import listed, tried
 from experiments.models import foreign
 from experiments.models.foreign import build, network_of, normalisation
 from experiments.models.layers import open_door, plain_logits
-from experiments.models.own import files_of
 from experiments.models.resnet18 import ResNet18
 from experiments.models.weights import NetworkError
 from experiments.settings.base import SettingsError
 from experiments.settings.notation import channel_numbers
 from experiments.settings.train import TrainSettings
+from experiments.system.own import files_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ from cam_core.names import ALL_METHODS
 from cam_core.overlay import difference_overlay
 from cam_core.sheets import BAR
 from experiments.pictures import sheets
-from experiments.pictures.sheets import MOST_WRITTEN, confusion, curves
+from experiments.pictures.sheets import MOST_WRITTEN, confusion, curves, most_confused
 from experiments.pictures.style import METHOD_NAMES, method_name
 from experiments.training.predictions import Predictions, confusion_matrix
 
@@ -120,10 +120,17 @@ def test_the_confusion_matrix_colours_a_row_by_its_share() -> None:
     # Rows 0 and 1 are alike, row 2 is not; scaling a row's counts changes no colour but the written numbers do.
     counts = confusion_matrix(PREDICTIONS, 3)
     assert counts.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
-    many = np.eye(MOST_WRITTEN + 1, dtype=np.int64)  # too many classes for numbers: colours alone
-    names = [str(i) for i in range(len(many))]
-    assert (confusion(many, names) == confusion(many * 7, names)).all()
     assert (confusion(counts, CLASSES) != confusion(counts * 7, CLASSES)).any()
+
+
+def test_of_many_classes_those_that_are_confused_most_are_shown() -> None:
+    counts = np.diag(np.full(1000, 90))
+    counts[[700, 3, 998], [5, 700, 999]] = [9, 7, 8]
+    assert most_confused(counts, 5).tolist() == [3, 5, 700, 998, 999]
+    assert most_confused(counts, 4).tolist() == [5, 700, 998, 999]
+    assert most_confused(counts[:3, :3], 5).tolist() == [0, 1, 2]
+    names = [f"class {i}" for i in range(1000)]
+    assert confusion(counts, names).shape == confusion(counts[:MOST_WRITTEN, :MOST_WRITTEN], names[:MOST_WRITTEN]).shape
 
 
 def test_curves_draw_what_there_is() -> None:

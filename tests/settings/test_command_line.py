@@ -13,6 +13,7 @@ from experiments.settings.command_line import groups, options_in, read, words_of
 from experiments.settings.compare import CompareSettings
 from experiments.settings.train import TrainSettings
 from experiments.study.settings import TuneSettings
+from tests.conftest import PYTHONPATH
 
 KINDS = (TrainSettings, CompareSettings, TuneSettings)
 NAMES = list(TrainSettings.model_fields)
@@ -87,14 +88,13 @@ def test_help_lists_every_option_once(settings: type[Settings], capsys: pytest.C
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["train", "compare", "tune", "tune worker", "tune ray", "tracking prepare"])
 def test_every_entry_point_refuses_a_stray_word_before_anything_exists(module: str, tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
     program, *rest = module.split()
     project, home = tmp_path / "project", tmp_path / "home"
     project.mkdir()
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.{program}", *rest, "cutout=true"],
         cwd=project,
-        env={"PYTHONPATH": str(root), "PATH": "", "HOME": str(home)},
+        env={"PYTHONPATH": PYTHONPATH, "PATH": "", "HOME": str(home)},
         capture_output=True,
         text=True,
     )

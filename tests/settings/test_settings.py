@@ -74,8 +74,11 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
         ({"epochs": "2.5"}, "epochs=2.5: must be a whole number"),
         ({"cutout_p": "1.5"}, "cutout_p=1.5: must be a number, 0 or more, up to 1"),
         ({"lr": "inf"}, "lr=inf: must be a number, above 0, up to 100"),
-        ({"dataset": "cifar"}, "must be auto, cifar10, scenes, folder:PATH or csv:FILE; did you mean 'cifar10'"),
-        ({"dataset": "folder:"}, "must be auto, cifar10, scenes, folder:PATH or csv:FILE"),
+        ({"dataset": "cifar"}, "torchvision:NAME or FILE.py:function; did you mean 'cifar10'"),
+        (
+            {"dataset": "folder:"},
+            "must be auto, cifar10, cifar10_c, scenes, folder:PATH, csv:FILE, torchvision:NAME or FILE.py:function",
+        ),
         ({"recipe": "fst"}, f"recipe=fst: must be one of {', '.join(RECIPES)}, or a FILE.toml; did you mean 'fast'?"),
         ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 1024, or auto"),
         ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more, or all"),

@@ -1,7 +1,9 @@
 """The verdicts of studies: with known scores, without training."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
@@ -47,16 +49,15 @@ def test_a_gain_that_the_seeds_agree_on_is_shown(tmp_path: Path) -> None:
     assert found.gain.mean == pytest.approx(0.025)
     # Student's t with two degrees of freedom: 4.3027 * 0.005 / sqrt(3).
     assert found.gain.low == pytest.approx(0.025 - 0.0124207, abs=1e-6)
-    first, claim, on_test = found.verdict
+    first, claim = found.verdict
     assert first == (
-        "published hole (1 hole of 16 px) is better than own setting (no cutout) by 2.50 points of validation "
-        "accuracy (95 % interval 1.26 to 3.74, 3 seeds)."
+        "published hole (1 hole of 16 px) is better than own setting (no cutout): validation accuracy 82.50 % against "
+        "80.00 %, difference +2.50 points (95 % interval +1.26 to +3.74, 3 seeds)."
     )
     assert claim == (
         "Confirmed validation accuracy: 82.50 % ± 0.50 % (3 seeds). "
         "The search score, 83.00 % (1 seed), was better by 0.50 points."
     )
-    assert on_test.startswith("On the test images, used for no selection: published hole")
 
 
 def test_a_gain_that_the_seeds_do_not_agree_on_is_not_shown(tmp_path: Path) -> None:
@@ -100,6 +101,14 @@ def test_less_loss_is_better(tmp_path: Path) -> None:
     assert found.verdict[1] == (
         "Confirmed validation loss: 1.2500 ± 0.0500 (3 seeds). The search score, 1.1500 (1 seed), was better by 0.1000."
     )
+
+
+def test_trainings_near_chance_are_counted_in_the_verdict(tmp_path: Path) -> None:
+    _, _, found = worked_off(tmp_path, published_gains(0.02, 0.03, 0.025))
+    assert not any("near chance" in line for line in found.verdict)
+    doubtful = replace(found, table=found.table.assign(near_chance=np.arange(len(found.table)) < 2))
+    said = f"2 of {len(found.table)} trainings ended near chance: their scores say little about the holes."
+    assert doubtful.verdict == [*found.verdict, said]
 
 
 def test_no_trial_completed(tmp_path: Path) -> None:
@@ -224,7 +233,7 @@ def test_every_objective_is_judged_by_the_pairs(tmp_path: Path) -> None:
     assert found.final.goals[1] == (pytest.approx((0.54, 0.55, 0.56)), (0.5, 0.5, 0.5))
     (other,) = [line for line in found.verdict if line.startswith("The other objective")]
     # A border's share is better when it is lower. Student's t: 4.3027 * 0.01 / sqrt(3) = 0.025.
-    assert "border of layer3 is larger by 0.050 (95 % interval 0.025 to 0.075, 3 seeds)" in other
+    assert "border of layer3 0.550 against 0.500, difference +0.050 (95 % interval +0.025 to +0.075, 3 seeds)" in other
     winner = for_machines(found, "#/")["final"]["winner"]  # type: ignore[index]
     assert winner["objectives"] == {"val/accuracy": found.final.goal[0], "cam/layer3/border": found.final.goals[1][0]}
 

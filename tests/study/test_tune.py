@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from experiments.runs.contents import NEAR_CHANCE
 from experiments.settings.command_line import words_of
 from experiments.settings.train import TrainSettings
 from experiments.settings.variants import OWN
@@ -77,6 +78,9 @@ def test_every_training_is_a_run_below_it_and_the_confirmed_ones_keep_their_mode
     assert {model.source_run_id for model in models} == set(table.loc[table["part"] != "search", "run"])
     for row in table.to_dict("records"):
         assert children[row["run"]].data.metrics["val/accuracy"] == row["val/accuracy"]
+        assert (NEAR_CHANCE in children[row["run"]].data.tags) == row["near_chance"]
+    told = json.loads((files_of(parent) / "tuning.json").read_text())["verdict"]
+    assert table["near_chance"].any() == any(line.endswith("their scores say little about the holes.") for line in told)
 
 
 def test_the_copied_database_is_the_study(folder: Path) -> None:

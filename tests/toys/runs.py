@@ -111,6 +111,8 @@ def toy_run(name: str, place: int, seed: int, dataset: Dataset, layers: Mapping[
     means = table[table["layer"] == last].drop(columns=["index", "layer"]).mean()
     metrics = {f"cam/{last}/{measure}": float(value) for measure, value in means.items() if np.isfinite(value)}
     metrics |= {"test/accuracy": predictions.accuracy, "val/accuracy": predictions.accuracy - 0.01}
+    if split.groups is not None:
+        metrics["test/worst_group_accuracy"] = float(np.nanmin(predictions.accuracy_by(split.groups)))
     faithfulness = _faithfulness(measured, random)
     metrics |= measuring.faithfulness_summary(faithfulness, last)
     config = toy_config(dataset, list(layers), epochs=20, cutout=place > 0, seed=seed, image_size=16)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss
 from torch import nn
 
 from experiments.evidence.network_tests import calibration
@@ -23,6 +23,12 @@ def test_accuracy_and_loss_by_hand() -> None:
     e = np.exp
     terms = [e(2) / (e(2) + e(1) + 1), 1 / (2 + e(3)), e(1) / (2 * e(1) + 1), e(5) / (2 + e(5))]
     assert pytest.approx(-np.log(terms).mean(), rel=1e-6) == FOUR.loss
+
+
+def test_the_accuracy_of_each_class_and_group_by_hand() -> None:
+    assert FOUR.accuracy_by(FOUR.labels).tolist() == [0.5, 0, 1]
+    assert np.nanmean(FOUR.accuracy_by(FOUR.labels)) == balanced_accuracy_score(FOUR.labels, FOUR.classes) == 0.5
+    assert np.array_equal(FOUR.accuracy_by(np.array([3, 1, 1, 3])), [np.nan, 0, np.nan, 1], equal_nan=True)
 
 
 @pytest.mark.parametrize(("right", "is_near"), [(50, True), (60, True), (61, False), (100, False), (0, True)])

@@ -30,11 +30,4 @@
     divide();
     box.hidden = false;
   }
-  // Browsers that cannot open folded parts in print by style alone.
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
-    folded.forEach(part => part.open = true);
-  });
-  addEventListener("afterprint", () => folded.forEach(part => part.open = false));
 })();

@@ -20,9 +20,6 @@ from ..measures import TEST_ACCURACY
 from .figures import blinks, figure_groups
 from .tables import DASH, TextTable, grid_text, measured, tables, value_text
 
-EXPLORED = "Explored: "
-"""The beginning of questions that were not asked beforehand."""
-
 _TURNS = {"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "FSI", "PDF", "PDI"}
 _ISOLATE, _END = "\u2068", "\u2069"
 
@@ -58,8 +55,9 @@ def html(
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
         variants=findings.variants,
-        answers=by_question(answer for answer in found if not answer.question.startswith(EXPLORED)),
-        explored=by_question(answer for answer in found if answer.question.startswith(EXPLORED)),
+        answers=by_question(answer for answer in found if answer.part == "verdict"),
+        limits=by_question(answer for answer in found if answer.part == "limit"),
+        explored=by_question(answer for answer in found if answer.part == "detail"),
         scope=f"{scope(findings)} {selection(chosen)}",
         address=address,
         hint=hint,
@@ -88,11 +86,10 @@ def isolating(names: Iterable[str]) -> Callable[[object], object]:
 
 
 def by_question(answers: Iterable[Answer]) -> dict[str, list[str]]:
-    """The sentences of all pairs by question, without the word `Explored`."""
+    """The sentences of all pairs by question."""
     found: dict[str, list[str]] = {}
     for answer in answers:
-        question = answer.question.removeprefix(EXPLORED)
-        found.setdefault(question[:1].upper() + question[1:], []).append(answer.sentence)
+        found.setdefault(answer.question, []).append(answer.sentence)
     return found
 
 
@@ -111,6 +108,8 @@ def selection(chosen: str) -> str:
     """Whether test results may have decided which networks are compared."""
     if not chosen:
         return "Nothing was selected on the test images: no epoch, seed or layer."
+    if chosen.startswith("study="):
+        return "The study chose the winner on validation images; these runs have fresh seeds, used for no selection."
     return f"The runs were chosen by hand ({chosen}): if test results decided the choice, the comparison is biased."
 
 

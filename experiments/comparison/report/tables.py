@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+import pandas as pd
 
 from ...evidence.differences import Difference, Quantity
 from ...evidence.sentences import mean_text, noise_sentence, p_text, wins_text
-from ...explaining import measuring
 from ...explaining.map_measures import MAP_MEASURES
-from ...explaining.probes import SPLIT
-from ...runs import contents
-from ..answers import primary
+from ...pictures.charts import by_difference
 from ..findings import Findings, Pair
 from ..images import BOTH_RIGHT
 from ..measures import LAST, TEST_ACCURACY, Measure, of_maps
+from ..primary import primary
 
 DASH = "–"
 SUBSETS = ("all", "right", "wrong")
@@ -52,7 +52,8 @@ def tables(findings: Findings, rows: Sequence[Mapping[str, str]]) -> dict[str, o
         "look_differences": [table for pair in findings.pairs if (table := look_difference_table(findings, pair)).rows],
         "uneven": [_uneven_text(findings, pair) for pair in findings.pairs if not findings.one_grid(pair)],
         "look_measures": [measure for name, measure in LOOKS.items() if name in set(findings.where["measure"])],
-        "classes": [class_table(findings, pair) for pair in findings.pairs],
+        "classes": [class_table(findings.classes, pair) for pair in findings.pairs],
+        "groups": [class_table(findings.groups, pair, "group") for pair in findings.pairs if len(findings.groups)],
         "networks": [network_table(findings, pair) for pair in findings.pairs],
         "noise": [noise_sentence(name, noise) for name, noise in findings.noise.items()],
         "agreement": agreement_table(findings),
@@ -106,9 +107,8 @@ def _difference_cells(found: Difference, quantity: Quantity) -> list[str]:
 
 def difference_of(row: Row) -> Difference:
     """The difference that a table's row was made from."""
-    numbers = ("low", "high", "p", "smallest_shown", "detectable")
-    found = {name: None if _missing(row[name]) else float(row[name]) for name in numbers}
-    return Difference(row["per_seed"], row["mean"], **found)
+    found: dict[str, Any] = {one.name: None if _missing(row[one.name]) else row[one.name] for one in fields(Difference)}
+    return Difference(**found)
 
 
 def look_table(findings: Findings, layer: str) -> TextTable:
@@ -133,18 +133,13 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
 
     Empty without masks.
     """
-    masks = findings.dataset.splits[SPLIT].masks
-    if masks is None:
-        return []
-    own = masks[contents.maps(findings.members[0].run).sample_indices]
-    grids = dict.fromkeys(findings.grids.values())
     rows = []
-    for height, width in grids:
-        references = measuring.references(own, (height, width)).reset_index()
-        found = {row["map"]: row for row in references.to_dict("records")}
-        where = f", {grid_text((height, width))}" if len(grids) > 1 else ""
+    for grid, found in findings.references.items():
+        where = f", {grid_text(grid)}" if len(findings.references) > 1 else ""
         for name, text in REFERENCES.items():
-            values = (value_text(measure, found[name].get(measure.metric, math.nan)) for measure in measures)
+            values = (
+                value_text(measure, found.loc[name].to_dict().get(measure.metric, math.nan)) for measure in measures
+            )
             rows.append([text + where, *values])
     return rows
 
@@ -166,12 +161,17 @@ def _look_cells(row: Row, quantity: Quantity) -> list[str]:
     return [name, f"{row['subset']} ({row['images']:,})", *amount, drawn, wins, smallest]
 
 
-def class_table(findings: Findings, pair: Pair) -> TextTable:
-    """The accuracies of each class and their difference."""
-    table = findings.classes[findings.classes["name"] == pair.variant]
+def class_table(classes: pd.DataFrame, pair: Pair, what: str = "class") -> TextTable:
+    """The accuracies of each class, or group, and their difference."""
+    table, shown = classes[classes["name"] == pair.variant], by_difference(classes, what)
+    some = (
+        f"; {len(shown)} of {len(table):,} classes, those with the largest differences"
+        if len(shown) < len(table)
+        else ""
+    )
     rows = [
         [
-            str(row["class"]),
+            str(row[what]),
             f"{row['images']:,}",
             value_text(TEST_ACCURACY, row["baseline"]),
             value_text(TEST_ACCURACY, row["variant"]),
@@ -180,11 +180,11 @@ def class_table(findings: Findings, pair: Pair) -> TextTable:
             p_cell(row["p_holm"]),
             "yes" if row["shown"] else "not shown",
         ]
-        for row in table.to_dict("records")
+        for row in table[table[what].isin(shown)].to_dict("records")
     ]
-    headings = ("class", "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
+    headings = (what, "images", pair.against, pair.variant, "difference, points", "95 % interval", "p (Holm)")
     about = " or ".join(dict.fromkeys(table["about"]))
-    return TextTable(f"{pair.variant} against {pair.against}: about {about}", (*headings, "differs"), rows)
+    return TextTable(f"{pair.variant} against {pair.against}: about {about}{some}", (*headings, "differs"), rows)
 
 
 def network_table(findings: Findings, pair: Pair) -> TextTable:

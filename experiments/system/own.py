@@ -1,4 +1,4 @@
-"""Networks of one's own: a function in a file or module, and the sources that decide what it builds."""
+"""Functions of one's own in a file or module, named by an option, and the sources that decide what they return."""
 
 import importlib
 import sys
@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from modulefinder import ModuleFinder
 from pathlib import Path
 
-from ..errors import did_you_mean
-from ..system.files import user_path
-from .weights import NetworkError
+from ..errors import CannotStart, did_you_mean
+from .files import user_path
 
+_FORMS = "FILE.py:function, or module:function"
 _SUITE = ("experiments", "cam_core")  # their code is part of every fingerprint
 
 
@@ -26,51 +26,52 @@ class Own:
     files: Collection[str]
 
 
-def own(text: str) -> Own:
-    """The function that `FILE.py:function` or `module:function` names.
+def own(option: str, text: str, error_type: type[CannotStart]) -> Own:
+    """The function that `FILE.py:function` or `module:function` names as the value of the option.
 
     Raises:
-        NetworkError: there is no such file, module or function, or it cannot be imported.
+        CannotStart: of this type; there is no such file, module or function, or it cannot be imported.
     """
     where, _, name = text.rpartition(":")
-    root, module = _place(text, where)
+    if (place := _place(where)) is None:
+        what = f"file {where}; give FILE.py:function" if where.endswith(".py") else f"module {where!r}; give {_FORMS}"
+        raise error_type(f"{option}={text}: there is no {what}")
+    root, module = place
     try:
         files = files_of(module, root)
         sources = {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in files.values()}
     except (OSError, SyntaxError, ValueError) as error:
-        raise NetworkError(f"model={text}: {where} is no Python: {told(error, ())}") from error
+        raise error_type(f"{option}={text}: {where} is no Python: {told(error, ())}") from error
     for other, path in files.items():
         loaded = getattr(sys.modules.get(other), "__file__", None) if other in sys.modules else str(path)
         if loaded != str(path):  # which Python would take instead
             what = f"another module is named {other!r} ({loaded or 'a part of Python'})"
-            raise NetworkError(f"model={text}: {path} cannot be imported: {what}; rename the file")
+            raise error_type(f"{option}={text}: {path} cannot be imported: {what}; rename the file")
     found = set(map(str, files.values()))
     sys.path.insert(0, str(root))
     try:
         function = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:
-        raise NetworkError(f"model={text}: {where} cannot be imported: {told(error, found)}") from error
+        raise error_type(f"{option}={text}: {where} cannot be imported: {told(error, found)}") from error
     finally:
         sys.path.remove(str(root))
         sys.path += {str(root)} - {*sys.path}  # last, for what is imported while a network runs
     if not callable(function):
         hint = did_you_mean(name, list(vars(sys.modules[module])))
-        raise NetworkError(f"model={text}: {where} has no function {name!r}{hint}")
+        raise error_type(f"{option}={text}: {where} has no function {name!r}{hint}")
     return Own(function, dict(sorted(sources.items())), found)
 
 
-def _place(text: str, where: str) -> tuple[Path, str]:
-    """The folder from which the module is imported, and its name."""
+def _place(where: str) -> tuple[Path, str] | None:
+    """The folder from which the module is imported, and its name; None if there is no such file or module."""
     if where.endswith(".py"):
         file = user_path(where).resolve()
-        if not file.is_file():
-            raise NetworkError(f"model={text}: there is no file {where}; give FILE.py:function")
-        return file.parent, file.stem
+        return (file.parent, file.stem) if file.is_file() else None
     spec = None
     with suppress(ImportError, ValueError):  # a package above it is missing, or the name is none
         spec = find_spec(where)
     if spec is None or spec.origin is None or not spec.has_location:
-        raise NetworkError(f"model={text}: there is no module {where!r}; give FILE.py:function, or module:function")
+        return None
     file = Path(spec.origin)
     return file.parents[where.count(".") + (file.name == "__init__.py")], where
 
