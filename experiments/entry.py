@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 
-from .errors import CannotStart, Failed
+from .errors import CannotStart, Failed, memory_problem
 from .settings.command_line import fail
 from .system import own_code
 from .system.allocator import keep_freed_memory
@@ -76,6 +76,8 @@ def at_work(
                 raise SystemExit(_lines(command, line, _rest(before))) from None
             if isinstance(error, SystemExit):
                 raise
+            if problem := memory_problem(error):
+                raise SystemExit(1 if distributed.rank() else _lines(command, problem, _rest(before))) from None
             error.add_note(f"{command}: this is a fault of the program; {_rest(before)}")
             raise
         finally:

@@ -34,6 +34,16 @@ class Failed(Problems):
     """The work started but could not be finished; the message is one line."""
 
 
+def memory_problem(error: BaseException) -> str:
+    """A line with the cure if there was not enough memory, on the machine or on its GPU; otherwise empty."""
+    signs = ("allocate memory", "out of memory", "bad_alloc")  # of torch, which raises RuntimeError
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    ):
+        return "out of memory; give a smaller batch_size or image_size, or end other programs that use memory"
+    return ""
+
+
 def visible(text: str) -> str:
     r"""The text in one line: control characters, among them line breaks, as escapes such as `\n`.
 

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from experiments import compare, entry, train, tune
@@ -239,3 +241,16 @@ def test_a_comparison_without_a_network_comes_to_mlflow_later(
     capsys.readouterr()
     compare.main(words_of(options | {"offline": "false"}))  # nothing is trained again
     assert len(client.search_runs(["0"])) == 4
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 60, np.uint8)], ids=["torch", "numpy"]
+)
+def test_too_little_memory_ends_with_the_cure_and_a_run_that_has_failed(
+    allocate: Callable[[], object], store: Path
+) -> None:
+    told = rf"^x: out of memory; give a smaller batch_size or image_size, .*\nx: {entry.KEPT}$"
+    with pytest.raises(SystemExit, match=told), entry.at_work("x"), open_run(kind="train", name="baseline"):
+        allocate()
+    (run,) = MlflowClient().search_runs(["0"])
+    assert run.info.status == "FAILED"

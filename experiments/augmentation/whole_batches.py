@@ -29,6 +29,7 @@ from .streams import stream
 
 # Pixels transformed at a time: on a CPU they fit into a core's cache; on a GPU they keep it busy with small batches.
 _CPU_CHUNK, _GPU_CHUNK = 2**18, 2**22
+_MOST_HELD = 8 << 30  # bytes of images; more of them go to a GPU chunk by chunk
 _HELD: list[Any] = []
 """The last training images and their copy on the device; all trainings of a comparison share it."""
 
@@ -40,8 +41,8 @@ class Augmentation:
     own takes the place of geometry and colour. With `augment_by=albumentations` the workers compute everything, with
     the same distributions but other random values.
 
-    The training images stay on the device after the first epoch; batches are on the device too, in `memory_format`. The
-    images of an epoch do not depend on the batch size.
+    Up to 8 GiB of training images stay on the device after the first epoch; batches are on the device too, in
+    `memory_format`. The images of an epoch do not depend on the batch size.
 
     Attributes:
         sources: files of one's own that decide the augmentation, as text by name.
@@ -115,7 +116,8 @@ class Augmentation:
         pixels, chosen = self._on_device(images), moved(order, self._device)
         chunk = self._batch_size * max(self._chunk // self._batch_size, 1)
         for start in range(0, len(order), chunk):
-            yield pixels.index_select(0, chosen[start : start + chunk])
+            some = chosen[start : start + chunk]
+            yield pixels.index_select(0, some.to(pixels.device)).to(self._device)
 
     def _transformed(
         self, images: UInt8[np.ndarray, "n h w 3"], epoch: int, order: Int64[np.ndarray, "n"], size: int, workers: int
@@ -145,7 +147,8 @@ class Augmentation:
 
     def _on_device(self, images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[Tensor, "n h w 3"]:
         if not _HELD or _HELD[0] is not images or _HELD[1].device.type != self._device.type:
-            _HELD[:] = images, torch.from_numpy(np.ascontiguousarray(images)).to(self._device)
+            pixels = torch.from_numpy(np.ascontiguousarray(images))
+            _HELD[:] = images, pixels if pixels.nbytes > _MOST_HELD else pixels.to(self._device)
         return _HELD[1]
 
     def _as_input(self, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

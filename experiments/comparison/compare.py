@@ -14,7 +14,7 @@ from ..data.dataset import Dataset
 from ..explaining.probes import SPLIT
 from ..pictures.style import take_failures
 from ..runs.contents import option_records
-from ..runs.prepare import Prepared, load_dataset, prepare, suited
+from ..runs.prepare import Prepared, load_dataset, prepare, say_batch, suited
 from ..runs.train import train, work
 from ..settings.base import SettingsError
 from ..settings.command_line import words_of
@@ -46,6 +46,8 @@ def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Finding
     """
     reporter = Reporter() if settings.quiet else Printer()
     trainings = on_the_same_images(trainings)
+    for training in {training.variant: training for training in trainings}.values():
+        say_batch(training.settings, reporter)
     dataset = load_dataset(trainings[0].settings, reporter)
     prepared = [prepare(training.settings, name=training.name, dataset=dataset) for training in trainings]
     selection.refuse_same(trainings, prepared, allow_same=settings.allow_same)
@@ -62,19 +64,26 @@ def compare(settings: CompareSettings, trainings: Sequence[Training]) -> Finding
 
 
 def on_the_same_images(trainings: Sequence[Training]) -> list[Training]:
-    """The trainings with the images that their weights were made for.
+    """The trainings with the images that their weights were made for, and one batch where `auto` chose it.
 
     Raises:
         SettingsError: these are not the same for all.
     """
     same = [replace(training, settings=suited(training.settings)) for training in trainings]
-    for name in ("image_size", "interpolation"):
+    for name in ("image_size", "interpolation", "centre_crop"):
         found = {getattr(training.settings, name): training.variant for training in same}
         if len(found) > 1:
             words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
             problem = f"variants: {name} is {words}, as their weights were made for"
             raise SettingsError([f"{problem}; give one {name}=... for all variants"])
-    return same
+    pairs = zip(trainings, same, strict=True)
+    chosen = [own.settings.batch_size for plain, own in pairs if own.settings.batch_size < plain.settings.batch_size]
+    return [
+        replace(training, settings=training.settings.with_values(batch_size=min(chosen)))
+        if chosen and "batch_size" not in training.settings.given and training.settings.batch_size > min(chosen)
+        else training
+        for training in same
+    ]
 
 
 def compare_finished(settings: CompareSettings) -> Findings:

@@ -75,7 +75,10 @@ class Trained:
 
     def command(self, seed: int) -> str:
         """The command that trains the same with another seed."""
-        options = {**self.config.given, "seed": str(seed)}
+        recipe, batch = RECIPES.get(self.settings.recipe), self.settings.batch_size
+        # A comparison may have chosen the batch for all its variants.
+        chosen = {"batch_size": str(batch)} if recipe and recipe.values["batch_size"] != batch else {}
+        options = {**chosen, **self.config.given, "seed": str(seed)}
         options = {name: value for name, value in options.items() if name not in ("checkpoint", "resume")}
         return shlex.join(["python", "-m", "experiments.train", *words_of(options)])
 

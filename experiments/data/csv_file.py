@@ -27,13 +27,22 @@ class Row(NamedTuple):
 def load_csv(request: Request) -> Dataset:
     """The images that a CSV file lists, read as those of a folder are.
 
+    Raises:
+        DataError: as `listed`, or an image cannot be used.
+    """
+    return photographs(listed(request), request)
+
+
+def listed(request: Request) -> Listing:
+    """The image files that a CSV file lists.
+
     The first line names the columns: `path`, relative to the folder of the file, `label`, the name of the class, and
     perhaps `split`, with train, val or test in each row. Without it, val and test are split off. With a column `group`,
     such as the background, the images of a label with one value of it are a group. Other columns are ignored. The
     folder of the file may contain masks, as with `folder:`.
 
     Raises:
-        DataError: the file does not have this form, or an image in it cannot be used.
+        DataError: the file does not have this form.
     """
     file = user_path(request.path)
     rows = _rows(file)
@@ -50,8 +59,7 @@ def load_csv(request: Request) -> Dataset:
         for text, label, part, group in rows
     ]
     named = tuple(map(visible, groups.values())) if rows[0].group else ()
-    listing = Listing(f"csv:{visible(file.stem)}", str(file), visible(str(file)), tuple(classes), files, groups=named)
-    return photographs(listing, request)
+    return Listing(f"csv:{visible(file.stem)}", str(file), visible(str(file)), tuple(classes), files, groups=named)
 
 
 def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], str]:

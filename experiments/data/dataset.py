@@ -9,6 +9,7 @@ This module imports only numpy, so the settings can be checked, and `--help` pri
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -17,12 +18,15 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from ..errors import CannotStart
+from ..system.progress import Reporter
 
 SMALLEST_SIDE = 16
 VAL_SHARE = 0.1
 """Share of the images of each class that becomes val, if a data set has no val."""
 
 Progress = Callable[[str], None]
+Bar = Callable[[int], AbstractContextManager[Reporter]]
+NO_BAR: Bar = Reporter().bar
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Request:
     """A request for a data set: `path` is the part after name and colon, `size` the side of the images in pixels.
 
     With `skip_bad`, files that cannot be used are left out. `interpolation` is how images are resized, `bilinear` or
-    `bicubic`.
+    `bicubic`; of each, the square in the middle is kept that has `centre_crop` of the short side. Without `holdout` val
+    may be a part of train. `bar` shows the progress of so many steps.
     """
 
     data_dir: str
@@ -40,6 +45,9 @@ class Request:
     path: str = ""
     skip_bad: bool = False
     interpolation: str = "bicubic"
+    centre_crop: float = 1.0
+    holdout: bool = True
+    bar: Bar = NO_BAR
 
 
 class DataError(CannotStart):

@@ -15,12 +15,21 @@ _NOT_MEANT = {"thumbs.db", "desktop.ini", "__macosx"}  # left by other programs,
 def load_folder(request: Request) -> Dataset:
     """Images of a folder, resized and cropped to the middle square; a missing val or test is split off train.
 
+    Raises:
+        DataError: as `listed`, or a file in the folder cannot be used.
+    """
+    return photographs(listed(request), request)
+
+
+def listed(request: Request) -> Listing:
+    """The image files of a folder.
+
     PATH contains train, val and test, each with one folder per class; or only train; or the class folders themselves.
     Images may lie in folders inside a class folder. PATH/masks may contain a mask for every image, as PNG at the same
     relative path.
 
     Raises:
-        DataError: the folder does not have this form, or a file in it cannot be used.
+        DataError: the folder does not have this form.
     """
     root = user_path(request.path)
     if not root.is_dir():
@@ -37,7 +46,7 @@ def load_folder(request: Request) -> Dataset:
             files += [PhotoFile(path, label, part, mask_of(path, root)) for path in images]
             others += skipped
     name = f"folder:{visible(root.resolve().name)}"
-    return photographs(Listing(name, f"folder {root}", visible(str(root)), classes, files, others), request)
+    return Listing(name, f"folder {root}", visible(str(root)), classes, files, others)
 
 
 def mask_of(image: Path, root: Path) -> Path | None:

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from ..errors import visible
-from .dataset import VAL_SHARE, DataError, Dataset, Request, Split, assembled
+from ..system.files import user_path
+from ..system.processes import cores
+from .cache import Rows, cached, scratch, splits_in
+from .dataset import VAL_SHARE, DataError, Dataset, Request, assembled
 from .images import image_in, warnings_named
 
 if TYPE_CHECKING:
@@ -23,6 +27,10 @@ OTHER_NAMES = {"valid": "val", "validation": "val", "dev": "val"}
 TEST_SHARE = 0.2
 """Share of the images of each class that becomes test, if a data set has no test."""
 
+IN_MEMORY = 64 << 20
+"""Bytes of decoded images up to which they are decoded in each run and kept in memory, without a file."""
+
+_SAMPLE = 200  # images of which `median_side` is taken
 _ORIENTATION = 0x0112  # EXIF tag; values from 5 on swap width and height
 _SOFT_LEVELS = 16  # a mask with more different values has soft edges; one with fewer has a number for each class
 
@@ -40,14 +48,12 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class _Photo:
-    """One image after reading, with the SHA-256 of its file."""
+    """One image after reading: its row in the decoded images, and the SHA-256 of its file."""
 
+    row: int
     sha256: str
     label: int
     part: str
-    image: UInt8[np.ndarray, "h w 3"]
-    mask: Bool[np.ndarray, "h w"] | None
-    group: int
 
 
 @dataclass(frozen=True)
@@ -72,31 +78,89 @@ def photographs(listing: Listing, request: Request) -> Dataset:
     shown = tuple(map(visible, listing.classes))
     if twice := [name for name, count in Counter(shown).items() if count > 1]:
         raise DataError(f"{listing.place} has two classes that are both shown as {twice[0]!r}: rename one of them")
-    photos, left_out = _read(listing.files, request)
-    photos = _with_missing_parts(photos, {file.part for file in listing.files}, listing)
-    _check_classes(photos, listing)
-    splits = _splits(photos, listing, request)
+    pixels = len(listing.files) * request.size**2 * (4 if _has_masks(listing) else 3)
+    if pixels <= IN_MEMORY:
+        arrays = {name: rows.taken() for name, rows in _decoded(listing, request, None).items()}
+    else:
+        arrays = _cached(listing, request, pixels)
+    splits, left_out = splits_in(arrays), tuple(map(str, arrays["left_out"]))
     counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
     request.progress(
         f"{listing.source}: {len(shown)} classes, {counts} images; {listing.others} other files skipped"
         + (f"; {len(left_out)} files left out, because they cannot be used" if left_out else "")
     )
-    for line in left_out[:5]:
-        request.progress(f"left out: {line}")
+    for line in [*(f"left out: {line}" for line in left_out[:5]), *map(str, arrays["said"])]:
+        request.progress(line)
     return assembled(listing.name, shown, splits, listing.source, left_out, listing.groups)
 
 
-def _read(files: Sequence[PhotoFile], request: Request) -> tuple[list[_Photo], tuple[str, ...]]:
-    """The photos, and a line for each file that cannot be used."""
+def _has_masks(listing: Listing) -> bool:
+    return all(file.mask is not None for file in listing.files)
 
-    def read(file: PhotoFile) -> _Photo | str:
+
+def _cached(listing: Listing, request: Request, pixels: int) -> dict[str, np.ndarray]:
+    """The decoded images from their file in `data_dir`, which is made first if a file of the listing has changed."""
+    how = [request.size, request.interpolation, request.centre_crop, request.holdout]
+    key = hashlib.sha256(
+        repr([how, request.skip_bad, listing.groups, *map(_stamp, listing.files)]).encode()
+    ).hexdigest()
+    place = hashlib.sha256(repr([listing.source, *how]).encode()).hexdigest()[:12]
+    path = user_path(request.data_dir).resolve() / f"photos-{place}.npz"
+
+    def decoded() -> dict[str, Rows]:
+        request.progress(f"decoding {len(listing.files):,} images once into {path} ({pixels / 1e9:.1f} GB)")
+        return _decoded(listing, request, path.parent)
+
+    try:
+        return cached(path, key, decoded, request.progress)
+    except OSError as error:
+        raise DataError(f"the images cannot be stored in {path.parent} ({error}); give another data_dir") from error
+
+
+def _stamp(file: PhotoFile) -> object:
+    """What changes if the file, its mask or its place in the data set does."""
+    found = [path.stat() for path in (file.path, file.mask) if path and path.is_file()]
+    return file, [(stat.st_size, stat.st_mtime_ns) for stat in found]
+
+
+def _decoded(listing: Listing, request: Request, folder: Path | None) -> dict[str, Rows]:
+    """The images of each part, decoded in memory, or into a file in the folder; `splits_in` knows their names."""
+    n, side, masked = len(listing.files), request.size, _has_masks(listing)
+    shape = (n, side * side * (4 if masked else 3))
+    store = np.empty(shape, np.uint8) if folder is None else scratch(folder, shape)
+    images = store[:, : 3 * side * side].reshape(n, side, side, 3)
+    masks = store[:, 3 * side * side :].reshape(n, side, side).view(bool) if masked else None
+    photos, left_out = _read(listing.files, request, images, masks)
+    photos = _with_missing_parts(photos, {file.part for file in listing.files}, listing)
+    _check_classes(photos, listing)
+    said: list[str] = []
+    if masks is not None:
+        _check_masks(masks, [photo.row for photo in photos], listing, said)
+    arrays = _in_parts(photos, images, masks, listing, request, said)
+    texts = {name: np.array(lines, np.str_) for name, lines in (("left_out", left_out), ("said", said))}
+    return arrays | {name: Rows(array, range(len(array))) for name, array in texts.items()}
+
+
+def _read(
+    files: Sequence[PhotoFile], request: Request, images: np.ndarray, masks: np.ndarray | None
+) -> tuple[list[_Photo], tuple[str, ...]]:
+    """Reads the files into the rows of `images` and `masks`: the photos, and a line for each that cannot be used."""
+
+    def read(row: int) -> _Photo | str:
         try:
-            return _read_photo(file, request.size, request.interpolation)
+            sha, images[row], mask = _read_photo(files[row], request)
         except DataError as error:
             return str(error)
+        if masks is not None and mask is not None:
+            masks[row] = mask
+        return _Photo(row, sha, files[row].label, files[row].part)
 
-    with warnings_named(request.progress), ThreadPoolExecutor() as pool:  # decoding releases Python's lock
-        found = list(pool.map(read, files))
+    found: list[_Photo | str] = []
+    # Decoding releases Python's lock.
+    with warnings_named(request.progress), request.bar(len(files)) as bar, ThreadPoolExecutor(cores()) as pool:
+        for photo in pool.map(read, range(len(files))):
+            found.append(photo)
+            bar.advance()
     bad = tuple(text for text in found if isinstance(text, str))
     if bad and not request.skip_bad:
         more = f" ({len(bad) - 1} more files cannot be used either)" if len(bad) > 1 else ""
@@ -112,39 +176,65 @@ def _check_classes(photos: Sequence[_Photo], listing: Listing) -> None:
                 raise DataError(f"{listing.place}: {part} has no image of class {name!r}; add one")
 
 
-def _splits(photos: Sequence[_Photo], listing: Listing, request: Request) -> dict[str, Split]:
+def _in_parts(
+    photos: Sequence[_Photo],
+    images: np.ndarray,
+    masks: np.ndarray | None,
+    listing: Listing,
+    request: Request,
+    said: list[str],
+) -> dict[str, Rows]:
     """The photos of each part, ordered by class and then by the hash of the file, so file names do not matter."""
-    masks = _masks(photos, listing, request)
-    order = sorted(range(len(photos)), key=lambda i: (photos[i].label, photos[i].sha256))
-    splits, seen = {}, {}
-    for part in PARTS:
-        chosen = [i for i in order if photos[i].part == part]
-        splits[part] = Split(
-            images=np.stack([photos[i].image for i in chosen]),
-            labels=np.array([photos[i].label for i in chosen], np.int64),
-            masks=None if masks is None else masks[chosen],
-            groups=np.array([photos[i].group for i in chosen], np.int64) if listing.groups else None,
-        )
-        seen[part] = {photos[i].sha256 for i in chosen}
-    for part in ("val", "test"):
+    parts = {part: (part,) for part in PARTS} if request.holdout else {"train": ("train", "val"), "test": ("test",)}
+    ordered = sorted(photos, key=lambda photo: (photo.label, photo.sha256))
+    arrays, seen = {}, {}
+    for part, members in parts.items():
+        chosen = [photo for member in members for photo in ordered if photo.part == member]
+        rows = [photo.row for photo in chosen]
+        arrays[f"{part}.images"] = Rows(images, rows)
+        arrays[f"{part}.labels"] = Rows(np.array([file.label for file in listing.files], np.int64), rows)
+        if listing.groups:
+            arrays[f"{part}.groups"] = Rows(np.array([file.group for file in listing.files], np.int64), rows)
+        if masks is not None:
+            arrays[f"{part}.masks"] = Rows(masks, rows)
+        seen[part] = {photo.sha256 for photo in chosen}
+    for part in list(parts)[1:]:
         if copies := len(seen["train"] & seen[part]):
-            request.progress(f"{listing.source}: {copies} images are in train and in {part}; {part} looks too good")
-    return splits
+            said.append(f"{listing.source}: {copies} images are in train and in {part}; {part} looks too good")
+    return arrays
 
 
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def _read_photo(file: PhotoFile, size: int, interpolation: str) -> _Photo:
-    from PIL import Image, ImageOps
+def median_side(files: Sequence[PhotoFile]) -> int:
+    """The median short side in pixels of a sample of the images, those left out that cannot be read; 32 without any."""
+    sides = []
+    for file in files[:: -(-len(files) // _SAMPLE)]:
+        with suppress(DataError), image_in(file.path) as (image, _):
+            sides.append(min(image.size))
+    return sorted(sides)[len(sides) // 2] if sides else 32
+
+
+def _read_photo(file: PhotoFile, request: Request) -> tuple[str, np.ndarray, np.ndarray | None]:
+    """The SHA-256 of the file, its image and its mask."""
+    from PIL import Image
 
     with image_in(file.path) as (image, content):
         upright_size = image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is then decoded at a smaller size
-        method = Image.Resampling[interpolation.upper()]
-        pixels = np.array(ImageOps.fit(_to_rgb(image), (size, size), method))
-    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, size)
-    return _Photo(hashlib.sha256(content).hexdigest(), file.label, file.part, pixels, mask, file.group)
+        needed = round(2 * request.size / request.centre_crop)
+        image.draft(None, (needed, needed))  # a large JPEG is then decoded at a smaller size
+        pixels = _square(_to_rgb(image), request, Image.Resampling[request.interpolation.upper()])
+    mask = None if file.mask is None else _read_mask(file.mask, file.path, upright_size, request)
+    return hashlib.sha256(content).hexdigest(), pixels, mask
+
+
+def _square(image: "PillowImage.Image", request: Request, method: int) -> np.ndarray:
+    """The square in the middle, resized; at once, so that no size between is rounded to whole pixels."""
+    from PIL import ImageOps
+
+    cut = (1 - request.centre_crop) / 2
+    return np.array(ImageOps.fit(image, (request.size, request.size), method, bleed=cut))
 
 
 def _to_rgb(image: "PillowImage.Image") -> "PillowImage.Image":
@@ -171,7 +261,7 @@ def _eight_bits(pixels: np.ndarray) -> UInt8[np.ndarray, "h w"]:
 # ------------------------------------------------------------------------------------------------------------- masks
 
 
-def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) -> Bool[np.ndarray, "size size"]:
+def _read_mask(path: Path, image: Path, image_size: tuple[int, int], request: Request) -> Bool[np.ndarray, "h w"]:
     """True where the mask is object, cropped like its image; resized with nearest neighbours."""
     from PIL import Image, ImageOps
 
@@ -183,7 +273,7 @@ def _read_mask(path: Path, image: Path, image_size: tuple[int, int], size: int) 
     if upright.size != image_size:
         sizes = f"{upright.size[0]} x {upright.size[1]} pixels, its image {image_size[0]} x {image_size[1]}"
         raise DataError(f"mask {path} has another size than {image}: {sizes}")
-    return np.array(ImageOps.fit(Image.fromarray(is_object), (size, size), Image.Resampling.NEAREST))
+    return _square(Image.fromarray(is_object), request, Image.Resampling.NEAREST)
 
 
 def _object_in(mask: "PillowImage.Image") -> Bool[np.ndarray, "h w"]:
@@ -198,33 +288,29 @@ def _object_in(mask: "PillowImage.Image") -> Bool[np.ndarray, "h w"]:
     return np.asarray(values > values.max() / 2 if has_soft_edges else values != 0)
 
 
-def _masks(photos: Sequence[_Photo], listing: Listing, request: Request) -> Bool[np.ndarray, "n h w"] | None:
-    """The masks, object true. If the border of the images is object and their middle is not, they are turned round."""
-    if any(photo.mask is None for photo in photos):
-        return None
-    masks = np.stack([photo.mask for photo in photos if photo.mask is not None])
-    share = masks.mean(axis=(1, 2))
+def _check_masks(masks: Bool[np.ndarray, "n h w"], rows: Sequence[int], listing: Listing, said: list[str]) -> None:
+    """Checks the masks; if the border of the images is object and their middle is not, turns them round in place."""
+    share = np.array([masks[row].mean() for row in rows])
     empty, full = int((share == 0).sum()), int((share == 1).sum())
-    if 2 * (empty + full) > len(masks):
+    if 2 * (empty + full) > len(rows):
         raise DataError(
-            f"{listing.place}: of {len(masks)} masks {full} are all object and {empty} have none, so it is not clear "
+            f"{listing.place}: of {len(rows)} masks {full} are all object and {empty} have none, so it is not clear "
             "what is object; make the background of masks black (0) or transparent"
         )
-    border, middle = _border_and_middle(masks)
+    border, middle = np.mean([_border_and_middle(masks[row]) for row in rows], axis=0)
     if border > 0.5 > middle:
-        masks = ~masks
-        request.progress(f"{listing.source}: masks are white at the border, so what is black is taken as object")
+        np.logical_not(masks, out=masks)
+        said.append(f"{listing.source}: masks are white at the border, so what is black is taken as object")
     elif empty or full:
-        request.progress(f"{listing.source}: {empty} masks have no object, {full} are all object")
-    return masks
+        said.append(f"{listing.source}: {empty} masks have no object, {full} are all object")
 
 
-def _border_and_middle(masks: Bool[np.ndarray, "n h w"]) -> tuple[float, float]:
+def _border_and_middle(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
     """The share of object among the outermost pixels, and in the middle quarter."""
-    border = np.ones(masks.shape[1:], bool)
+    border = np.ones(mask.shape, bool)
     border[1:-1, 1:-1] = False
-    quarter = masks.shape[1] // 4
-    return float(masks[:, border].mean()), float(masks[:, quarter:-quarter, quarter:-quarter].mean())
+    quarter = len(mask) // 4
+    return float(mask[border].mean()), float(mask[quarter:-quarter, quarter:-quarter].mean())
 
 
 # ------------------------------------------------------------------------------------------------------------- parts

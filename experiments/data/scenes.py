@@ -16,14 +16,14 @@ computed from its pixels. They are drawn once and then read from a file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from ..system.files import Damaged, sealed, unsealed, user_path
-from .dataset import DataError, Dataset, Progress, Request, Split, assembled
+from ..system.files import user_path
+from .cache import Rows, cached, splits_in
+from .dataset import DataError, Dataset, Request, assembled
 from .scene_backdrops import choose_textures, draw_backdrops, lay_over, paint_backdrops
 from .scene_objects import NOISE_STREAM, SHAPES, Objects, draw_objects
 
@@ -135,52 +135,24 @@ def load_scenes(request: Request) -> Dataset:
 
     In `test_shifted` no image has the texture of its class. `other` is the same split, so it has both names.
     """
-    from filelock import FileLock
-
     background_bias, size, progress = request.background_bias, request.size, request.progress
     if not 0 <= background_bias <= 1:
         raise DataError(f"background_bias {background_bias} is out of range: 0 to 1")
     setting = f"version {VERSION}, seed {SEED}, background_bias {background_bias!r}, image_size {size}"
     key = f"v{VERSION}-seed{SEED}-bias{background_bias!r}-size{size}"
     path = user_path(request.data_dir) / f"scenes-{key}.npz"
+
+    def drawn() -> dict[str, Rows]:
+        progress(f"drawing the built-in scenes ({setting}) into {path}")
+        parts = {
+            f"{name}.{part}": getattr(scene, part)
+            for name, scene in generate(background_bias=background_bias, image_size=size).items()
+            for part in ("images", "labels", "masks")
+        }
+        return {name: Rows(array, range(len(array))) for name, array in parts.items()}
+
     try:
-        if (splits := _read_scenes(path, progress)) is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                splits = _read_scenes(path, lambda line: None)  # if another process was faster
-                if splits is None:
-                    progress(f"drawing the built-in scenes ({setting}) into {path}")
-                    splits = _drawn_scenes(path, background_bias, size)
+        splits = splits_in(cached(path, key, drawn, progress))
     except OSError as error:
         raise DataError(f"the scenes cannot be stored in {path.parent} ({error}); give another data_dir") from error
     return assembled("scenes", SHAPES, {**splits, "test_shifted": splits["other"]}, f"generated: scenes, {setting}")
-
-
-def _drawn_scenes(path: Path, background_bias: float, size: int) -> dict[str, Split]:
-    """Draws the scenes and writes them into the file."""
-    scenes = generate(background_bias=background_bias, image_size=size)
-    arrays: dict[str, np.ndarray] = {}
-    for name, scene in scenes.items():
-        arrays |= {f"{name}.images": scene.images, f"{name}.labels": scene.labels}
-        arrays[f"{name}.masks"] = np.packbits(scene.masks, axis=2)
-    with sealed(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    return {name: Split(scene.images, scene.labels, scene.masks) for name, scene in scenes.items()}
-
-
-def _read_scenes(path: Path, progress: Progress) -> dict[str, Split] | None:
-    """The cached scenes; None if there are none, or if the file is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with unsealed(path) as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except Damaged as error:
-        progress(f"{path} is damaged ({error}) and is made again")
-        return None
-    splits = {}
-    for name in (key.removesuffix(".images") for key in arrays if key.endswith(".images")):
-        images = arrays[f"{name}.images"]
-        masks = np.unpackbits(arrays[f"{name}.masks"], axis=2, count=images.shape[2]).astype(bool)
-        splits[name] = Split(images, arrays[f"{name}.labels"], masks)
-    return splits

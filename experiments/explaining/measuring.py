@@ -33,7 +33,7 @@ STEPS = 5
 BACKGROUNDS = ("own", "other", "background_only", "object_only")
 """Splits of the scenes that show the objects of the test images on backgrounds of all kinds."""
 
-CHUNK = 250  # images whose maps at all layers are in memory at a time
+CHUNK = 250  # images of 32 x 32 pixels that are explained and measured at a time
 
 _ON_OBJECT: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {
@@ -82,10 +82,11 @@ def measure(
     indices = spread(len(split), SAMPLE)
     tables: dict[str, list[pd.DataFrame]] = {layer: [] for layer in layers}
     last = []
-    for chosen in np.array_split(indices, range(CHUNK, len(indices), CHUNK)):
+    size = at_a_time(split.images)
+    for chosen in np.array_split(indices, range(size, len(indices), size)):
         images, labels = _batch(split, chosen, device)
         masks = None if split.masks is None else torch.from_numpy(split.masks[chosen]).to(device)
-        found = cams(model, images, layers, labels, method=method, chunk=_at_a_time(images))
+        found = cams(model, images, layers, labels, method=method, chunk=size)
         for layer, grid, maps in zip(found.layers, found.grids, found.maps, strict=True):
             values = _of_shape(maps) if masks is None else _on_object(maps, masks, grid) | _of_shape(maps)
             tables[layer].append(_frame(values).assign(index=chosen, layer=layer, right=predictions.right[chosen]))
@@ -94,9 +95,12 @@ def measure(
     return Looks(table, indices, torch.cat(last).numpy())
 
 
-def _at_a_time(images: Tensor) -> int:
-    """How many images go through the network together: of large images fewer, for the same memory."""
-    return max(1, CHUNK * 32**2 // (images.shape[2] * images.shape[3]))
+def at_a_time(images: np.ndarray) -> int:
+    """How many of these images `(n, h, w, ...)` are explained together: of large images fewer, for the same memory.
+
+    Their size alone decides, never the machine, because the number can change the rounding of a result.
+    """
+    return min(CHUNK, max(1, CHUNK * 32**2 // (images.shape[1] * images.shape[2])))
 
 
 def at_grid(maps: Float[Tensor, "n h w"], grid: tuple[int, ...]) -> Float[Tensor, "n rows columns"]:
@@ -132,7 +136,7 @@ def references(masks: Bool[np.ndarray, "n h w"], grid: tuple[int, ...]) -> pd.Da
     out.
     """
     generator = torch.Generator().manual_seed(0)
-    parts = [_of_blind_maps(some, grid, generator) for some in torch.split(torch.from_numpy(masks), CHUNK)]
+    parts = [_of_blind_maps(some, grid, generator) for some in torch.split(torch.from_numpy(masks), at_a_time(masks))]
     return pd.concat(parts).groupby("map", sort=False).mean().astype(float)
 
 
@@ -152,18 +156,19 @@ def faithfulness(model: nn.Module, layer: str, split: Split, method: str, device
     Maps explain the true class; removed pixels are inpainted. NaN where a map is dead.
     """
     sample = spread(len(split), SAMPLE)
-    indices = sample[spread(len(sample), EXPENSIVE)]
-    images, labels = _batch(split, indices, device)
-    at_a_time = min(_at_a_time(images), 64)
-    own, of_mirrored = (
-        cams(model, some, [layer], labels, method=method, chunk=at_a_time) for some in (images, images.flip(3))
-    )
-    removed = deletion_margin(model, images, own.maps[0], labels, own.grids[0], steps=STEPS, chunk=at_a_time)
-    values = {
-        "deletion_margin": removed,
-        "flip_consistency": flip_consistency(own.maps[0], of_mirrored.maps[0]),
-    }
-    return _frame(values).assign(index=indices)
+    indices, size, tables = sample[spread(len(sample), EXPENSIVE)], at_a_time(split.images), []
+    for start in range(0, len(indices), size):
+        chosen = indices[start : start + size]
+        images, labels = _batch(split, chosen, device)
+        together = min(size, 64)
+        own, of_mirrored = (
+            cams(model, some, [layer], labels, method=method, chunk=together) for some in (images, images.flip(3))
+        )
+        maps, grid = own.maps[0], own.grids[0]
+        removed = deletion_margin(model, images, maps, labels, grid, steps=STEPS, seed=start, chunk=together)
+        values = {"deletion_margin": removed, "flip_consistency": flip_consistency(maps, of_mirrored.maps[0])}
+        tables.append(_frame(values).assign(index=chosen))
+    return pd.concat(tables, ignore_index=True)
 
 
 def faithfulness_summary(table: pd.DataFrame, layer: str) -> dict[str, float]:

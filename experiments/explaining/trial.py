@@ -5,14 +5,17 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from cam_core import auto_layers, capture, layer_grids, predicted
 from cam_core.models import layer_names
 
+from ..errors import memory_problem
 from ..models.foreign import build, network_of
 from ..models.weights import NetworkError
 from ..settings.base import AUTO
 from ..settings.parts import NETWORKS, load_part
+from ..settings.recipes import find, side_of
 from ..settings.train import TrainSettings
 from ..system.own_code import told
 from ..system.stored_networks import check_picklable
@@ -20,8 +23,11 @@ from ..training.frozen import UNTIL, freeze
 from ..training.machine import resolve_machine
 from ..training.steps import smaller_side
 
-_SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256)
+_SIDES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
 _ANY = ([0.5] * 3, [0.25] * 3)  # statistics of images
+STEP_BYTES = 512 << 20
+"""What autograd may keep in a step whose batch `auto` chooses. The recipe `fast` keeps 545 MiB at 32 pixels."""
+FEWEST = 4  # with fewer images, batch normalisation sees too little
 _DECIDING = ("model", "weights", "small_stem", "sides", "cam_layers", "freeze", "precision", "device")
 
 
@@ -57,6 +63,44 @@ def _tried(options: tuple[tuple[str, object], ...], classes: int, folder: str) -
         return layers, replaced
 
 
+def batch_that_fits(settings: TrainSettings) -> int:
+    """The batch of the recipe, or a smaller power of two if larger images would need more than `STEP_BYTES`.
+
+    It depends on the network and the size of the images, never on the machine, because it changes the result. A batch
+    that was given by hand stays.
+
+    Raises:
+        NetworkError: the network does not take such images.
+    """
+    if "batch_size" in settings.given or settings.side <= side_of(find(settings.recipe).values):
+        return settings.batch_size
+    options = {name: getattr(settings, name) for name in _DECIDING} | {"image_size": settings.side}
+    fitting = STEP_BYTES // _kept_bytes(tuple(options.items()), os.getcwd())
+    return min(settings.batch_size, max(FEWEST, 1 << fitting.bit_length() >> 1))
+
+
+@lru_cache(maxsize=64)
+def _kept_bytes(options: tuple[tuple[str, object], ...], folder: str) -> int:
+    """The bytes that autograd keeps for each image of a step, in float32."""
+    settings, kept = TrainSettings.of(**dict(options)), dict[int, int]()
+    with torch.random.fork_rng([]):
+        network, _ = build(settings, 2, *_ANY)
+        weights = {weight.data_ptr() for weight in network.parameters()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            if tensor.data_ptr() not in weights:
+                kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        try:
+            with saved_tensors_hooks(keep, lambda tensor: tensor):
+                logits = network.train()(_images(settings.side))  # they are kept as long as these logits
+        except Exception:  # `tried` tells what is wrong with it
+            return 1
+        del logits
+    return max(1, sum(kept.values()) // 2)
+
+
 def _images(side: int) -> Tensor:
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
@@ -71,6 +115,8 @@ def _refusal(network: nn.Module, settings: TrainSettings, side: int, classes: in
         with torch.no_grad():
             found = [network.train(training)(_images(side)).shape for training in (True, False)]
     except (Exception, SystemExit) as error:  # of any network
+        if memory_problem(error):
+            raise
         return told(error)
     if set(found) != {(2, classes)}:
         problem = f"model={settings.model}: gives logits {tuple(found[-1])} for 2 images of {classes} classes"

@@ -30,12 +30,16 @@ _FILE = "a FILE.safetensors or FILE.pt"
 
 
 class Images(NamedTuple):
-    """The images that weights were made for: means and deviations of the channels in [0, 1], side in pixels."""
+    """The images that weights were made for: means and deviations of the channels in [0, 1], side in pixels.
+
+    `centre_crop` is the share of an image's short side that the square in its middle takes.
+    """
 
     mean: Sequence[float]
     std: Sequence[float]
     image_size: int
     interpolation: str
+    centre_crop: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def _found(model: str, weights: str, small_stem: bool, folder: str) -> Network:
     library, _, name = model.partition(":")
     _, declared, digest = read_weights(user_path(weights)) if weights.endswith(ENDINGS) else ({}, {}, "")
     published = NONE if digest else weights
-    images = Images(*(declared[name] for name in Images._fields)) if declared.keys() >= {*Images._fields} else None
+    told_of = {name: declared[name] for name in Images._fields if name in declared}
+    images = Images(**told_of) if told_of.keys() >= {*Images._fields[:4]} else None
     if library in ("torchvision", "timm"):
         look_up = _torchvision if library == "torchvision" else _timm
         make, full, made_for = look_up(name, published, small_stem)
@@ -187,7 +192,8 @@ def _torchvision(name: str, weights: str, small_stem: bool) -> _Looked:
     if chosen is None:
         return make, NONE, None
     images = chosen.transforms()
-    return make, chosen.name, Images(images.mean, images.std, images.crop_size[0], images.interpolation.value)
+    side, whole = images.crop_size[0], images.resize_size[0]
+    return make, chosen.name, Images(images.mean, images.std, side, images.interpolation.value, side / whole)
 
 
 def _with_head_for(network: nn.Module, before: int, classes: int) -> str:
@@ -229,7 +235,7 @@ def _timm(name: str, weights: str, small_stem: bool) -> _Looked:
         return network, "" if same else replaced(str(made_for.classifier), made_for.num_classes, classes)
 
     how = made_for.interpolation if made_for.interpolation == "bilinear" else "bicubic"
-    return make, made_for.tag, Images(made_for.mean, made_for.std, made_for.input_size[-1], how)
+    return make, made_for.tag, Images(made_for.mean, made_for.std, made_for.input_size[-1], how, made_for.crop_pct)
 
 
 def _check_name(library: str, name: str, known: Sequence[str]) -> None:

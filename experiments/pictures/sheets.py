@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cam_core import Tile, colour_bar, energy_inside, grid, heat, heat_bar, overlay
-from cam_core.sheets import BAR, NO_EVIDENCE, TILE, difference_column, map_tiles, scales, sheet
+from cam_core.sheets import BAR, LARGEST_TILE, NO_EVIDENCE, TILE, difference_column, map_tiles, scales, sheet
 from cam_core.sheets import EXPLAINED as COLOURS_EXPLAINED
 from cam_core.text import LEFT_TO_RIGHT
 
@@ -170,7 +170,8 @@ def cell(
     mask: Bool[np.ndarray, "h w"] | None,
 ) -> Pixels:
     """A cell of MLflow's image grid: the map over the image, the prediction below; `map_` is relative to its mean."""
-    return grid([said_tiles(image[None], map_[None], [said], None if mask is None else mask[None])], tile_size=CELL)
+    tiles = said_tiles(image[None], map_[None], [said], None if mask is None else mask[None])
+    return grid([tiles], tile_size=min(max(CELL, *image.shape[:2]), LARGEST_TILE))  # shrunk, it would be enlarged again
 
 
 def original(image: UInt8[np.ndarray, "h w 3"], name: str) -> Pixels:

@@ -245,7 +245,9 @@ def _settings_of(logged: Mapping[str, Any]) -> TrainSettings:
     named = {TrainSettings.former.get(name, name): value for name, value in logged.items()}
     known = {name: value for name, value in named.items() if name in TrainSettings.model_fields}
     recipe = known.get("recipe", "fast")
-    settings = TrainSettings.of(**{**PLAIN, **known, "recipe": recipe if recipe in RECIPES else "fast"})
+    settings = TrainSettings.of(
+        **{**PLAIN, "centre_crop": 1.0, **known, "recipe": recipe if recipe in RECIPES else "fast"}
+    )
     return settings.model_copy(update={"recipe": recipe})
 
 

@@ -42,7 +42,8 @@ def iter_findings(prepared: Prepared, model: nn.Module, history: pd.DataFrame) -
     with clock.measuring("cam"):
         chosen = probes(dataset)
         images, labels = to_tensor(chosen.images), torch.from_numpy(chosen.labels)
-        maps = cams_of_methods(model, images, explaining.layers, labels, methods=explaining.all_methods)
+        methods, chunk = explaining.all_methods, measuring.at_a_time(chosen.images)
+        maps = cams_of_methods(model, images, explaining.layers, labels, methods=methods, chunk=chunk)
         looked = list(iter_looks(prepared, model, chosen, maps[explaining.method], predictions, epoch))
     yield looked
     with clock.measuring("faithfulness"):
@@ -73,6 +74,7 @@ def declaration(prepared: Prepared) -> dict[str, Any]:
         **{name: getattr(settings, name) for name in ("model", "small_stem", "dropout")},
         **{"weights": network.weights, "classes": dataset.classes, "layers": prepared.explaining.layers},
         **{"image_size": settings.side, "interpolation": settings.interpolation.replace(AUTO, "bicubic")},
+        "centre_crop": 1.0 if settings.centre_crop == AUTO else settings.centre_crop,
         **{"mean": mean, "std": std},
         "libraries": {name: version(name) for name in ("torch", *network.libraries)},
         "sources": network.sources,
@@ -261,6 +263,7 @@ def _sheet_of(
     """Draws the maps of some test images at every layer, each for its class in `explained`; they are computed now."""
     split, classes = prepared.dataset.splits[SPLIT], prepared.dataset.classes
     images, labels, layers = split.images[indices], split.labels[indices], prepared.explaining.layers
-    found = cams(model, to_tensor(images), layers, torch.from_numpy(explained), method=prepared.explaining.method)
+    method, chunk = prepared.explaining.method, measuring.at_a_time(images)
+    found = cams(model, to_tensor(images), layers, torch.from_numpy(explained), method=method, chunk=chunk)
     drawn, said = relative_to_mean(found.maps).cpu().numpy(), sheets.verdicts(predictions, indices, classes)
     return partial(sheets.layer_sheet, images, drawn, found.layers, labels=labels, said=said, classes=classes)

@@ -23,7 +23,7 @@ _WORDS = Path("explaining", "map_measures.py")  # headings of what `measuring` c
 # Options of the machine, and those for which the data set's digest or another part of the fingerprint stands.
 _NOT_IDENTITY = {
     *("recipe", "dataset", "data_dir", "background_bias", "image_size", "train_images", "holdout", "on_bad"),
-    *("interpolation", "model", "weights", "precision", "augment_by", "augmentation"),
+    *("interpolation", "centre_crop", "model", "weights", "precision", "augment_by", "augmentation"),
     *OF_MACHINE,
 }
 

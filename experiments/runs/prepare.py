@@ -12,15 +12,15 @@ from cam_core.text import legible
 
 from ..augmentation.whole_batches import Augmentation
 from ..data.dataset import Dataset
-from ..data.load import load, resolve_name
+from ..data.load import load, resolve_name, usual_side
 from ..errors import CannotStart
 from ..explaining.layers_and_methods import Explaining, resolve_explaining
-from ..explaining.trial import listed, tried
+from ..explaining.trial import batch_that_fits, listed, tried
 from ..models.foreign import network_of, normalisation
 from ..settings.base import AUTO, NONE, spelled
 from ..settings.command_line import fail
-from ..settings.parts import NETWORKS
-from ..settings.recipes import AUGMENTATIONS_OFF, PLAIN, RECIPES
+from ..settings.parts import NETWORKS, is_foreign
+from ..settings.recipes import AUGMENTATIONS_OFF, PLAIN, RECIPES, find, side_of
 from ..settings.train import T, TrainSettings
 from ..settings.train_options import LARGEST_SIDE
 from ..system.files import user_path
@@ -96,6 +96,7 @@ def prepare(
     settings = suited(settings)
     with clock.measuring("data"):
         if dataset is None:
+            say_batch(settings, reporter or Reporter())
             dataset = load_dataset(settings, reporter or Reporter())
         mean, _ = dataset.statistics
     explaining = resolve_explaining(settings, len(dataset.classes))
@@ -118,24 +119,56 @@ def prepare(
 
 
 def suited(settings: T) -> T:
+    """The settings with images and a batch that suit the network, as far as `auto` leaves this open.
+
+    Raises:
+        NetworkError, DataError, SettingsError: as `with_images`.
+    """
+    settings = with_images(settings)
+    batch = batch_that_fits(settings)
+    return settings if batch == settings.batch_size else settings.with_values(batch_size=batch)
+
+
+def say_batch(settings: TrainSettings, reporter: Reporter) -> None:
+    """Says which batch `auto` chose, unless it is that of the recipe."""
+    values = find(settings.recipe).values
+    if "batch_size" not in settings.given and settings.batch_size != values["batch_size"]:
+        reporter.say(
+            f"batch_size={settings.batch_size}, chosen for images of {settings.side} pixels; "
+            f"the {values['batch_size']} of recipe {settings.recipe} are for {side_of(values)} pixels"
+        )
+
+
+def with_images(settings: T) -> T:
     """The settings with images as the network's weights were made for, as far as `auto` leaves this to them.
+
+    Without such weights, images get a size near that of one's own images, if the network is none of ours.
 
     Raises:
         NetworkError: there is no such network, or its weights cannot be had.
         SettingsError: another option does not fit the size of the images.
     """
     ours = settings.model in NETWORKS and settings.weights == NONE
-    if ours or AUTO not in (settings.image_size, settings.interpolation):
+    if ours or AUTO not in (settings.image_size, settings.interpolation, settings.centre_crop):
         return settings  # of a finished run, whose network may be gone
-    _, _, side, interpolation = network_of(settings).images or ((), (), settings.side, "bicubic")
-    values = {"image_size": min(side, LARGEST_SIDE), "interpolation": interpolation}
+    made_for = network_of(settings).images
+    side = made_for.image_size if made_for else _usual_side(settings)
+    values = {
+        "image_size": min(side, LARGEST_SIDE),
+        "interpolation": made_for.interpolation if made_for else "bicubic",
+        "centre_crop": made_for.centre_crop if made_for else 1.0,
+    }
     return settings.with_values(**{name: value for name, value in values.items() if getattr(settings, name) == AUTO})
+
+
+def _usual_side(settings: TrainSettings) -> int:
+    return usual_side(settings.dataset) if is_foreign(settings.model) and settings.image_size == AUTO else settings.side
 
 
 def print_layers(settings: TrainSettings) -> None:
     """Prints the layers that `cam_layers` can name; exits with code 2 if the network cannot be used."""
     try:
-        print(listed(suited(settings)))
+        print(listed(with_images(settings)))
     except CannotStart as error:
         fail(settings.command, error.problems)
 
@@ -154,7 +187,8 @@ def network_in_words(settings: TrainSettings, dataset: Dataset) -> str:
 
 
 def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
-    """The data set of `suited` settings; the reporter says which one `auto` became."""
+    """The data set of the settings; the reporter says which one `auto` became."""
+    settings = with_images(settings)
     name = resolve_name(settings.dataset, settings.data_dir, reporter.say)
     dataset = load(
         name,
@@ -165,12 +199,15 @@ def load_dataset(settings: TrainSettings, reporter: Reporter) -> Dataset:
         holdout=settings.holdout,
         skip_bad=settings.on_bad == "skip",
         interpolation=settings.interpolation,
+        centre_crop=settings.centre_crop,
         progress=reporter.say,
+        bar=reporter.bar,
     )
     sizes = ", ".join(
         f"{len(dataset.splits[split]):,} {split}" for split in ("train", "val", "test") if split in dataset.splits
     )
-    reporter.say(f"data set {dataset.name}: {sizes} images ({dataset.source})")
+    side = settings.side
+    reporter.say(f"data set {dataset.name}: {sizes} images of {side} x {side} pixels ({dataset.source})")
     if unknown := sorted({sign for name in dataset.classes for sign in name if legible(sign) not in (sign, " ")}):
         escape, some = legible(unknown[0]), "".join(unknown[:5])
         reporter.say(

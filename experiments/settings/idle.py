@@ -49,7 +49,7 @@ def _of_parts(settings: Any) -> dict[str, tuple[str, str]]:
     if settings.dataset not in ("auto", "scenes"):
         idle["background_bias"] = (f"dataset is {settings.dataset}", "dataset=scenes")
     if not settings.dataset.startswith(("folder:", "csv:")):
-        idle["on_bad"] = (f"dataset is {settings.dataset}", "dataset=folder:PATH")
+        idle |= dict.fromkeys(("on_bad", "centre_crop"), (f"dataset is {settings.dataset}", "dataset=folder:PATH"))
     if is_foreign(settings.model):
         idle["dropout"] = (f"model is {settings.model}", "model=resnet18")
     if not settings.model.startswith("torchvision:"):

@@ -357,6 +357,12 @@ def read(path: Path) -> Recipe:
     return _recipe(texts["summary"] or path.stem, texts["source"], texts["reported"], "", {**base, **given})
 
 
+def side_of(values: Values) -> int:
+    """The side of the images, in pixels, for which a recipe's batch was chosen."""
+    usual = 32 if values["weights"] == "none" else 224
+    return usual if values["image_size"] == "auto" else int(values["image_size"])
+
+
 def with_steps_for(epochs: object, values: Values) -> Values:
     """The values of a recipe, with its lr_steps moved in proportion to another number of epochs.
 

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from .base import AUTO, BY_RECIPE, NONE
 from .idle import POLICIES, idle
 from .notation import arguments, hole_ranges, padding_pixels, rising_epochs, side_shares
-from .parts import WITH
+from .parts import WITH, is_foreign
 from .recipes import Values
 from .train_options import AllOptions
 
@@ -36,10 +36,11 @@ class TrainSettings(AllOptions):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainSettings":
-        known = self.image_size != AUTO or self.weights == NONE  # otherwise the weights decide the size
+        ours = not is_foreign(self.model) and self.weights == NONE
+        known = self.image_size != AUTO or ours  # otherwise weights or images decide the size
         if self.cutout and known and max(largest for _, largest in self.cutout_sizes) > self.side:
             raise ValueError(f"cutout_size={self.cutout_size}: must be at most the images' side of {self.side} pixels")
-        if self.padding > self.side:
+        if known and self.padding > self.side:
             raise ValueError(
                 f"crop_padding={self.crop_padding}: must be at most the images' side of {self.side} pixels"
             )

@@ -21,7 +21,7 @@ from .parts import DATA_DOORS, DATA_SETS, NETWORK_DOORS, NETWORKS, OPTIMISERS, S
 from .recipes import RECIPES, find
 
 _NAMED = tuple(name for name in DATA_SETS if name not in DATA_DOORS)
-LARGEST_SIDE = 256
+LARGEST_SIDE = 1024
 
 
 def _recipe_name(text: str) -> str:
@@ -67,10 +67,16 @@ class TrainingOptions(Settings):
         "refuse", description="own images only: files that cannot be used are an error, or they are left out and listed"
     )
     image_size: Annotated[Annotated[int, Field(ge=16, le=LARGEST_SIDE)] | Literal["auto"], BY_RECIPE] = Field(
-        description="height and width of the images in pixels; auto: the size that the weights were made for, else 32"
+        description="height and width of the images in pixels; auto: the size that the weights were made for; else, "
+        "for networks of others, that of your own images, at most 224; else 32"
     )
     interpolation: Literal["auto", "bilinear", "bicubic"] = Field(
         "auto", description="how images are resized; auto: as the weights were made for, else bicubic"
+    )
+    centre_crop: Annotated[float, Field(ge=0.5, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="own images only: share of the short side that the square in the middle takes; auto: as the "
+        "weights were made for, else 1",
     )
     train_images: Annotated[int, Field(ge=1)] | Literal["all"] = Field("all", description="number of training images")
 

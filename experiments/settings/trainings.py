@@ -16,6 +16,7 @@ SHARED = (
     "on_bad",
     "image_size",
     "interpolation",
+    "centre_crop",
     "train_images",
     "holdout",
     "seed",

@@ -70,7 +70,8 @@ def iter_records(ledger: Ledger, found: Results, link: str) -> Iterator[Record]:
     if found.best:
         yield Text("best.txt", f"{command(found.best.options, settings)}\n")
         summary = f"{found.best.name} of study {settings.study}"
-        recipe = TrainSettings.of(**common_options(settings) | as_words(found.best.options)).recipe_values
+        chosen = {"image_size": settings.image_size, "batch_size": settings.batch_size}  # by `auto`, for these images
+        recipe = TrainSettings.of(**common_options(settings) | chosen | as_words(found.best.options)).recipe_values
         yield Text("best.toml", as_toml(summary, recipe))
         values["tune/search_score"] = found.best.search_score
     if (gain := found.gain) and found.final:

@@ -13,7 +13,7 @@ from ..data.dataset import Dataset
 from ..explaining.map_measures import MAP_MEASURES
 from ..pictures.style import take_failures
 from ..runs.contents import option_records
-from ..runs.prepare import load_dataset, prepare, suited
+from ..runs.prepare import load_dataset, prepare, say_batch, suited
 from ..settings.base import SettingsError
 from ..system.progress import Printer, console
 from ..system.secrets import without_password
@@ -43,6 +43,7 @@ def tune(settings: TuneSettings) -> Results:
     refuse_password_in_mlflow(settings)
     if not settings.storage.startswith("sqlite"):
         open_storage(settings.storage, settings.heartbeat)  # first, because this takes seconds at most
+    say_batch(settings, reporter)
     dataset = load_dataset(settings, reporter)
     check(settings, dataset)
     with telling_of_loss(settings.storage):

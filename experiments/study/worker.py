@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from torch import nn
 
 from ..data.dataset import Dataset
-from ..errors import CannotStart
+from ..errors import CannotStart, memory_problem
 from ..explaining import measuring
 from ..runs.contents import NEAR_CHANCE, damage
 from ..runs.prepare import Prepared, prepare
@@ -176,7 +176,7 @@ class Attempt:
 
     def _record(self, trial: optuna.Trial, error: Exception) -> None:
         """Notes why a training failed; if all trainings of this machine seem to fail, the ticket waits instead."""
-        said = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:500]
+        said = memory_problem(error) or f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:500]
         if not isinstance(error, TrainingDiverged | CannotStart | ValueError):  # the settings are at fault
             self._worker.failures += 1
         if self._worker.failures < FAILURES:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -45,12 +45,19 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints a line that stays on the screen; it may contain any name of a file."""
 
+    def bar(self, total: int) -> AbstractContextManager["Reporter"]:
+        """A reporter for work of `total` steps, before there is another bar."""
+        return nullcontext(self)
+
 
 class Printer(Reporter):
     """Prints each line; used before there is a bar."""
 
     def say(self, text: str) -> None:
         print(visible(text), flush=True)
+
+    def bar(self, total: int) -> AbstractContextManager[Reporter]:
+        return shown(total)
 
 
 class _Bar(Reporter):

@@ -112,7 +112,7 @@ def with_mirrors(
     plain: Predictions, model: nn.Module, images: UInt8[np.ndarray, "n h w 3"], device: str
 ) -> Predictions:
     """The same, if the predictions for the images themselves are already known."""
-    mirrored = predict(model, np.ascontiguousarray(images[:, :, ::-1]), plain.labels, device)
+    mirrored = predict(model, images[:, :, ::-1], plain.labels, device)
     return Predictions((plain.logits + mirrored.logits) / 2, plain.labels)
 
 

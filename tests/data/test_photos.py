@@ -11,6 +11,7 @@ from PIL import Image
 from experiments.data.csv_file import load_csv
 from experiments.data.dataset import DataError, Dataset, Request, subset, without_val
 from experiments.data.folder import load_folder
+from experiments.data.load import usual_side
 from experiments.settings.base import SettingsError
 from experiments.settings.train import TrainSettings
 
@@ -330,3 +331,45 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
         loaded(tmp_path / "all.csv")
     with pytest.raises(DataError, match=r"nowhere\.csv cannot be read \(No such file or directory\)"):
         load_csv(Request("data", SIDE, 0.5, [].append, str(tmp_path / "nowhere.csv")))
+
+
+# ---- sizes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [([(300, 70)], 64), ([(90, 81)], 96), ([(9, 9)], 32), ([(4000, 30), (500, 400), (999, 999)], 224)],
+)
+def test_the_usual_side_is_that_of_the_images(sides: list[tuple[int, int]], expected: int, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i, side in enumerate(sides):
+            Image.new("RGB", side).save(tmp_path / name / f"{i}.png")
+    assert usual_side(f"folder:{tmp_path}") == expected
+    (tmp_path / "cat" / "broken.png").write_bytes(b"no image")
+    assert usual_side(f"folder:{tmp_path}") == expected
+    assert usual_side("cifar10") == usual_side("scenes") == 32
+
+
+def test_images_are_cut_and_resized_as_torchvision_does_it_for_its_weights(tmp_path: Path) -> None:
+    from torchvision.models import ResNet18_Weights
+    from torchvision.transforms.functional import center_crop, resize
+
+    preset = ResNet18_Weights.DEFAULT.transforms()
+    smooth = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(smooth).resize((640, 512), Image.Resampling.BICUBIC)
+    for name in ("cat", "dog"):
+        for i in range(4):
+            (tmp_path / name).mkdir(exist_ok=True)
+            image.save(tmp_path / name / f"{i}.png")
+            image = image.rotate(7)
+    share = preset.crop_size[0] / preset.resize_size[0]
+    request = Request("data", 224, 0.5, lambda line: None, str(tmp_path), False, "bilinear", share)
+    ours = {image.tobytes(): image for split in load_folder(request).splits.values() for image in split.images}
+    theirs = [
+        np.array(center_crop(resize(Image.open(path), preset.resize_size), preset.crop_size))
+        for path in tmp_path.rglob("*.png")
+    ]
+    for expected in theirs:  # two roundings there, one here
+        nearest = min(np.abs(image.astype(int) - expected).mean() for image in ours.values())
+        assert nearest < 0.5

@@ -265,3 +265,19 @@ def test_a_network_that_ignores_the_image_makes_no_map_faithful(split: Split) ->
 def test_a_call_of_a_layer_has_a_name_that_mlflow_takes() -> None:
     assert metric_of("features._swish#-1", "focus") == "cam/features._swish:-1/focus"
     assert metric_of("layer4", "focus") == "cam/layer4/focus"
+
+
+def test_fewer_large_images_are_explained_together() -> None:
+    sizes = {side: measuring.at_a_time(np.empty((0, side, side, 3))) for side in (16, 32, 64, 224, 1024)}
+    assert sizes == {16: 250, 32: 250, 64: 62, 224: 5, 1024: 1}
+
+
+def test_large_images_are_measured_as_small_chunks_of_small_ones(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measuring.faithfulness(network(), LAST, split, "gradcam", "cpu")
+    monkeypatch.setattr(measuring, "CHUNK", 7)
+    parts = measuring.faithfulness(network(), LAST, split, "gradcam", "cpu")
+    assert parts["index"].tolist() == whole["index"].tolist()
+    np.testing.assert_allclose(parts["flip_consistency"], whole["flip_consistency"], atol=1e-5)
+    # The first seven have the same random maps; later ones others, as they must not all have the same seven.
+    change = np.abs(parts["deletion_margin"] - whole["deletion_margin"])
+    assert np.nanmax(change[:7]) < 1e-4 < 1e-3 < np.nanmax(change[7:])

@@ -244,7 +244,7 @@ def test_published_weights_are_loaded_and_the_head_is_replaced(hub: dict[str, to
     found = network_of(given)
     assert found.weights == "IMAGENET1K_V1"
     assert found.images is not None
-    assert (found.images.image_size, found.images.interpolation) == (224, "bilinear")
+    assert (found.images.image_size, found.images.interpolation, found.images.centre_crop) == (224, "bilinear", 0.875)
     assert normalisation(given, MEAN, STD) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     data = settings(model="torchvision:shufflenet_v2_x0_5", weights=name, image_size="auto", normalise="data")
     assert normalisation(data, MEAN, STD) == (MEAN, STD)
@@ -297,7 +297,7 @@ def test_weights_of_timm_come_from_the_cache_of_the_hub(
 def timm_images(name: str) -> tuple[object, ...]:
     """What timm's own transforms of these weights do to images."""
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    return config["mean"], config["std"], config["input_size"][-1], config["interpolation"]
+    return config["mean"], config["std"], config["input_size"][-1], config["interpolation"], config["crop_pct"]
 
 
 # One's own

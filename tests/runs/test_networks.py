@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -18,7 +19,7 @@ from experiments.data.dataset import Dataset, Split
 from experiments.data.tensors import to_tensor
 from experiments.models.foreign import build
 from experiments.runs import contents
-from experiments.runs.prepare import prepare
+from experiments.runs.prepare import prepare, suited
 from experiments.runs.train import train
 from experiments.settings.base import SettingsError
 from experiments.settings.compare import CompareSettings
@@ -346,3 +347,15 @@ def test_holes_are_checked_against_the_size_of_the_weights(tmp_path: Path) -> No
     assert on_the_same_images(plan(CompareSettings.of(**given, cutout_size="64")))[0].settings.side == 96
     with pytest.raises(SettingsError, match=r"cutout_size=100: must be at most the images' side of 96 pixels"):
         on_the_same_images(plan(CompareSettings.of(**given, cutout_size="100")))
+
+
+def test_networks_of_others_get_the_size_of_the_images_of_a_folder(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (150, 120)).save(tmp_path / name / "a.png")
+    given = {"dataset": f"folder:{tmp_path}", "sides": "none"}
+    foreign = {model: suited(TrainSettings.of(**given, model=model)) for model in ("torchvision:resnet18", "resnet18")}
+    assert [each.side for each in foreign.values()] == [128, 32]  # 120 rounded to 32; ours as ever
+    assert suited(TrainSettings.of(**given, model="torchvision:resnet18", image_size=1024)).side == 1024
+    with pytest.raises(SettingsError, match=r"cutout_size=140: must be at most the images' side of 128 pixels"):
+        suited(TrainSettings.of(**given, model="torchvision:resnet18", cutout=True, cutout_size=140))

@@ -80,7 +80,7 @@ def test_every_problem_is_named_at_once_in_one_line_each(capsys: pytest.CaptureF
             "must be auto, cifar10, cifar10_c, scenes, folder:PATH, csv:FILE, torchvision:NAME or FILE.py:function",
         ),
         ({"recipe": "fst"}, f"recipe=fst: must be one of {', '.join(RECIPES)}, or a FILE.toml; did you mean 'fast'?"),
-        ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 256, or auto"),
+        ({"image_size": "8"}, "image_size=8: must be a whole number, 16 or more, up to 1024, or auto"),
         ({"train_images": "some"}, "train_images=some: must be a whole number, 1 or more, or all"),
         ({"lr_steps": "60,30"}, "lr_steps=60,30: must be none, or rising epochs such as 60,120,160"),
         ({"lr_steps": "0,30"}, "lr_steps=0,30: must be none, or rising epochs such as 60,120,160"),
