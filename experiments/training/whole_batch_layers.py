@@ -5,7 +5,7 @@ Only training in several processes imports this module, because `torch.compiler.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import wraps
 from typing import Any
 
 import torch
@@ -28,13 +28,20 @@ def seeing_whole_batches() -> Iterator[None]:
     """
     own = {name: getattr(F, name) for name in ("batch_norm", *_DROPOUTS)}
     try:
-        F.batch_norm = partial(_batch_norm, own["batch_norm"])
-        for name in _DROPOUTS:
-            setattr(F, name, partial(_dropout, own[name]))
+        for name, function in own.items():
+            setattr(F, name, _whole(_dropout if name in _DROPOUTS else _batch_norm, function))
         yield
     finally:
         for name, function in own.items():
             setattr(F, name, function)
+
+
+def _whole(function: Callable[..., Tensor], alone: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @wraps(alone)  # torch.compile asks for its name
+    def whole(*args: Any, **named: Any) -> Tensor:
+        return function(alone, *args, **named)
+
+    return whole
 
 
 def _batch_norm(
