@@ -332,7 +332,7 @@ def test_the_report_works_without_scripts_and_shows_no_dead_control(browser: web
     open_report(browser, tmp_path)
     assert not browser.find_element(By.ID, "blink").is_displayed()
     check_whole(browser)
-    folded = browser.find_elements(By.CSS_SELECTOR, "details:not([open])")[0]
+    folded = browser.find_elements(By.CSS_SELECTOR, "details:not([open]):not([hidden])")[0]
     folded.find_element(By.TAG_NAME, "summary").click()
     assert folded.get_attribute("open")
 

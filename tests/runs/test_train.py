@@ -275,7 +275,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert not list(Path("b/checkpoints").iterdir())
     statuses = sorted(run.info.status for run in MlflowClient().search_runs(["0"]))
-    assert statuses == ["FINISHED", "FINISHED", "KILLED"]
+    assert statuses == ["FINISHED", "FINISHED"]  # it went on in its own run
 
 
 @pytest.mark.slow
