@@ -14,7 +14,7 @@ from ..data.dataset import Dataset
 from ..explaining.probes import SPLIT
 from ..pictures.style import take_failures
 from ..runs.contents import option_records
-from ..runs.prepare import Prepared, load_dataset, prepare, say_batch, suited
+from ..runs.prepare import Prepared, load_dataset, prepare, say_batch, suited, with_images
 from ..runs.train import train, work
 from ..settings.base import SettingsError
 from ..settings.command_line import words_of
@@ -69,13 +69,14 @@ def on_the_same_images(trainings: Sequence[Training]) -> list[Training]:
     Raises:
         SettingsError: these are not the same for all.
     """
-    same = [replace(training, settings=suited(training.settings)) for training in trainings]
+    same = [replace(training, settings=with_images(training.settings)) for training in trainings]
     for name in ("image_size", "interpolation", "centre_crop"):
         found = {getattr(training.settings, name): training.variant for training in same}
         if len(found) > 1:
             words = ", ".join(f"{value} in {variant}" for value, variant in found.items())
             problem = f"variants: {name} is {words}, as their weights were made for"
             raise SettingsError([f"{problem}; give one {name}=... for all variants"])
+    same = [replace(training, settings=suited(training.settings)) for training in same]
     pairs = zip(trainings, same, strict=True)
     chosen = [own.settings.batch_size for plain, own in pairs if own.settings.batch_size < plain.settings.batch_size]
     return [

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -75,7 +75,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: 
         NetworkError: names are missing or too many, or shapes differ elsewhere.
     """
     own = network.state_dict()
-    while not tensors.keys() & own.keys() and len({name.partition(".")[0] for name in tensors}) == 1:
+    while not tensors.keys() & own.keys() and _in_one_module(tensors):
         tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
     given = {name: tensor for name, tensor in tensors.items() if name in own or not name.startswith(_AUXILIARY)}
     other = {name: (tuple(given[name].shape), tuple(own[name].shape)) for name in own if name in given}
@@ -93,6 +93,10 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], classes: int, path: 
         raise NetworkError(f"weights={path}: does not fit this network: of its {len(own)} tensors {why}; {cure}")
     network.load_state_dict({name: tensor for name, tensor in given.items() if name not in other}, strict=False)
     return "" if head is None else replaced(head, next(iter(other.values()))[0][0], classes)
+
+
+def _in_one_module(names: Iterable[str]) -> bool:
+    return all("." in name for name in names) and len({name.partition(".")[0] for name in names}) == 1
 
 
 def replaced(head: str, before: int, classes: int) -> str:

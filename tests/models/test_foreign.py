@@ -407,6 +407,12 @@ def test_timm_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 # Weights in files
 
 
+def test_weights_that_all_have_other_names_are_refused(own: str) -> None:
+    save_file({"a": torch.ones(1)}, "w.safetensors")
+    with pytest.raises(NetworkError, match=r"does not fit this network.*1 are not in the network \(a\)"):
+        build(settings(model=f"{own}:build", weights="w.safetensors"), 3, MEAN, STD)
+
+
 @pytest.mark.parametrize(
     ("name", "prefix"),
     [("w.safetensors", ""), ("w.pt", ""), ("wrapped.pth", "module."), ("lightning.ckpt", "model._orig_mod.")],
