@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from scipy import stats
 
 from experiments.comparison.answers import answers
-from experiments.comparison.compare import compare, compare_finished
+from experiments.comparison.compare import as_markdown, compare, compare_finished
 from experiments.comparison.findings import Findings
 from experiments.comparison.measures import HEADLINE_FOCUS, last_layer
 from experiments.comparison.pictures import verdicts_of
@@ -150,7 +150,7 @@ def check_parent(result: Findings) -> None:
         *("tables/summary.json", "tables/differences.json"),
     }
     note = parent.data.tags["mlflow.note.content"]
-    assert all(answer.sentence in note for answer in answers(result) if answer.part != "detail")
+    assert all(as_markdown(answer.sentence) in note for answer in answers(result) if answer.part != "detail")
     assert "viewStateShareKey=" in note
     difference = np.mean(result.differences.set_index("measure").loc["test/accuracy", "per_seed"])
     assert parent.data.metrics["difference/test/accuracy/cutout"] == pytest.approx(difference)
