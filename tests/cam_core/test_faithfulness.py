@@ -339,12 +339,19 @@ def holes(n: int, size: int) -> Iterator[Tensor]:
 
 # grad-cam's code calls numpy functions on tensors in a way that numpy is giving up.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
-def test_inpainting_is_road_s_imputation() -> None:
+@pytest.mark.parametrize(("size", "atol"), [(16, 0.02), (75, 0.04)])  # below and above COARSEST, even and odd
+def test_inpainting_is_road_s_imputation(size: int, atol: float) -> None:
     road = pytest.importorskip("pytorch_grad_cam.metrics.road").NoisyLinearImputer(noise=0)
-    images = smooth_images(3, 16)
-    for removed in holes(3, 16):
+    images = smooth_images(3, size)
+    for removed in holes(3, size):
         expected = torch.stack([road(image, (~mask).float()) for image, mask in zip(images, removed, strict=True)])
-        torch.testing.assert_close(inpaint(images, removed), expected, atol=0.02, rtol=0)
+        torch.testing.assert_close(inpaint(images, removed), expected, atol=atol, rtol=0)
+
+
+def test_a_large_image_that_is_removed_as_a_whole_becomes_its_mean_colour() -> None:
+    images = smooth_images(2, 75)
+    expected = images.mean((2, 3), keepdim=True).expand_as(images)
+    torch.testing.assert_close(inpaint(images, torch.ones(2, 75, 75, dtype=torch.bool)), expected, atol=0.01, rtol=0)
 
 
 def test_inpainting_restores_a_slope_and_depends_on_no_neighbour_in_the_batch() -> None:
