@@ -33,9 +33,9 @@ COARSEST = 32
 """The shorter side up to which imputation starts from the mean colour of the image."""
 
 RESIDUAL = 1e-4
-"""Imputation stops at this residual of the equations, relative to the image. At 32 pixels the error is one or two 8-bit steps.
+"""Imputation stops at this residual of the equations, relative to the image.
 
-In large holes of 128 pixels it reaches ten, because one step then moves a colour less far.
+The largest error is then one to three 8-bit steps in images of 32 pixels, and up to ten in large holes at 128 pixels.
 """
 
 Remove = Callable[[Float[Tensor, "n c h w"], Bool[Tensor, "n h w"]], Float[Tensor, "n c h w"]]

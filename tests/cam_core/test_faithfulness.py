@@ -339,7 +339,9 @@ def holes(n: int, size: int) -> Iterator[Tensor]:
 
 # grad-cam's code calls numpy functions on tensors in a way that numpy is giving up.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
-@pytest.mark.parametrize(("size", "atol"), [(16, 0.02), (75, 0.04)])  # below and above COARSEST, even and odd
+@pytest.mark.parametrize(
+    ("size", "atol"), [(16, 0.02), (75, 0.06)]
+)  # of values about 1; below and above COARSEST, even and odd
 def test_inpainting_is_road_s_imputation(size: int, atol: float) -> None:
     road = pytest.importorskip("pytorch_grad_cam.metrics.road").NoisyLinearImputer(noise=0)
     images = smooth_images(3, size)
