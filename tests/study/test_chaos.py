@@ -141,6 +141,7 @@ def check_runs(store: Path, ledger: Ledger, trials: int) -> None:
     assert table["run"].nunique() == trials
 
 
+@pytest.mark.wild  # its short form: tests/study/test_ledger.py, a ticket that was given away at the last moment
 def test_a_worker_that_slept_leaves_its_ticket_to_the_one_that_took_it(store: Path) -> None:
     """It counts as dead after five seconds; a worker of another machine takes the ticket."""
     put_scenes(store)

@@ -209,6 +209,7 @@ def test_a_lost_loss_ends_all_and_fails_the_run(store: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.wild  # its short form: a loss that is lost ends all in the same way
 def test_a_process_that_is_killed_ends_all_and_its_run(store: Path) -> None:
     put_scenes(store)
     command = [sys.executable, *TWO, "--log-dir", "logs", "--redirects", "3", *train(epochs="5000")]
