@@ -135,7 +135,8 @@ def restart_under_a_study(notes: Notes, place: Place, part: str, number: int, se
     chance = chance_of(part, number)
     with place.folder(f"{part} {number}") as folder:
         storage = server.address(f"study{number}-{time.time_ns()}")
-        program = Program("tune", words_of(COMMANDS["tune"] | {"storage": storage}), folder)
+        # A Python of its own, because `tune` starts itself again to hide the password in its address.
+        program = Program("tune", words_of(COMMANDS["tune"] | {"storage": storage}), folder, is_real=True)
         pid = program.start()
         for _ in range(2):
             time.sleep(chance.uniform(0, 0.5 * seconds))
