@@ -148,9 +148,10 @@ def iter_records(findings: Findings, name: str, link: str, given: Mapping[str, s
     """Everything that is logged into the comparison's MLflow run."""
     for measure in findings.measures:
         means = findings.summary[measure.metric, "mean"]
-        yield Metrics({f"{measure.metric}/{name}": float(mean) for name, mean in means.dropna().items()}, 0)
+        yield Metrics({measure.logged_as(str(name))[0]: float(mean) for name, mean in means.dropna().items()}, 0)
+    by_metric = {measure.metric: measure for measure in findings.measures}
     for row in findings.differences.to_dict("records"):
-        yield Metrics({f"difference/{row['measure']}/{row['variant']}": float(row["mean"])}, 0)
+        yield Metrics({by_metric[row["measure"]].logged_as(row["variant"])[1]: float(row["mean"])}, 0)
     yield from iter_tables(findings)
     pictures = dict(iter_pictures(findings))
     for path, picture in pictures.items():

@@ -38,6 +38,10 @@ class Measure:
         """Name, direction and unit, for statements about differences."""
         return Quantity(self.heading, self.better, "%" in self.format)
 
+    def logged_as(self, variant: str) -> tuple[str, str]:
+        """The metrics of a comparison's own run: the mean of the variant, and its difference to the first variant."""
+        return f"{self.metric}/{variant}", f"difference/{self.metric}/{variant}"
+
     def written(self, found: pd.Series, seeds: int, none: str = "none") -> str:
         """`mean` ± `std` over the `count` runs with a value, and the count if it is below `seeds`."""
         if not found["count"]:

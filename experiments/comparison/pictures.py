@@ -158,8 +158,7 @@ def write_view(findings: Findings, run: Run, name: str) -> str:
     split = followed(findings)
     curves = [f"{split}/accuracy", f"{split}/loss", "train/loss"]
     bars = list(dict.fromkeys(one.key(each) for one in IN_VIEW if one in findings.measures for each in runs))
-    own = {f"{one.metric}/{variant}" for one in findings.measures for variant in findings.variants}
-    own |= {f"difference/{one.metric}/{variant}" for one in findings.measures for variant in findings.variants}
+    own = {key for one in findings.measures for variant in findings.variants for key in one.logged_as(variant)}
     colours = dict(zip(findings.variants, style.COLOURS, strict=False))
     view = views.comparison_view(
         name if len(shown_runs) == len(findings.members) else f"{name} (the run of median accuracy of each)",

@@ -136,10 +136,9 @@ def reference_rows(findings: Findings, measures: Sequence[Measure]) -> list[list
     rows = []
     for grid, found in findings.references.items():
         where = f", {grid_text(grid)}" if len(findings.references) > 1 else ""
+        scores = found.to_dict("index")
         for name, text in REFERENCES.items():
-            values = (
-                value_text(measure, found.loc[name].to_dict().get(measure.metric, math.nan)) for measure in measures
-            )
+            values = (value_text(measure, scores[name].get(measure.metric, math.nan)) for measure in measures)
             rows.append([text + where, *values])
     return rows
 
